@@ -1,0 +1,104 @@
+//! The signing path, as its callers see it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::jose::Algorithm;
+use crate::policy::{Caller, JwsRequest, JwtRequest, Refusal};
+use crate::time::Time;
+
+/// What the edges ask of the agent. It is a trait so that an edge is tested
+/// without a device.
+pub trait Signing: Send + Sync + 'static {
+    /// Claims in, token out. `deadline` is when the caller stops waiting.
+    fn sign_jwt(
+        &self,
+        caller: &Caller,
+        request: JwtRequest,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Signed, SignError>> + Send;
+
+    /// A signing input in, a signature out.
+    fn sign_jws(
+        &self,
+        caller: &Caller,
+        request: JwsRequest,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Signed, SignError>> + Send;
+
+    /// The JWKS of a key set, from memory; `None` for a name that is not
+    /// configured.
+    fn published(&self, key_set: &str) -> Option<Published>;
+
+    /// The key set that `/.well-known/jwks.json` shows.
+    fn well_known(&self) -> Option<Published>;
+}
+
+/// A signature that was verified, recorded and allowed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The signing input: `b64url(header) "." b64url(payload)`.
+    pub signing_input: Vec<u8>,
+    /// The raw signature in JOSE form, not yet base64url.
+    pub signature: Vec<u8>,
+    /// The `kid` of the key that signed.
+    pub kid: String,
+    /// Its `alg`.
+    pub algorithm: Algorithm,
+    /// The token's `exp`.
+    pub expires: Time,
+}
+
+/// A JWKS as verifiers get it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The JSON text.
+    pub body: Arc<[u8]>,
+    /// A strong entity tag with its quotes (RFC 9110 section 8.8.3).
+    pub etag: Arc<str>,
+    /// For `Cache-Control`: never reaches past the next planned removal.
+    pub max_age: Duration,
+}
+
+/// Why there is no signature, by what the caller can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// The request is at fault: it will never succeed as it is.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Something behind the agent is at fault; trying again may help.
+    #[error("{why}")]
+    Unavailable {
+        /// A stable code, such as `DEVICE_ABSENT`.
+        reason: &'static str,
+        /// What is wrong, for the caller's log. Never a claim or a token.
+        why: String,
+        /// When it makes sense to try again.
+        retry_after: Option<Duration>,
+    },
+    /// More work than the device can do; the request was not started.
+    #[error("{device} has {queued} requests waiting")]
+    Overloaded {
+        /// The device's name.
+        device: String,
+        /// How many requests wait for it.
+        queued: usize,
+        /// When it makes sense to try again.
+        retry_after: Duration,
+    },
+    /// The caller's deadline passed. Whether a signature was made is on
+    /// record; none was released.
+    #[error("the deadline passed after {waited:?}")]
+    Deadline {
+        /// How long the request was with the agent.
+        waited: Duration,
+    },
+    /// A defect of the agent or of the device. It is in the log.
+    #[error("{why}")]
+    Internal {
+        /// A stable code, such as `WRONG_SIGNATURE`.
+        reason: &'static str,
+        /// What went wrong. Never a claim or a token.
+        why: String,
+    },
+}
