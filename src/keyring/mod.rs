@@ -1,1 +1,36 @@
-//! (being built)
+//! The rotation state machine: a key set as a pure, deterministic value.
+//!
+//! A key goes `Generating -> Published -> Active -> Retiring -> Retired`, and
+//! to `Revoked` from any live phase; its private half goes `Present ->
+//! Destroying -> Destroyed` at a pace of its own. [`rules`] holds the numbered
+//! inequalities that decide when; [`KeySet::advance`] takes the steps that are
+//! due; what a device must do is an [`Intent`] in the value; readers get a
+//! [`View`].
+//!
+//! Nothing here asks the time, waits, draws a random number or calls anybody:
+//! the simulation, the model check and the agent drive the same code.
+
+mod advance;
+mod clock;
+mod event;
+mod intent;
+mod key;
+mod observe;
+mod operator;
+pub mod rules;
+mod set;
+mod timing;
+mod view;
+
+pub use advance::Outlook;
+pub use clock::{Anchor, ClockGuard, Doubt};
+pub use event::{Event, What};
+pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
+pub use key::{Half, InvalidKeyId, Key, KeyId, Phase, Reason};
+pub use operator::{OperatorError, Revoked, Then};
+pub use set::{
+    Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,
+    SeatId, Switch, Tick,
+};
+pub use timing::{HardLimit, LARGEST_SET, Timing, Violation};
+pub use view::{Moment, NoSigner, PublishedKey, SeatView, SigningKey, View};

@@ -1,0 +1,549 @@
+//! What time alone brings about: the steps of a rotation, in the order in
+//! which one tick takes them.
+//!
+//! Each step looks at the value, not at what an earlier tick remembers, so a
+//! tick that comes late, twice, or not at all changes when things happen and
+//! never whether they are safe.
+
+use super::event::{Event, What};
+use super::key::{Key, KeyId, Phase};
+use super::rules;
+use super::set::{Genesis, KeySet, Plan, Replica, SeatId, Switch, Tick, raise_ceiling};
+use crate::jose::KeyType;
+use crate::time::{Span, Time};
+
+/// How many retired keys are remembered, for an instant re-publication.
+const REMEMBERED: usize = 8;
+
+impl KeySet {
+    /// Takes every step that is due at `tick.now`, and writes the intents for
+    /// what devices must do. Does nothing before genesis is done; the caller
+    /// does not call it while the clock is in doubt.
+    pub fn advance(
+        &mut self,
+        plan: &Plan,
+        tick: &Tick,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> Vec<Event> {
+        if matches!(self.genesis, Genesis::Pending { .. }) {
+            return Vec::new();
+        }
+        let mut events = Vec::new();
+        self.confirm(tick);
+        events.extend(self.switch_over(plan, tick));
+        events.extend(self.adopt_tracks(plan, tick));
+        self.raise_ceilings(plan, tick);
+        events.extend(self.cancel_unseen(plan, tick));
+        for seat in self.seats_of(plan) {
+            events.extend(self.schedule(&seat, plan, tick));
+        }
+        events.extend(self.replenish(plan, tick, ids));
+        events.extend(self.destroy_halves(plan, tick));
+        events.extend(self.remove_keys(plan, tick));
+        self.forget();
+        self.high_water = self.high_water.max(tick.now);
+        events
+    }
+
+    /// The next instant at which [`KeySet::advance`] has something to do if
+    /// nothing else happens. A tick before it changes nothing.
+    #[must_use]
+    pub fn deadline(&self, plan: &Plan, tick: &Tick) -> Time {
+        let timing = &plan.timing;
+        let mut next = vec![Time::FAR_FUTURE];
+        for seat_id in self.seats_of(plan) {
+            let Some(seat) = self.seats.get(&seat_id) else {
+                continue;
+            };
+            if let Some(switch) = &seat.switch {
+                next.push(switch.at);
+            } else if let Some((_, target)) = self.next_switch(&seat_id, plan, tick) {
+                next.push(target - lead(plan));
+            }
+        }
+        for key in self.keys.values() {
+            if let (Phase::Active { .. }, Some(ceiling)) = (&key.phase, key.exp_ceiling) {
+                next.push(
+                    ceiling - timing.max_token_lifetime - timing.ceiling_step().divided_by(2),
+                );
+            }
+            if let Phase::Retiring { last_sign, .. } = key.phase
+                && !key.held
+            {
+                if key.has_private_half() {
+                    next.push(last_sign + timing.rollback_window);
+                }
+                next.push(removal(key, last_sign, plan));
+            }
+        }
+        // What is overdue but blocked (a dead origin, a replica that has not
+        // confirmed) is looked at again at each tick, not in a tight loop.
+        next.into_iter()
+            .filter(|at| *at > tick.now)
+            .min()
+            .unwrap_or(Time::FAR_FUTURE)
+    }
+
+    /// This replica says which view its readers have.
+    fn confirm(&mut self, tick: &Tick) {
+        let replica = self
+            .replicas
+            .entry(tick.replica.clone())
+            .or_insert(Replica {
+                confirmed: 0,
+                seen: tick.now,
+            });
+        if replica.confirmed < tick.adopted {
+            replica.confirmed = tick.adopted;
+            replica.seen = tick.now;
+        }
+    }
+
+    /// Readers have switched by themselves at the stored instant; the record
+    /// follows.
+    fn switch_over(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let due: Vec<(KeyId, Time)> = self
+            .seats
+            .values()
+            .filter_map(|seat| seat.switch.as_ref())
+            .filter(|switch| switch.at <= tick.now)
+            .map(|switch| (switch.to, switch.at))
+            .collect();
+        due.into_iter()
+            .flat_map(|(to, at)| self.activate(to, at, &plan.timing))
+            .collect()
+    }
+
+    /// Follows the configuration: a new track gets a seat, one that was taken
+    /// off retires its keys.
+    fn adopt_tracks(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        for seat in self.seats_of(plan) {
+            self.seats.entry(seat).or_default();
+        }
+        let gone: Vec<SeatId> = self
+            .seats
+            .keys()
+            .filter(|seat| {
+                !plan
+                    .tracks
+                    .iter()
+                    .any(|(algorithm, _)| *algorithm == seat.algorithm)
+            })
+            .cloned()
+            .collect();
+        gone.into_iter()
+            .flat_map(|seat| self.take_off(&seat, plan, tick))
+            .collect()
+    }
+
+    fn take_off(&mut self, seat: &SeatId, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.seats.remove(seat);
+        self.epoch += 1;
+        let left_epoch = self.epoch;
+        let keys: Vec<KeyId> = self
+            .keys
+            .values()
+            .filter(|key| key.seat() == *seat)
+            .map(|key| key.id)
+            .collect();
+        for id in keys {
+            let last_sign = rules::rule_2_last_use(tick.now, &plan.timing);
+            let key = self.key_mut(id);
+            match key.phase {
+                Phase::Active { .. } => {
+                    key.left_epoch = left_epoch;
+                    key.phase = Phase::Retiring {
+                        since: tick.now,
+                        last_sign,
+                    };
+                    events.push(Event::of(key, tick.now, What::Retiring));
+                }
+                // It never signed: no verifier needs it.
+                Phase::Published { .. } => {
+                    key.phase = Phase::Retired { since: tick.now };
+                    events.push(Event::of(key, tick.now, What::Removed));
+                }
+                Phase::Generating => events.extend(self.abandon(id, tick)),
+                _ => {}
+            }
+        }
+        events
+    }
+
+    /// A key that is no longer wanted before it exists: whatever the device
+    /// may already hold of it is destroyed.
+    fn abandon(&mut self, id: KeyId, tick: &Tick) -> Vec<Event> {
+        self.intents.retain(|_, intent| intent.task.key() != id);
+        let abandoned = Event::of(self.key(id), tick.now, What::GenerationAbandoned);
+        let mut events = vec![abandoned];
+        events.extend(self.begin_destruction(id, tick));
+        events
+    }
+
+    /// Raises the ceilings of all active keys together, once one needs it:
+    /// one write for all tracks.
+    fn raise_ceilings(&mut self, plan: &Plan, tick: &Tick) {
+        let timing = &plan.timing;
+        let needed = tick.now + timing.max_token_lifetime + timing.ceiling_step().divided_by(2);
+        let low = |key: &Key| {
+            matches!(key.phase, Phase::Active { .. })
+                && (key.exp_ceiling.is_none_or(|ceiling| ceiling <= needed)
+                    || key.longest_lifetime < timing.max_token_lifetime)
+        };
+        if self.keys.values().any(low) {
+            for key in self.keys.values_mut() {
+                if matches!(key.phase, Phase::Active { .. }) {
+                    raise_ceiling(key, tick.now, timing);
+                }
+            }
+            self.epoch += 1;
+        }
+    }
+
+    /// Takes back an activation whose key an origin has lost, as long as every
+    /// replica can still hear of it.
+    fn cancel_unseen(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let mut events = Vec::new();
+        for seat_id in self.seats_of(plan) {
+            let Some(switch) = self
+                .seats
+                .get(&seat_id)
+                .and_then(|seat| seat.switch.clone())
+            else {
+                continue;
+            };
+            let key = self.key(switch.to);
+            let lost = plan
+                .origins
+                .iter()
+                .any(|origin| !key.sightings.contains_key(origin));
+            if lost && tick.now + plan.timing.adoption <= switch.at {
+                events.push(Event::of(key, tick.now, What::ActivationCancelled));
+                if let Some(seat) = self.seats.get_mut(&seat_id) {
+                    seat.switch = None;
+                }
+                self.epoch += 1;
+            }
+        }
+        events
+    }
+
+    /// Fixes the instant of the next activation, once it is near.
+    fn schedule(&mut self, seat_id: &SeatId, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        if self
+            .seats
+            .get(seat_id)
+            .is_none_or(|seat| seat.switch.is_some())
+        {
+            return Vec::new();
+        }
+        let Some((to, target)) = self.next_switch(seat_id, plan, tick) else {
+            return Vec::new();
+        };
+        if tick.now + lead(plan) < target {
+            return Vec::new();
+        }
+        let what = What::ActivationScheduled { activates: target };
+        vec![self.set_switch(
+            Switch {
+                to,
+                at: target,
+                rollback: false,
+            },
+            what,
+            plan,
+            tick,
+        )]
+    }
+
+    /// Writes down a change of the active key. Both ceilings are raised with
+    /// it: readers will switch without another write.
+    pub(super) fn set_switch(
+        &mut self,
+        switch: Switch,
+        what: What,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Event {
+        let timing = &plan.timing;
+        let (to, at) = (switch.to, switch.at);
+        let seat_id = self.key(to).seat();
+        let seat = self.seats.entry(seat_id).or_default();
+        seat.switch = Some(switch);
+        if let Some(before) = seat.active {
+            let last = rules::rule_2_last_use(at, timing) + timing.max_token_lifetime;
+            let before = self.key_mut(before);
+            before.exp_ceiling = before.exp_ceiling.max(Some(last));
+        }
+        self.epoch += 1;
+        let key = self.key_mut(to);
+        raise_ceiling(key, at, timing);
+        Event::of(key, tick.now, what)
+    }
+
+    /// The key that is next in a seat, and the earliest instant that every
+    /// rule allows for it; `None` while there is none, or while it may not be
+    /// told (a dead origin), or while an operator holds what it would touch.
+    fn next_switch(&self, seat_id: &SeatId, plan: &Plan, tick: &Tick) -> Option<(KeyId, Time)> {
+        let seat = self.seats.get(seat_id)?;
+        let active = seat.active.map(|id| self.key(id));
+        if active.is_some_and(|key| key.held) {
+            return None;
+        }
+        let due = self.due(seat_id, plan)?;
+        let key = self.standby(seat_id)?;
+        if seat.force {
+            return Some((key.id, tick.now + ahead(plan)));
+        }
+        let observed = rules::exception_observers(&plan.origins, &key.sightings, &tick.live)?;
+        let earliest = rules::rule_1_pre_publish(observed, &plan.timing);
+        Some((key.id, due.max(earliest).max(tick.now + ahead(plan))))
+    }
+
+    /// When the active key of a seat has been active for long enough; for a
+    /// seat without one, at once.
+    #[must_use]
+    pub fn due(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
+        let seat = self.seats.get(seat_id)?;
+        let Some(active) = seat.active else {
+            return Some(Time::default());
+        };
+        match self.key(active).phase {
+            Phase::Active { since } => {
+                let asked = [seat.rotate_at, seat.fresh_after]
+                    .into_iter()
+                    .flatten()
+                    .min();
+                let by_schedule = since + plan.timing.rotate_every;
+                Some(asked.map_or(by_schedule, |at| at.min(by_schedule)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The published key that is active next: the one published first, and
+    /// after a compromise one that was made after it (rule 5), unless nothing
+    /// is active at all.
+    #[must_use]
+    pub fn standby(&self, seat_id: &SeatId) -> Option<&Key> {
+        let seat = self.seats.get(seat_id)?;
+        self.keys
+            .values()
+            .filter(|key| key.seat() == *seat_id && !key.held && key.has_private_half())
+            .filter(|key| matches!(key.phase, Phase::Published { .. }))
+            .filter(|key| seat.active.is_none() || is_fresh(key, seat.fresh_after))
+            .min_by_key(|key| (key.published, key.id))
+    }
+
+    /// Keeps a standby in each seat, a whole period ahead of its need.
+    fn replenish(
+        &mut self,
+        plan: &Plan,
+        tick: &Tick,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for &(algorithm, key_type) in &plan.tracks {
+            let seat_id = SeatId {
+                algorithm,
+                group: plan.group.clone(),
+            };
+            if self.wants_key(&seat_id, key_type, plan) {
+                events.extend(self.generate(&seat_id, key_type, plan, tick, ids()));
+            }
+        }
+        events
+    }
+
+    fn wants_key(&self, seat_id: &SeatId, key_type: KeyType, plan: &Plan) -> bool {
+        let Some(seat) = self.seats.get(seat_id) else {
+            return false;
+        };
+        let mine = || self.keys.values().filter(|key| key.seat() == *seat_id);
+        let coming = mine().any(|key| {
+            let ahead = matches!(key.phase, Phase::Generating | Phase::Published { .. });
+            let placeholder = self.placeholder == Some(key.id);
+            let right = key.key_type == key_type && !key.held;
+            ahead && right && !placeholder && is_fresh(key, seat.fresh_after)
+        });
+        let published = mine().filter(|key| key.is_published()).count();
+        // After a compromise nothing waits: the key that was revoked has left
+        // its room in the set.
+        let room = published < rules::rule_6_set_size(&plan.timing) || seat.fresh_after.is_some();
+        !coming && room
+    }
+
+    /// Destroys private halves whose time is over: of retiring keys when the
+    /// rollback window is, of keys out of the set at once. Never while an
+    /// operator holds the key, nor while a replica may still use it.
+    fn destroy_halves(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let everywhere = self
+            .replicas
+            .values()
+            .map(|replica| replica.confirmed)
+            .min();
+        let wanted = |key: &&Key| match key.phase {
+            Phase::Retiring { last_sign, .. } => {
+                tick.now >= last_sign + plan.timing.rollback_window && !self.is_next(key.id)
+            }
+            Phase::Retired { .. } | Phase::Revoked { .. } => true,
+            _ => false,
+        };
+        let over: Vec<KeyId> = self
+            .keys
+            .values()
+            .filter(|key| !key.held && key.has_private_half())
+            .filter(wanted)
+            .filter(|key| key.left_epoch <= everywhere.unwrap_or(0))
+            .map(|key| key.id)
+            .collect();
+        over.into_iter()
+            .flat_map(|id| self.begin_destruction(id, tick))
+            .collect()
+    }
+
+    /// Takes public keys out of the set whose last token is dead (rule 3).
+    fn remove_keys(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let over: Vec<KeyId> = self
+            .keys
+            .values()
+            .filter(|key| !key.held && !self.is_next(key.id))
+            .filter(|key| match key.phase {
+                Phase::Retiring { last_sign, .. } => tick.now >= removal(key, last_sign, plan),
+                _ => false,
+            })
+            .map(|key| key.id)
+            .collect();
+        let mut events = Vec::new();
+        for id in over {
+            let key = self.key_mut(id);
+            key.phase = Phase::Retired { since: tick.now };
+            events.push(Event::of(key, tick.now, What::Removed));
+            self.epoch += 1;
+        }
+        events
+    }
+
+    /// Forgets the oldest retired keys whose private halves are gone.
+    fn forget(&mut self) {
+        let mut retired: Vec<(Time, KeyId)> = self
+            .keys
+            .values()
+            .filter(|key| {
+                key.placements
+                    .values()
+                    .all(|half| *half == super::Half::Destroyed)
+            })
+            .filter_map(|key| match key.phase {
+                Phase::Retired { since } => Some((since, key.id)),
+                _ => None,
+            })
+            .collect();
+        retired.sort_unstable();
+        let spare = retired.len().saturating_sub(REMEMBERED);
+        for (_, id) in &retired[..spare] {
+            self.keys.remove(id);
+        }
+    }
+
+    /// The seats that the plan wants, in its order.
+    pub(super) fn seats_of(&self, plan: &Plan) -> Vec<SeatId> {
+        plan.tracks
+            .iter()
+            .map(|&(algorithm, _)| SeatId {
+                algorithm,
+                group: plan.group.clone(),
+            })
+            .collect()
+    }
+
+    /// Whether an activation of this key is scheduled.
+    pub(super) fn is_next(&self, id: KeyId) -> bool {
+        self.seats
+            .values()
+            .any(|seat| seat.switch.as_ref().is_some_and(|s| s.to == id))
+    }
+
+    /// Whether this change of the record is worth a write. `high_water` alone
+    /// is, once it has moved by a good part of what a start would doubt.
+    #[must_use]
+    pub fn is_worth_storing(&self, before: &Self, plan: &Plan) -> bool {
+        let moved = self.high_water.since(before.high_water);
+        if moved >= plan.timing.max_gap.divided_by(8) {
+            return true;
+        }
+        *self
+            != Self {
+                high_water: self.high_water,
+                ..before.clone()
+            }
+    }
+
+    /// The instants that lie ahead for a key, as the plan has them now: for
+    /// people.
+    #[must_use]
+    pub fn outlook(&self, key: &Key, plan: &Plan) -> Outlook {
+        let seat = self.seats.get(&key.seat());
+        let switch = seat.and_then(|seat| seat.switch.as_ref());
+        let activates = switch
+            .filter(|switch| switch.to == key.id)
+            .map(|switch| switch.at);
+        let retires = match key.phase {
+            Phase::Active { .. } => switch
+                .map(|switch| switch.at)
+                .or_else(|| self.due(&key.seat(), plan)),
+            _ => None,
+        };
+        let (destroyed, removed) = match key.phase {
+            Phase::Retiring { last_sign, .. } => {
+                let half = last_sign + plan.timing.rollback_window;
+                (
+                    key.has_private_half().then_some(half),
+                    Some(removal(key, last_sign, plan)),
+                )
+            }
+            _ => (None, None),
+        };
+        Outlook {
+            activates,
+            retires,
+            destroyed,
+            removed,
+        }
+    }
+}
+
+/// The instants that lie ahead for a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// When it becomes active.
+    pub activates: Option<Time>,
+    /// When its successor is due.
+    pub retires: Option<Time>,
+    /// When its private half is to be destroyed.
+    pub destroyed: Option<Time>,
+    /// When it is to leave the set.
+    pub removed: Option<Time>,
+}
+
+/// How far ahead of now an activation is put: R for the replicas, and as much
+/// again for the write itself, which may be slow.
+pub(super) fn ahead(plan: &Plan) -> Span {
+    plan.timing.adoption.times(2)
+}
+
+/// How long before its instant an activation is fixed. The shorter, the more
+/// an origin may still say against it.
+fn lead(plan: &Plan) -> Span {
+    plan.timing.adoption.times(3)
+}
+
+fn removal(key: &Key, last_sign: Time, plan: &Plan) -> Time {
+    let ceiling = key.exp_ceiling.unwrap_or(last_sign);
+    rules::rule_3_overlap(ceiling, last_sign, key.longest_lifetime, &plan.timing)
+}
+
+fn is_fresh(key: &Key, fresh_after: Option<Time>) -> bool {
+    fresh_after.is_none_or(|after| key.created > after)
+}

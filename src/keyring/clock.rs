@@ -1,0 +1,172 @@
+//! Which time to believe. The readings are arguments; the port that takes
+//! them stands a floor above.
+
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+use super::timing::Timing;
+use crate::time::{Span, Time};
+
+/// A pair of readings that were true together: real time, and the time since
+/// boot, which no operator and no NTP step can move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Anchor {
+    /// Real time.
+    pub wall: Time,
+    /// Time since boot, suspension included.
+    pub boot: Span,
+}
+
+impl Anchor {
+    /// What real time must be when the time since boot is `boot`.
+    #[must_use]
+    pub fn expected(&self, boot: Span) -> Time {
+        Time::from_millis(self.wall.as_millis() + boot.as_millis() - self.boot.as_millis())
+    }
+}
+
+/// Why the clock is not believed. While it is not, nothing is activated,
+/// retired, removed or destroyed, and no `exp_ceiling` is raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Time ran backwards by more than the skew.
+    #[error("the clock stepped back: expected about {expected}, got {wall}")]
+    SteppedBack {
+        /// What the clock says.
+        wall: Time,
+        /// What it should say.
+        expected: Time,
+    },
+    /// Real time ran ahead of boot time by more than the skew.
+    #[error("the clock leapt forward: expected about {expected}, got {wall}")]
+    LeaptForward {
+        /// What the clock says.
+        wall: Time,
+        /// What it should say.
+        expected: Time,
+    },
+    /// At a start: the record is so old that a wrong clock is as likely as a
+    /// long downtime.
+    #[error("the last instant on record is {high_water}, and the clock says {wall}")]
+    Gap {
+        /// What the clock says.
+        wall: Time,
+        /// The latest instant on record.
+        high_water: Time,
+    },
+}
+
+/// The judgement over one process' clock: the writer asks it before each
+/// `advance`, and readers ask a copy of its anchor.
+#[derive(Clone, Debug, Default)]
+pub struct ClockGuard {
+    anchor: Option<Anchor>,
+    doubt: Option<Doubt>,
+}
+
+impl ClockGuard {
+    /// Judges a reading. A doubt stays until [`ClockGuard::confirm`], even if
+    /// the clock comes back: something moved it, and may again.
+    ///
+    /// The anchor is taken at the first believable reading and then kept: an
+    /// anchor renewed at each reading would let many small steps add up.
+    pub fn read(
+        &mut self,
+        wall: Time,
+        boot: Span,
+        high_water: Time,
+        timing: &Timing,
+    ) -> Result<Time, Doubt> {
+        if let Some(doubt) = self.doubt {
+            return Err(doubt);
+        }
+        match rules::exception_clock(self.anchor.as_ref(), high_water, wall, boot, timing) {
+            Ok(now) => {
+                self.anchor.get_or_insert(Anchor { wall, boot });
+                Ok(now)
+            }
+            Err(doubt) => {
+                // With no anchor yet, readers still need an estimate that
+                // moves: the record's own time, which is not too late.
+                let estimate = wall.min(high_water);
+                self.anchor.get_or_insert(Anchor {
+                    wall: estimate,
+                    boot,
+                });
+                self.doubt = Some(doubt);
+                Err(doubt)
+            }
+        }
+    }
+
+    /// The operator, or a second source, says that this reading is true.
+    pub fn confirm(&mut self, wall: Time, boot: Span) {
+        self.anchor = Some(Anchor { wall, boot });
+        self.doubt = None;
+    }
+
+    /// Why the clock is not believed, if it is not.
+    #[must_use]
+    pub const fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
+    /// The pair of readings that later ones are held against.
+    #[must_use]
+    pub const fn anchor(&self) -> Option<Anchor> {
+        self.anchor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(s: i64) -> Time {
+        Time::from_secs(s)
+    }
+
+    fn boot(s: u32) -> Span {
+        Span::from_secs(s)
+    }
+
+    #[test]
+    fn many_small_steps_do_not_add_up() {
+        let timing = Timing::default();
+        let mut guard = ClockGuard::default();
+        assert_eq!(
+            guard.read(s(1_000_000), boot(10), Time::default(), &timing),
+            Ok(s(1_000_000))
+        );
+        // Each reading is 200 s ahead of the one before it, with no time passed.
+        let first = guard.read(s(1_000_200), boot(10), s(1_000_000), &timing);
+        assert_eq!(first, Ok(s(1_000_200)));
+        let second = guard.read(s(1_000_400), boot(10), s(1_000_200), &timing);
+        assert!(
+            matches!(second, Err(Doubt::LeaptForward { .. })),
+            "{second:?}"
+        );
+    }
+
+    #[test]
+    fn a_doubt_stays_until_it_is_confirmed() {
+        let timing = Timing::default();
+        let mut guard = ClockGuard::default();
+        let _ = guard.read(s(1_000_000), boot(10), Time::default(), &timing);
+        assert!(
+            guard
+                .read(s(2_000_000), boot(11), s(1_000_000), &timing)
+                .is_err()
+        );
+        assert!(
+            guard
+                .read(s(1_000_002), boot(12), s(1_000_000), &timing)
+                .is_err()
+        );
+        guard.confirm(s(1_000_003), boot(13));
+        assert_eq!(
+            guard.read(s(1_000_004), boot(14), s(1_000_000), &timing),
+            Ok(s(1_000_004))
+        );
+    }
+}

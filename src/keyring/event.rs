@@ -1,0 +1,113 @@
+//! What happened to a key, for the record and for the operator.
+
+use super::key::{Half, Key, KeyId, Reason};
+use crate::jose::{Algorithm, PublicKey};
+use crate::time::Time;
+
+/// One thing that happened to one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The key.
+    pub key: KeyId,
+    /// Its `kid`, once it has one.
+    pub kid: Option<String>,
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// Its public half, once it has one: the log alone can rebuild the set.
+    pub public: Option<PublicKey>,
+    /// The instant from which it holds. An activation that a tick finds done
+    /// carries the instant of the switch, not of the tick.
+    pub at: Time,
+    /// What happened.
+    pub what: What,
+}
+
+impl Event {
+    pub(super) fn of(key: &Key, at: Time, what: What) -> Self {
+        Self {
+            key: key.id,
+            kid: key.kid.clone(),
+            algorithm: key.algorithm,
+            public: key.public.clone(),
+            at,
+            what,
+        }
+    }
+}
+
+/// The kinds of event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each name is the event")]
+pub enum What {
+    GenerationBegun,
+    GenerationAbandoned,
+    Published,
+    PlaceholderMade,
+    /// Every origin shows it now.
+    ObservedEverywhere,
+    /// An origin that showed it no longer does.
+    Regressed {
+        origin: String,
+    },
+    ActivationScheduled {
+        activates: Time,
+    },
+    ActivationCancelled,
+    Activated,
+    Retiring,
+    DestructionBegun {
+        device: String,
+    },
+    Destroyed {
+        device: String,
+    },
+    Removed,
+    Revoked {
+        reason: Reason,
+    },
+    Held,
+    Released,
+    RotationRequested,
+    RollbackScheduled {
+        activates: Time,
+    },
+}
+
+impl What {
+    /// A stable name for the log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::GenerationBegun => "generation-begun",
+            Self::GenerationAbandoned => "generation-abandoned",
+            Self::Published => "published",
+            Self::PlaceholderMade => "placeholder-made",
+            Self::ObservedEverywhere => "observed-everywhere",
+            Self::Regressed { .. } => "regressed",
+            Self::ActivationScheduled { .. } => "activation-scheduled",
+            Self::ActivationCancelled => "activation-cancelled",
+            Self::Activated => "activated",
+            Self::Retiring => "retiring",
+            Self::DestructionBegun { .. } => "destruction-begun",
+            Self::Destroyed { .. } => "destroyed",
+            Self::Removed => "removed",
+            Self::Revoked { .. } => "revoked",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::RotationRequested => "rotation-requested",
+            Self::RollbackScheduled { .. } => "rollback-scheduled",
+        }
+    }
+}
+
+impl Half {
+    /// The state in one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}

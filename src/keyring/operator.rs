@@ -1,0 +1,330 @@
+//! What only a person asks for.
+
+use super::advance::ahead;
+use super::event::{Event, What};
+use super::key::{Key, KeyId, Phase, Reason};
+use super::rules::{self, Exposure};
+use super::set::{KeySet, Plan, Revocation, SeatId, Switch, Tick};
+use crate::jose::Algorithm;
+use crate::time::Time;
+
+/// What to do when the active key is revoked and no standby is in every
+/// verifier's cache yet. Each has its price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing is signed until the standby is safe.
+    Wait,
+    /// The standby signs at once; verifiers that do not hold it refuse its
+    /// tokens until they fetch the set again.
+    Activate,
+}
+
+/// What a revocation did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// For the record.
+    pub events: Vec<Event>,
+    /// The `kid` that signs now in its place, if the key was active.
+    pub successor: Option<String>,
+    /// Until when who may still trust the key.
+    pub exposure: Exposure,
+}
+
+/// Why the keyring does not do what a person asked. The person is at fault,
+/// or too late; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperatorError {
+    /// No such key.
+    #[error("no key {kid:?} in the key set {key_set:?}")]
+    UnknownKid {
+        /// What was given.
+        kid: String,
+        /// Where it was looked for.
+        key_set: String,
+    },
+    /// No such track.
+    #[error("the key set {key_set:?} has no {algorithm} track")]
+    UnknownTrack {
+        /// What was given.
+        algorithm: Algorithm,
+        /// Where it was looked for.
+        key_set: String,
+    },
+    /// The active key is revoked, and its price must be chosen.
+    #[error(
+        "no standby is in every verifier's cache{}: choose to wait or to activate one early",
+        safe_at.map(|at| format!(" before {at}")).unwrap_or_default()
+    )]
+    NoSafeStandby {
+        /// When there is one, as far as that can be told.
+        safe_at: Option<Time>,
+    },
+    /// A rollback to a key that is not retiring.
+    #[error("expected a retiring key, but {kid} is {phase}")]
+    NotRetiring {
+        /// The key.
+        kid: String,
+        /// Its phase.
+        phase: &'static str,
+    },
+    /// A rollback that comes too late (rule 4).
+    #[error("the destruction of the private half of {kid} has begun")]
+    DestructionBegun {
+        /// The key.
+        kid: String,
+    },
+    /// A rollback to a key that an origin no longer shows.
+    #[error("{kid} is not in every verifier's cache")]
+    NotObserved {
+        /// The key.
+        kid: String,
+    },
+    /// A key that is held is not touched.
+    #[error("{kid} is held; release it first")]
+    Held {
+        /// The key.
+        kid: String,
+    },
+}
+
+impl KeySet {
+    /// Ends a key for ever. The caller has blocked it in memory already.
+    ///
+    /// The activation of a safe standby is at once, not R ahead: that distance
+    /// bounds the last use of the predecessor, and a revoked predecessor has
+    /// no last use to bound.
+    pub fn revoke(
+        &mut self,
+        kid: &str,
+        reason: Reason,
+        then: Option<Then>,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Revoked, OperatorError> {
+        let now = tick.now;
+        let exposure = rules::rule_5_compromise_exposure(now, &plan.timing);
+        let key = self.find(kid)?;
+        let (id, seat_id) = (key.id, key.seat());
+        if let Phase::Revoked { since, .. } = key.phase {
+            let exposure = rules::rule_5_compromise_exposure(since, &plan.timing);
+            return Ok(Revoked {
+                events: Vec::new(),
+                successor: None,
+                exposure,
+            });
+        }
+        let was_active = self
+            .seats
+            .get(&seat_id)
+            .is_some_and(|seat| seat.active == Some(id));
+        let (safe, safe_at) = self.successor_of(id, &seat_id, plan, now);
+        if was_active && safe.is_none() && then.is_none() {
+            return Err(OperatorError::NoSafeStandby { safe_at });
+        }
+        let early = match then {
+            Some(Then::Activate) => self.any_standby(id, &seat_id),
+            Some(Then::Wait) | None => None,
+        };
+
+        self.epoch += 1;
+        let left_epoch = self.epoch;
+        let key = self.key_mut(id);
+        key.phase = Phase::Revoked { since: now, reason };
+        key.left_epoch = left_epoch;
+        let mut events = vec![Event::of(key, now, What::Revoked { reason })];
+        self.revoked
+            .insert(kid.to_owned(), Revocation { at: now, reason });
+        let mut successor = None;
+        if let Some(seat) = self.seats.get_mut(&seat_id) {
+            seat.fresh_after = Some(now);
+            if seat.switch.as_ref().is_some_and(|switch| switch.to == id) {
+                seat.switch = None;
+            }
+            if was_active {
+                seat.active = None;
+                if let Some(next) = safe.or(early) {
+                    self.key_mut(next).forced = safe.is_none();
+                    events.extend(self.activate(next, now, &plan.timing));
+                    successor = self.key(next).kid.clone();
+                } else if then == Some(Then::Activate) {
+                    seat.force = true;
+                }
+            }
+        }
+        Ok(Revoked {
+            events,
+            successor,
+            exposure,
+        })
+    }
+
+    /// The key that may sign in place of `revoked` at once, or when there will
+    /// be one. Whether origins answer right now is not asked: the sightings
+    /// on record suffice, and an outage must not add to an emergency.
+    fn successor_of(
+        &self,
+        revoked: KeyId,
+        seat: &SeatId,
+        plan: &Plan,
+        now: Time,
+    ) -> (Option<KeyId>, Option<Time>) {
+        let earliest = |key: &Key| {
+            rules::exception_observers(&plan.origins, &key.sightings, &plan.origins)
+                .map(|observed| rules::rule_1_pre_publish(observed, &plan.timing))
+        };
+        let first = self
+            .standbys(revoked, seat)
+            .filter_map(|key| Some((earliest(key)?, key.id)))
+            .min();
+        match first {
+            Some((at, id)) if at <= now => (Some(id), Some(at)),
+            Some((at, _)) => (None, Some(at)),
+            None => (None, None),
+        }
+    }
+
+    fn any_standby(&self, revoked: KeyId, seat: &SeatId) -> Option<KeyId> {
+        self.standbys(revoked, seat)
+            .min_by_key(|key| (key.published, key.id))
+            .map(|key| key.id)
+    }
+
+    fn standbys<'a>(&'a self, revoked: KeyId, seat: &'a SeatId) -> impl Iterator<Item = &'a Key> {
+        self.keys
+            .values()
+            .filter(move |key| key.seat() == *seat && key.id != revoked && !key.held)
+            .filter(|key| matches!(key.phase, Phase::Published { .. }) && key.has_private_half())
+    }
+
+    /// Goes back to a retiring key, at an instant that every replica hears of.
+    pub fn rollback(
+        &mut self,
+        kid: &str,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let key = self.find(kid)?;
+        let (id, seat_id, kid) = (key.id, key.seat(), kid.to_owned());
+        if !matches!(key.phase, Phase::Retiring { .. }) {
+            return Err(OperatorError::NotRetiring {
+                kid,
+                phase: key.phase.name(),
+            });
+        }
+        if !key
+            .placements
+            .values()
+            .any(|half| rules::rule_4_rollback(*half))
+        {
+            return Err(OperatorError::DestructionBegun { kid });
+        }
+        let seat = self
+            .seats
+            .get(&seat_id)
+            .ok_or_else(|| OperatorError::UnknownTrack {
+                algorithm: seat_id.algorithm,
+                key_set: self.name.clone(),
+            })?;
+        let held = [Some(id), seat.active]
+            .into_iter()
+            .flatten()
+            .find(|id| self.key(*id).held);
+        if let Some(held) = held {
+            let kid = self.key(held).kid.clone().unwrap_or_default();
+            return Err(OperatorError::Held { kid });
+        }
+        let at = tick.now + ahead(plan);
+        let observed = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+        if observed.is_none_or(|since| rules::rule_1_pre_publish(since, &plan.timing) > at) {
+            return Err(OperatorError::NotObserved { kid });
+        }
+        let what = What::RollbackScheduled { activates: at };
+        Ok(vec![self.set_switch(
+            Switch {
+                to: id,
+                at,
+                rollback: true,
+            },
+            what,
+            plan,
+            tick,
+        )])
+    }
+
+    /// Asks for the next key of a track as soon as it is safe.
+    pub fn rotate(
+        &mut self,
+        algorithm: Algorithm,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let seat_id = SeatId {
+            algorithm,
+            group: plan.group.clone(),
+        };
+        let seat = self
+            .seats
+            .get_mut(&seat_id)
+            .ok_or_else(|| OperatorError::UnknownTrack {
+                algorithm,
+                key_set: self.name.clone(),
+            })?;
+        seat.rotate_at = Some(tick.now);
+        let active = seat.active;
+        Ok(active
+            .map(|id| Event::of(self.key(id), tick.now, What::RotationRequested))
+            .into_iter()
+            .collect())
+    }
+
+    /// Keeps automation away from a key: no activation, retirement, removal
+    /// or destruction. A revocation still blocks and unpublishes it; the
+    /// private half is kept for forensics.
+    pub fn hold(
+        &mut self,
+        kid: &str,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let key = self.find(kid)?;
+        let (id, seat_id) = (key.id, key.seat());
+        let mut events = Vec::new();
+        let touches = |switch: &Switch, active: Option<KeyId>| {
+            (switch.to == id || active == Some(id)) && tick.now + plan.timing.adoption <= switch.at
+        };
+        if let Some(seat) = self.seats.get_mut(&seat_id)
+            && let Some(switch) = seat.switch.take_if(|switch| touches(switch, seat.active))
+        {
+            self.epoch += 1;
+            let key = self.key(switch.to);
+            events.push(Event::of(key, tick.now, What::ActivationCancelled));
+        }
+        let key = self.key_mut(id);
+        key.held = true;
+        events.push(Event::of(key, tick.now, What::Held));
+        Ok(events)
+    }
+
+    /// Gives a held key back to automation.
+    pub fn release(&mut self, kid: &str, tick: &Tick) -> Result<Vec<Event>, OperatorError> {
+        let id = self.find(kid)?.id;
+        let key = self.key_mut(id);
+        key.held = false;
+        Ok(vec![Event::of(key, tick.now, What::Released)])
+    }
+
+    /// The operator vouches for `now`, which the record may have thought too
+    /// early. What it dated later stays so: waits get longer, never shorter.
+    pub fn confirm_clock(&mut self, now: Time) {
+        self.high_water = now;
+    }
+
+    fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
+        self.by_kid(kid)
+            .filter(|key| key.phase != Phase::Placeholder)
+            .ok_or_else(|| OperatorError::UnknownKid {
+                kid: kid.to_owned(),
+                key_set: self.name.clone(),
+            })
+    }
+}

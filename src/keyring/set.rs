@@ -1,0 +1,383 @@
+//! A key set as a value: what is stored, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, What};
+use super::intent::{Intent, IntentId, Task};
+use super::key::{Half, Key, KeyId, Phase, Reason};
+use super::rules;
+use super::timing::Timing;
+use crate::jose::{Algorithm, KeyType};
+use crate::time::{Span, Time};
+
+/// The signer group of an agent that is configured with none: there is one
+/// today.
+pub const ONLY_GROUP: &str = "main";
+
+/// What the configuration wants of a key set. It is an argument to each step
+/// and never stored: what must outlive a change of it is in the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// The schedule's numbers.
+    pub timing: Timing,
+    /// The tracks; the first is the default.
+    pub tracks: Vec<(Algorithm, KeyType)>,
+    /// The device on which new keys are made.
+    pub device: String,
+    /// The signer group of this agent.
+    pub group: String,
+    /// The origins that must show a key before it may become active.
+    pub origins: BTreeSet<String>,
+}
+
+/// Which agent does a step, and what it alone knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tick {
+    /// The instant, already judged by [`super::ClockGuard`].
+    pub now: Time,
+    /// The agent's stable name.
+    pub replica: String,
+    /// The epoch of the view that this agent's readers have.
+    pub adopted: u64,
+    /// The origins that answered lately, to this agent.
+    pub live: BTreeSet<String>,
+}
+
+/// Whether the key set has begun.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "genesis", rename_all = "kebab-case")]
+pub enum Genesis {
+    /// `init` is under way, or was cut short.
+    Pending {
+        /// Since when.
+        since: Time,
+    },
+    /// Its first keys are, or were, active.
+    Done {
+        /// Since when.
+        at: Time,
+    },
+}
+
+/// Where one key at a time is active: one track in one signer group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Seat {
+    /// The active key. None after a revocation without a successor, or in a
+    /// track that was added and has not been seen everywhere yet.
+    pub active: Option<KeyId>,
+    /// The next change of the active key: an instant that lies, when it is
+    /// stored, at least R ahead, so that every replica has it in time.
+    pub switch: Option<Switch>,
+    /// An operator or a revocation wants the next change as soon as it is
+    /// safe.
+    pub rotate_at: Option<Time>,
+    /// The next key must be younger than this (rule 5).
+    pub fresh_after: Option<Time>,
+    /// An operator wants the next key to sign before every verifier can hold
+    /// it, because nothing else can sign.
+    pub force: bool,
+}
+
+/// A change of the active key that lies ahead.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Switch {
+    /// The key that will be active.
+    pub to: KeyId,
+    /// From when on.
+    pub at: Time,
+    /// It goes back to a retiring key.
+    pub rollback: bool,
+}
+
+/// What is known of an agent that signs from this record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Replica {
+    /// The newest epoch that it said it had adopted.
+    pub confirmed: u64,
+    /// When it last said anything.
+    pub seen: Time,
+}
+
+/// The key of a seat in the record: `ES256/main`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SeatId {
+    /// The track.
+    pub algorithm: Algorithm,
+    /// The signer group.
+    pub group: String,
+}
+
+impl From<SeatId> for String {
+    fn from(id: SeatId) -> Self {
+        format!("{}/{}", id.algorithm, id.group)
+    }
+}
+
+/// Not `ALGORITHM/GROUP`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected ALGORITHM/GROUP, got {0:?}")]
+pub struct InvalidSeatId(String);
+
+impl TryFrom<String> for SeatId {
+    type Error = InvalidSeatId;
+    fn try_from(text: String) -> Result<Self, InvalidSeatId> {
+        text.split_once('/')
+            .and_then(|(algorithm, group)| {
+                Some(Self {
+                    algorithm: algorithm.parse().ok()?,
+                    group: group.to_owned(),
+                })
+            })
+            .ok_or(InvalidSeatId(text))
+    }
+}
+
+/// A key set: its keys, who is active, what is to be done, and by whom.
+///
+/// It is the whole record in the store. Every change goes through a method
+/// that takes the time as an argument and returns the [`Event`]s that the
+/// change means; the caller stores the value by compare-and-swap before any
+/// reader sees a permission that it grants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeySet {
+    /// Its name.
+    pub name: String,
+    /// Whether it has begun.
+    #[serde(flatten)]
+    pub genesis: Genesis,
+    /// Grows by one with each change that readers must see.
+    pub epoch: u64,
+    /// The latest instant that the keyring acted upon.
+    pub high_water: Time,
+    /// Where a key is, or could be, active.
+    pub seats: BTreeMap<SeatId, Seat>,
+    /// Every key that is not yet forgotten.
+    pub keys: BTreeMap<KeyId, Key>,
+    /// The public key that is shown when nothing else is left.
+    pub placeholder: Option<KeyId>,
+    /// What devices have been, or are to be, asked to do.
+    pub intents: BTreeMap<IntentId, Intent>,
+    /// The next intent's number.
+    pub next_intent: u64,
+    /// The agents that sign from this record.
+    pub replicas: BTreeMap<String, Replica>,
+    /// Every `kid` that was ever revoked.
+    pub revoked: BTreeMap<String, Revocation>,
+}
+
+/// That a key was revoked; never forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Revocation {
+    /// When.
+    pub at: Time,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a key set cannot begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisError {
+    /// Not every first key exists yet.
+    #[error("{0} keys are still to be made")]
+    Unfinished(usize),
+    /// It has begun already.
+    #[error("the key set {0:?} has begun already")]
+    Done(String),
+}
+
+impl KeySet {
+    /// The explicit beginning of a key set, on `init` alone: asks for one key
+    /// for each track, and for the placeholder.
+    pub fn genesis(
+        name: &str,
+        plan: &Plan,
+        tick: &Tick,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> (Self, Vec<Event>) {
+        let mut set = Self {
+            name: name.to_owned(),
+            genesis: Genesis::Pending { since: tick.now },
+            epoch: 0,
+            high_water: tick.now,
+            seats: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            placeholder: None,
+            intents: BTreeMap::new(),
+            next_intent: 1,
+            replicas: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+        };
+        let mut events = Vec::new();
+        for &(algorithm, key_type) in &plan.tracks {
+            let seat = SeatId {
+                algorithm,
+                group: plan.group.clone(),
+            };
+            set.seats.insert(seat.clone(), Seat::default());
+            events.extend(set.generate(&seat, key_type, plan, tick, ids()));
+        }
+        // The placeholder is of the default track's kind, so that a verifier
+        // that can read the set can read it when it is alone.
+        if let Some(&(algorithm, key_type)) = plan.tracks.first() {
+            let seat = SeatId {
+                algorithm,
+                group: plan.group.clone(),
+            };
+            let id = ids();
+            events.extend(set.generate(&seat, key_type, plan, tick, id));
+            set.placeholder = Some(id);
+        }
+        (set, events)
+    }
+
+    /// Ends `init`: the first keys become active at once, though nobody
+    /// observed them ([`rules::exception_genesis`]).
+    pub fn finish_genesis(&mut self, plan: &Plan, now: Time) -> Result<Vec<Event>, GenesisError> {
+        if !rules::exception_genesis(&self.genesis) {
+            return Err(GenesisError::Done(self.name.clone()));
+        }
+        if !self.intents.is_empty() {
+            return Err(GenesisError::Unfinished(self.intents.len()));
+        }
+        let mut events = Vec::new();
+        for id in self.keys.keys().copied().collect::<Vec<_>>() {
+            if matches!(self.key(id).phase, Phase::Published { .. }) {
+                events.extend(self.activate(id, now, &plan.timing));
+            }
+        }
+        self.genesis = Genesis::Done { at: now };
+        self.high_water = now;
+        self.epoch += 1;
+        Ok(events)
+    }
+
+    /// Writes the intent to make a key for a seat.
+    pub(super) fn generate(
+        &mut self,
+        seat: &SeatId,
+        key_type: KeyType,
+        plan: &Plan,
+        tick: &Tick,
+        id: KeyId,
+    ) -> Vec<Event> {
+        let key = Key {
+            id,
+            algorithm: seat.algorithm,
+            key_type,
+            group: seat.group.clone(),
+            created: tick.now,
+            kid: None,
+            public: None,
+            phase: Phase::Generating,
+            published: None,
+            placements: BTreeMap::from([(plan.device.clone(), Half::Present)]),
+            sightings: BTreeMap::new(),
+            exp_ceiling: None,
+            longest_lifetime: Span::ZERO,
+            left_epoch: 0,
+            held: false,
+            forced: false,
+        };
+        let event = Event::of(&key, tick.now, What::GenerationBegun);
+        self.keys.insert(id, key);
+        self.intend(
+            Task::Generate {
+                key: id,
+                device: plan.device.clone(),
+            },
+            tick,
+        );
+        vec![event]
+    }
+
+    /// Puts a task on record.
+    pub(super) fn intend(&mut self, task: Task, tick: &Tick) {
+        let intent = Intent {
+            owner: tick.replica.clone(),
+            since: tick.now,
+            task,
+        };
+        self.intents.insert(IntentId(self.next_intent), intent);
+        self.next_intent += 1;
+    }
+
+    /// Makes a key the active one of its seat at `at`; the one before it
+    /// retires at the same instant.
+    pub(super) fn activate(&mut self, id: KeyId, at: Time, timing: &Timing) -> Vec<Event> {
+        let seat_id = self.key(id).seat();
+        let seat = self.seats.entry(seat_id).or_default();
+        let before = seat.active.replace(id);
+        seat.switch = None;
+        seat.rotate_at = None;
+        let forced = std::mem::take(&mut seat.force);
+        let mut events = Vec::new();
+        self.epoch += 1;
+        let left_epoch = self.epoch;
+        if let Some(before) = before.filter(|before| *before != id) {
+            let last_sign = rules::rule_2_last_use(at, timing);
+            let key = self.key_mut(before);
+            key.left_epoch = left_epoch;
+            key.phase = Phase::Retiring {
+                since: at,
+                last_sign,
+            };
+            events.push(Event::of(key, at, What::Retiring));
+        }
+        let key = self.key_mut(id);
+        key.phase = Phase::Active { since: at };
+        key.forced |= forced;
+        raise_ceiling(key, at, timing);
+        events.push(Event::of(key, at, What::Activated));
+        let created = key.created;
+        let seat_id = key.seat();
+        let seat = self.seats.entry(seat_id).or_default();
+        if seat.fresh_after.is_some_and(|after| created > after) {
+            seat.fresh_after = None;
+        }
+        events
+    }
+
+    /// A key by its id, which is one of this set's own.
+    pub(super) fn key(&self, id: KeyId) -> &Key {
+        self.keys
+            .get(&id)
+            .expect("every id in the record names a key: keys are forgotten last")
+    }
+
+    /// The same, to change it.
+    pub(super) fn key_mut(&mut self, id: KeyId) -> &mut Key {
+        self.keys
+            .get_mut(&id)
+            .expect("every id in the record names a key: keys are forgotten last")
+    }
+
+    /// A key by its `kid`.
+    #[must_use]
+    pub fn by_kid(&self, kid: &str) -> Option<&Key> {
+        self.keys
+            .values()
+            .find(|key| key.kid.as_deref() == Some(kid))
+    }
+}
+
+impl Key {
+    /// The seat that it is made for.
+    #[must_use]
+    pub fn seat(&self) -> SeatId {
+        SeatId {
+            algorithm: self.algorithm,
+            group: self.group.clone(),
+        }
+    }
+}
+
+/// Raises a ceiling so that tokens of the longest lifetime can be signed from
+/// `now` on for a while. Never lowers it.
+pub(super) fn raise_ceiling(key: &mut Key, now: Time, timing: &Timing) {
+    let ceiling = now + timing.max_token_lifetime + timing.ceiling_step();
+    key.exp_ceiling = key.exp_ceiling.max(Some(ceiling));
+    key.longest_lifetime = key.longest_lifetime.max(timing.max_token_lifetime);
+}

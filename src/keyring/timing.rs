@@ -1,0 +1,313 @@
+//! The numbers of a schedule, and the inequalities that they must keep among
+//! themselves before any key is made.
+
+use serde::{Deserialize, Serialize};
+
+use super::rules;
+use crate::time::Span;
+
+/// The numbers that an operator chooses for a key set. The letters in brackets
+/// are those of the inequalities in [`rules`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Timing {
+    /// How long a key is active.
+    pub rotate_every: Span,
+    /// Greatest age of a JWKS in any bounded verifier's cache \[C\].
+    pub verifier_cache: Span,
+    /// Time for a published set to reach every place that serves it \[P\].
+    pub propagation: Span,
+    /// Clock skew and leeway between any two machines \[S\].
+    pub skew: Span,
+    /// Longest life of a token \[L\].
+    pub max_token_lifetime: Span,
+    /// How long the private half of a retiring key stays usable for a rollback
+    /// \[B\].
+    pub rollback_window: Span,
+    /// Time for every replica to adopt a new view; one that could not confirm
+    /// by then stops signing \[R\].
+    pub adoption: Span,
+    /// Longest time that a signing request may be in flight \[Q\].
+    pub signing_deadline: Span,
+    /// `max-age` of the JWKS.
+    pub max_age: Span,
+    /// How much longer a CDN in front may serve a set (`stale-while-revalidate`
+    /// and the like).
+    pub cdn_stale: Span,
+    /// Longest gap at a start that is taken for downtime without a second
+    /// source of time.
+    pub max_gap: Span,
+    /// How late a rotation may be before it is more than an alert.
+    pub hard_limit: HardLimit,
+}
+
+/// What happens when a rotation is very late. None of them activates a key
+/// that verifiers may not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HardLimit {
+    /// The old key signs on; whoever is on call is paged from this lateness.
+    Page(Span),
+    /// Signing stops at this lateness: for operators who prefer an outage to
+    /// a key that is too old.
+    Stop(Span),
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            rotate_every: Span::from_days(90),
+            verifier_cache: Span::from_hours(24),
+            propagation: Span::from_mins(5),
+            skew: Span::from_mins(5),
+            max_token_lifetime: Span::from_hours(1),
+            rollback_window: Span::from_hours(24),
+            adoption: Span::from_secs(30),
+            signing_deadline: Span::from_secs(5),
+            max_age: Span::from_mins(5),
+            cdn_stale: Span::ZERO,
+            max_gap: Span::from_days(7),
+            hard_limit: HardLimit::Page(Span::from_days(7)),
+        }
+    }
+}
+
+/// The most keys of one algorithm that a JWKS may have to hold. Verifiers
+/// bound the documents that they read, and some try each key in turn.
+pub const LARGEST_SET: usize = 12;
+
+impl Timing {
+    /// From the first sighting at the last origin to the earliest activation:
+    /// P + C + S.
+    #[must_use]
+    pub fn pre_publish(&self) -> Span {
+        self.propagation + self.verifier_cache + self.skew
+    }
+
+    /// How long after an activation the predecessor may still finish a
+    /// signature: R + Q.
+    #[must_use]
+    pub fn handover(&self) -> Span {
+        self.adoption + self.signing_deadline
+    }
+
+    /// How far ahead of its need an `exp_ceiling` is raised. Coarse, so that
+    /// raising it costs a write now and then and not one for each signature;
+    /// at most half the pre-publication, so that it stays within what
+    /// [`rules::rule_6_set_size`] allows for.
+    #[must_use]
+    pub fn ceiling_step(&self) -> Span {
+        self.max_token_lifetime
+            .min(self.pre_publish())
+            .divided_by(2)
+            .max(Span::from_millis(500))
+    }
+
+    /// Every inequality that these numbers break; none for a schedule that
+    /// may be loaded.
+    #[must_use]
+    pub fn check(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut require = |holds: bool, rule, field, message: String, hint: &str| {
+            if !holds {
+                found.push(Violation {
+                    rule,
+                    field,
+                    message,
+                    hint: hint.to_owned(),
+                });
+            }
+        };
+        let second = Span::from_secs(1);
+        require(
+            self.max_token_lifetime >= second,
+            "rule_3_overlap",
+            "max_token_lifetime",
+            format!(
+                "expected at least {second}, got {}",
+                self.max_token_lifetime
+            ),
+            "JWT dates are whole seconds",
+        );
+        let standby = self.pre_publish() + self.adoption.times(3);
+        require(
+            self.rotate_every > standby,
+            "rule_1_pre_publish",
+            "rotate_every",
+            format!(
+                "expected more than propagation {} + verifier_cache {} + skew {} + 3 x adoption {} = {standby}, got {}",
+                self.propagation, self.verifier_cache, self.skew, self.adoption, self.rotate_every
+            ),
+            "the next key must reach every verifier while the present one is active: rotate more rarely, or bound the verifiers' caches more tightly",
+        );
+        require(
+            self.handover() <= self.pre_publish(),
+            "rule_2_last_use",
+            "adoption",
+            format!(
+                "expected adoption {} + signing_deadline {} = {} to be at most propagation + verifier_cache + skew = {}",
+                self.adoption,
+                self.signing_deadline,
+                self.handover(),
+                self.pre_publish()
+            ),
+            "a handover longer than the wait before it would keep more keys published than the set is sized for",
+        );
+        require(
+            rules::rule_7_cache_bound(self),
+            "rule_7_cache_bound",
+            "verifier_cache",
+            format!(
+                "expected at least max_age {} + cdn_stale {} = {}, got {}",
+                self.max_age,
+                self.cdn_stale,
+                self.max_age + self.cdn_stale,
+                self.verifier_cache
+            ),
+            "verifiers may keep the set for as long as its headers allow: lower max_age, or raise verifier_cache",
+        );
+        let size = if self.rotate_every > Span::ZERO {
+            rules::rule_6_set_size(self)
+        } else {
+            usize::MAX
+        };
+        require(
+            size <= LARGEST_SET,
+            "rule_6_set_size",
+            "rotate_every",
+            format!(
+                "expected at most {LARGEST_SET} keys of one algorithm, got ceil((max_token_lifetime {} + rollback_window {} + skew {} + pre-publication {}) / rotate_every {}) + 2 = {size}",
+                self.max_token_lifetime,
+                self.rollback_window,
+                self.skew,
+                self.pre_publish(),
+                self.rotate_every
+            ),
+            "rotate more rarely, or shorten max_token_lifetime or rollback_window",
+        );
+        require(
+            self.max_gap > self.skew,
+            "exception_clock",
+            "max_gap",
+            format!(
+                "expected more than skew {}, got {}",
+                self.skew, self.max_gap
+            ),
+            "each start would need its time confirmed by hand",
+        );
+        found
+    }
+}
+
+/// An inequality that a configuration breaks, with the numbers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({rule})")]
+pub struct Violation {
+    /// The function in [`rules`] that holds it.
+    pub rule: &'static str,
+    /// The field to look at first, as in the configuration.
+    pub field: &'static str,
+    /// What was expected and what was given.
+    pub message: String,
+    /// What to change.
+    pub hint: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_hold() {
+        assert_eq!(Timing::default().check(), []);
+    }
+
+    #[test]
+    fn each_broken_inequality_is_named_with_its_numbers() {
+        let good = Timing::default();
+        let broken = [
+            (
+                Timing {
+                    rotate_every: Span::from_hours(24),
+                    ..good
+                },
+                "rule_1_pre_publish",
+                "1day 10m",
+            ),
+            (
+                Timing {
+                    adoption: Span::from_hours(25),
+                    ..good
+                },
+                "rule_2_last_use",
+                "1day 1h 5s",
+            ),
+            (
+                Timing {
+                    max_token_lifetime: Span::ZERO,
+                    ..good
+                },
+                "rule_3_overlap",
+                "1s",
+            ),
+            (
+                Timing {
+                    max_token_lifetime: Span::from_days(1000),
+                    ..good
+                },
+                "rule_6_set_size",
+                "= 14",
+            ),
+            (
+                Timing {
+                    max_age: Span::from_hours(25),
+                    ..good
+                },
+                "rule_7_cache_bound",
+                "1day 1h",
+            ),
+            (
+                Timing {
+                    cdn_stale: Span::from_hours(24),
+                    ..good
+                },
+                "rule_7_cache_bound",
+                "1day 5m",
+            ),
+            (
+                Timing {
+                    max_gap: Span::from_mins(1),
+                    ..good
+                },
+                "exception_clock",
+                "5m",
+            ),
+        ];
+        for (timing, rule, number) in broken {
+            let found = timing.check();
+            assert_eq!(found.len(), 1, "{rule}: {found:?}");
+            assert_eq!(found[0].rule, rule);
+            assert!(
+                found[0].message.contains(number),
+                "{rule}: {}",
+                found[0].message
+            );
+        }
+    }
+
+    #[test]
+    fn a_schedule_of_seconds_holds_too() {
+        let quick = Timing {
+            rotate_every: Span::from_secs(10),
+            verifier_cache: Span::from_secs(2),
+            propagation: Span::from_millis(200),
+            skew: Span::from_millis(500),
+            max_token_lifetime: Span::from_secs(5),
+            rollback_window: Span::from_secs(2),
+            adoption: Span::from_millis(300),
+            signing_deadline: Span::from_secs(2),
+            max_age: Span::from_secs(1),
+            ..Timing::default()
+        };
+        assert_eq!(quick.check(), []);
+    }
+}
