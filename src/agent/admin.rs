@@ -1,0 +1,312 @@
+//! Administration, as its callers see it.
+
+use std::time::Duration;
+
+use crate::jose::Algorithm;
+use crate::policy::Caller;
+use crate::time::Time;
+
+/// What the administration edge asks of the agent. It is a trait so that the
+/// edge is tested without a device.
+///
+/// Whoever reaches the administration socket may administer: the socket's
+/// mode and owner are the rule. `caller` is for the record.
+pub trait Administration: Send + Sync + 'static {
+    /// Key sets with their keys, ordered by name; one of them where `key_set`
+    /// names it.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownKeySet`] for a name that is not configured.
+    fn key_sets(
+        &self,
+        caller: &Caller,
+        key_set: Option<&str>,
+    ) -> impl Future<Output = Result<Vec<KeySetStatus>, AdminError>> + Send;
+
+    /// Carries an order out once: the same `request_id` again is answered
+    /// with the first outcome.
+    fn change(
+        &self,
+        caller: &Caller,
+        order: Order,
+    ) -> impl Future<Output = Result<Changed, AdminError>> + Send;
+}
+
+/// A change that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Chosen by the caller; 1 to 64 characters.
+    pub request_id: String,
+    /// The key set to change.
+    pub key_set: String,
+    /// Refuse unless the record still has this version.
+    pub expected_version: Option<String>,
+    /// What to do.
+    pub change: Change,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Activate the standby of a track as early as the rules allow.
+    Rotate {
+        /// The track; the default track where absent.
+        algorithm: Option<Algorithm>,
+    },
+    /// End a key at once.
+    Revoke {
+        /// The key.
+        kid: String,
+        /// For the historical keys.
+        reason: RevocationReason,
+        /// For the record; may be empty.
+        note: String,
+    },
+    /// Make a retiring key active again.
+    Rollback {
+        /// The key.
+        kid: String,
+    },
+    /// Keep a key from destruction and removal.
+    Hold {
+        /// The key.
+        kid: String,
+        /// For the record; may be empty.
+        note: String,
+    },
+    /// End a hold.
+    Release {
+        /// The key.
+        kid: String,
+    },
+    /// Vouch for the agent's clock.
+    ConfirmClock {
+        /// What the operator's own clock reads.
+        reading: Time,
+    },
+}
+
+/// Why a key was revoked, in the words of OpenID Federation's historical keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RevocationReason {
+    /// Nobody said.
+    Unspecified,
+    /// Somebody else may have used the private half.
+    Compromised,
+    /// Replaced, with no suspicion.
+    Superseded,
+}
+
+/// What a change did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The key set as it is now.
+    pub key_set: KeySetStatus,
+    /// What has happened, in sentences.
+    pub done: Vec<String>,
+    /// What is still to happen, in sentences.
+    pub pending: Vec<String>,
+    /// After a revocation: when the last bounded verifier has dropped the key.
+    pub trusted_until: Option<Time>,
+    /// Whether the change is stored. A restriction holds even when it is not.
+    pub durable: bool,
+}
+
+/// A key set as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySetStatus {
+    /// Its name.
+    pub name: String,
+    /// The version of its record; opaque.
+    pub version: String,
+    /// The fixed `iss`.
+    pub issuer: String,
+    /// In the order in which they were made.
+    pub keys: Vec<KeyStatus>,
+    /// What is coming, soonest first.
+    pub next: Vec<Upcoming>,
+    /// While in doubt, nothing is activated, retired, removed or destroyed.
+    pub clock_in_doubt: bool,
+}
+
+/// A key as an operator sees it. An absent date has not come, or was passed
+/// over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Its `kid`; empty while the device is still making it.
+    pub kid: String,
+    /// Its `alg`, and so its track.
+    pub algorithm: Algorithm,
+    /// Where it stands.
+    pub phase: KeyPhase,
+    /// Whether the private half exists.
+    pub private_half: PrivateHalf,
+    /// The devices that hold the private half.
+    pub placements: Vec<PlacementStatus>,
+    /// Since when it has been in the JWKS.
+    pub published: Option<Time>,
+    /// Start of the latest unbroken run of sightings at every origin.
+    pub observed: Option<Time>,
+    /// When a published key becomes active, as planned.
+    pub activates: Option<Time>,
+    /// Since when it was the active key.
+    pub active_since: Option<Time>,
+    /// Since when another key has signed in its place.
+    pub retiring_since: Option<Time>,
+    /// When the device destroyed the private half.
+    pub private_destroyed: Option<Time>,
+    /// When it left the JWKS.
+    pub removed: Option<Time>,
+    /// It signs nothing whose `exp` lies beyond.
+    pub exp_ceiling: Option<Time>,
+    /// Who holds it, and since when.
+    pub hold: Option<HoldStatus>,
+    /// Who ended it, when and why.
+    pub revocation: Option<RevocationStatus>,
+}
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyPhase {
+    /// The device is making it.
+    Generating,
+    /// In the JWKS, signing nothing yet.
+    Published,
+    /// Signs.
+    Active,
+    /// Signs no more; its tokens live.
+    Retiring,
+    /// Out of the JWKS.
+    Retired,
+    /// Ended before its time.
+    Revoked,
+}
+
+/// Whether the private half of a key exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrivateHalf {
+    /// A device holds it.
+    Present,
+    /// No device holds it any more.
+    Destroyed,
+    /// Imported for verification; there never was one here.
+    None,
+}
+
+/// Where a private half is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementStatus {
+    /// The device's name in the configuration.
+    pub device: String,
+    /// The random id under which the device knows the key.
+    pub handle_id: Vec<u8>,
+    /// A word for its state there.
+    pub state: String,
+}
+
+/// Evidence of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldStatus {
+    /// Since when.
+    pub since: Time,
+    /// Who asked for it.
+    pub by: String,
+    /// What they noted.
+    pub note: String,
+}
+
+/// Evidence of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationStatus {
+    /// When.
+    pub at: Time,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub reason: RevocationReason,
+    /// What they noted.
+    pub note: String,
+}
+
+/// Something that the schedule will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upcoming {
+    /// The earliest instant at which it can happen.
+    pub at: Time,
+    /// A stable word: `generate`, `publish`, `activate`, `destroy`, `remove`.
+    pub kind: String,
+    /// Absent where the key does not exist yet.
+    pub kid: Option<String>,
+    /// The track.
+    pub algorithm: Algorithm,
+    /// What it waits for besides the clock.
+    pub waits_for: Option<String>,
+}
+
+/// Why an order was not carried out, by what the operator can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// No such key set is configured.
+    #[error("no key set {name:?} is configured")]
+    UnknownKeySet {
+        /// What was asked for.
+        name: String,
+    },
+    /// The key set has no such key.
+    #[error("key set {key_set:?} has no key {kid:?}")]
+    UnknownKey {
+        /// The key set.
+        key_set: String,
+        /// What was asked for.
+        kid: String,
+    },
+    /// The key set has no track of this algorithm.
+    #[error("key set {key_set:?} has no track for {algorithm}")]
+    UnknownTrack {
+        /// The key set.
+        key_set: String,
+        /// What was asked for.
+        algorithm: Algorithm,
+    },
+    /// The record changed since the caller looked.
+    #[error("expected version {expected}, got {found}: the key set changed meanwhile")]
+    Changed {
+        /// The caller's.
+        expected: String,
+        /// The record's.
+        found: String,
+    },
+    /// A rule of rotation says no, or not yet.
+    #[error("{why}")]
+    Refused {
+        /// A stable code, such as `TOO_EARLY`.
+        reason: &'static str,
+        /// The rule, such as `pre_publish`.
+        rule: String,
+        /// What stands in the way, with dates.
+        why: String,
+        /// What the operator can do.
+        hint: String,
+        /// How long until the same order would be carried out, where time
+        /// alone cures it.
+        remaining: Option<Duration>,
+    },
+    /// Something behind the agent is at fault; nothing was changed.
+    #[error("{why}")]
+    Unavailable {
+        /// A stable code, such as `STORE_FAILED`.
+        reason: &'static str,
+        /// What is wrong.
+        why: String,
+        /// When it makes sense to try again.
+        retry_after: Option<Duration>,
+    },
+    /// A defect of the agent. It is in the log.
+    #[error("{why}")]
+    Internal {
+        /// A stable code.
+        reason: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+}
