@@ -59,6 +59,9 @@ pub enum Change {
         kid: String,
         /// For the historical keys.
         reason: RevocationReason,
+        /// What to do when no standby is in every verifier's cache; must be
+        /// given then, because each choice has its price.
+        then: Option<AfterRevocation>,
         /// For the record; may be empty.
         note: String,
     },
@@ -84,6 +87,31 @@ pub enum Change {
         /// What the operator's own clock reads.
         reading: Time,
     },
+}
+
+impl Change {
+    /// A stable word, for the log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Rotate { .. } => "rotate",
+            Self::Revoke { .. } => "revoke",
+            Self::Rollback { .. } => "rollback",
+            Self::Hold { .. } => "hold",
+            Self::Release { .. } => "release",
+            Self::ConfirmClock { .. } => "confirm-clock",
+        }
+    }
+}
+
+/// What signs after a revocation for which no standby is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AfterRevocation {
+    /// Nothing, until the standby is in every verifier's cache.
+    Wait,
+    /// The standby at once; verifiers that do not hold it refuse its tokens
+    /// until they fetch the set again.
+    Activate,
 }
 
 /// Why a key was revoked, in the words of OpenID Federation's historical keys.

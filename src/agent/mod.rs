@@ -1,7 +1,234 @@
 //! The agent: one writer of the keyring, many readers of its view.
+//!
+//! Each key set has a writer, the only code that changes its record,
+//! and a reader: an atomic pointer to an immutable snapshot that the
+//! signing path and the JWKS use without a lock. Orders of operators, sightings
+//! of origins and outcomes of devices reach the writer through one mailbox.
+//!
+//! **Invariant:** restrictions take effect before they are stored, permissions
+//! only after. A revoked key is blocked in the reader, then on disk (a
+//! tombstone), then out of the JWKS, then in the store; an activation is in
+//! the store before any reader signs with it.
 
 pub mod admin;
+mod context;
+mod effects;
+pub mod failpoint;
+mod init;
+mod orders;
+mod reader;
+mod record;
+mod sign;
 mod signing;
+mod status;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+
+use crate::clock::Clock;
+use crate::hsm::Device;
+use crate::keyring::{Plan, Timing};
+use crate::observe::{self, Origin};
+use crate::policy::{Caller, Refusal, Rules};
+use crate::store::Cursor;
+use crate::time::Span;
+use admin::{AdminError, Changed, KeySetStatus, Order};
+use orders::Asked;
+use reader::Reader;
+use writer::{Message, Writer};
 
 pub use admin::Administration;
+pub use context::Context;
+pub use init::{InitError, Progress, init};
+pub use record::RecordError;
 pub use signing::{Published, SignError, Signed, Signing};
+
+/// A key set as the configuration wants it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Tracks, schedule, device. Its `origins` are set from the field of that
+    /// name here.
+    pub plan: Plan,
+    /// Who may sign what.
+    pub rules: Rules,
+    /// Where its JWKS is observed.
+    pub origins: Vec<Origin>,
+}
+
+/// The agent. Cheap to clone; its writers end with the last clone.
+#[derive(Clone)]
+pub struct Agent(Arc<Inner>);
+
+struct Inner {
+    context: Arc<Context>,
+    rooms: BTreeMap<String, Room>,
+    well_known: Option<String>,
+}
+
+/// A key set at work.
+struct Room {
+    reader: Arc<Reader>,
+    mailbox: mpsc::Sender<Message>,
+}
+
+/// How many messages may wait for a writer. Orders and sightings are rare;
+/// whoever sends waits for room.
+const MAILBOX: usize = 64;
+
+impl Agent {
+    /// Starts a writer for each key set, its observers, and the watch on the
+    /// store. Needs a Tokio runtime.
+    #[must_use]
+    pub fn start(context: Context, wanted: Vec<Wanted>, well_known: Option<String>) -> Self {
+        let context = Arc::new(context);
+        let mut rooms = BTreeMap::new();
+        for Wanted { name, mut plan, rules, origins } in wanted {
+            plan.origins = origins.iter().map(|origin| origin.name.clone()).collect();
+            let reader = Arc::new(Reader::new(&name, rules, plan.timing));
+            let (mailbox, inbox) = mpsc::channel(MAILBOX);
+            let every = observe_every(&plan).to_duration();
+            for origin in origins {
+                tokio::spawn(observe_origin(origin, every, mailbox.downgrade()));
+            }
+            let writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
+            tokio::spawn(writer.run(inbox));
+            rooms.insert(name, Room { reader, mailbox });
+        }
+        let watched: BTreeMap<String, mpsc::WeakSender<Message>> =
+            rooms.iter().map(|(name, room)| (name.clone(), room.mailbox.downgrade())).collect();
+        tokio::spawn(watch_store(Arc::clone(&context), watched));
+        Self(Arc::new(Inner { context, rooms, well_known }))
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.0.context.clock
+    }
+
+    fn audit(&self) -> &crate::audit::Audit {
+        &self.0.context.audit
+    }
+
+    fn device(&self, name: &str) -> Option<&Device> {
+        self.0.context.devices.get(name)
+    }
+
+    fn well_known_name(&self) -> Option<&str> {
+        self.0.well_known.as_deref()
+    }
+
+    fn reader(&self, key_set: &str) -> Result<&Reader, SignError> {
+        let room = self.0.rooms.get(key_set);
+        room.map(|room| &*room.reader)
+            .ok_or_else(|| SignError::Refused(Refusal::unknown_key_set(key_set)))
+    }
+}
+
+impl Administration for Agent {
+    async fn key_sets(
+        &self,
+        _caller: &Caller,
+        key_set: Option<&str>,
+    ) -> Result<Vec<KeySetStatus>, AdminError> {
+        let names: Vec<&String> =
+            self.0.rooms.keys().filter(|name| key_set.is_none_or(|k| k == *name)).collect();
+        if let (true, Some(name)) = (names.is_empty(), key_set) {
+            return Err(AdminError::UnknownKeySet { name: name.to_owned() });
+        }
+        let mut all = Vec::new();
+        for name in names {
+            let (reply, answer) = oneshot::channel();
+            self.tell(name, Message::Status(reply)).await?;
+            all.push(answer.await.map_err(|_| gone(name))??);
+        }
+        Ok(all)
+    }
+
+    async fn change(&self, caller: &Caller, order: Order) -> Result<Changed, AdminError> {
+        let name = order.key_set.clone();
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked { caller: caller.clone(), order, reply };
+        self.tell(&name, Message::Asked(asked)).await?;
+        answer.await.map_err(|_| gone(&name))?
+    }
+}
+
+impl Agent {
+    async fn tell(&self, name: &str, message: Message) -> Result<(), AdminError> {
+        let room = self
+            .0
+            .rooms
+            .get(name)
+            .ok_or_else(|| AdminError::UnknownKeySet { name: name.to_owned() })?;
+        room.mailbox.send(message).await.map_err(|_| gone(name))
+    }
+}
+
+fn gone(name: &str) -> AdminError {
+    AdminError::Internal {
+        reason: "WRITER_GONE",
+        why: format!("the writer of the key set {name:?} has ended; restart the agent"),
+    }
+}
+
+/// How often an origin is asked: several times within P, so that the wait
+/// that starts with a sighting starts soon.
+fn observe_every(plan: &Plan) -> Span {
+    let Timing { propagation, .. } = plan.timing;
+    propagation.divided_by(4).clamp(Span::from_millis(50), Span::from_secs(30))
+}
+
+/// Asks one origin for its set, again and again, until the writer is gone.
+async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSender<Message>) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let patience = every.max(Duration::from_secs(2));
+    let mut answered = true;
+    loop {
+        ticks.tick().await;
+        let fetched: Result<BTreeSet<String>, _> = observe::fetch(&origin, patience).await;
+        let Some(mailbox) = mailbox.upgrade() else { return };
+        match fetched {
+            Ok(kids) => {
+                answered = true;
+                let seen = Message::Seen { origin: origin.name.clone(), kids };
+                if mailbox.send(seen).await.is_err() {
+                    return;
+                }
+            }
+            // Once for each outage: an origin that stays away blocks
+            // activations, and its key set says so at each rotation.
+            Err(e) if answered => {
+                answered = false;
+                tracing::warn!(origin = origin.name, "an origin does not answer: {e}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Tells writers of versions that somebody else wrote: `init`, or an offline
+/// command.
+async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, mpsc::WeakSender<Message>>) {
+    let mut changes = context.store.watch(Cursor::default());
+    while let Some(change) = changes.next().await {
+        let change = match change {
+            Ok(change) => change,
+            Err(e) => {
+                tracing::error!("the watch on the store: {e}");
+                continue;
+            }
+        };
+        let Some(room) = rooms.get(&change.key_set) else { continue };
+        let Some(mailbox) = room.upgrade() else { return };
+        if mailbox.send(Message::StoreChanged).await.is_err() {
+            return;
+        }
+    }
+}

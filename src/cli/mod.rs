@@ -1,1 +1,261 @@
-//! (being built)
+//! The operator's command line, and what it composes.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage or configuration.
+
+mod change;
+mod check;
+mod compose;
+mod device;
+mod init;
+mod keys;
+mod output;
+mod serve;
+mod sign;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::jose::Algorithm;
+use output::Failure;
+
+/// A signing agent: JWT keys stay in the HSM, tokens are signed over gRPC,
+/// and the JWKS rotates without breaking a verifier.
+#[derive(Debug, Parser)]
+#[command(name = "sealkeeper", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The configuration.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "SEALKEEPER_CONFIG",
+        default_value = "/etc/sealkeeper/sealkeeper.toml"
+    )]
+    config: PathBuf,
+    /// JSON instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Begin a key set: generate its first keys, which sign at once.
+    ///
+    /// With it you assert that no verifier holds an older set for this issuer.
+    Init {
+        /// The key set; all that have not begun where absent.
+        #[arg(long, value_name = "NAME")]
+        key_set: Option<String>,
+    },
+    /// Run the agent.
+    Serve {
+        /// Written when the agent serves, with the addresses that it serves
+        /// on; removed when it stops.
+        #[arg(long, value_name = "FILE")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at keys and change their lives.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The agent's clock.
+    #[command(subcommand)]
+    Clock(ClockCommand),
+    /// The devices that hold private keys.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Sign claims, as any caller would; prints the token.
+    Sign {
+        /// The key set; may be left out where only one is configured.
+        #[arg(long, value_name = "NAME")]
+        key_set: Option<String>,
+        /// The track; the default track where absent.
+        #[arg(long, value_name = "ALG")]
+        alg: Option<Algorithm>,
+        /// The header's `typ`; the rule's default where absent.
+        #[arg(long)]
+        typ: Option<String>,
+        /// The claims, a JSON object; `-` reads standard input.
+        claims: String,
+    },
+    /// Print the JWKS that verifiers get.
+    Jwks {
+        /// The key set; may be left out where only one is configured.
+        #[arg(long, value_name = "NAME")]
+        key_set: Option<String>,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// The process that holds a device. The agent starts it.
+    #[command(hide = true)]
+    DeviceChild,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the configuration, and print the timeline that it means.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// List keys with their phases and what is coming.
+    List {
+        /// The key set; all where absent.
+        #[arg(long, value_name = "NAME")]
+        key_set: Option<String>,
+    },
+    /// Activate the next key of a track as soon as that is safe.
+    Rotate {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The track; the default track where absent.
+        #[arg(long, value_name = "ALG")]
+        alg: Option<Algorithm>,
+    },
+    /// End a key for ever, at once.
+    Revoke {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The key.
+        kid: String,
+        /// Why.
+        #[arg(long, value_enum, default_value = "unspecified")]
+        reason: RevokeReason,
+        /// What to do if no standby is in every verifier's cache yet.
+        #[arg(long, value_enum)]
+        then: Option<ThenArg>,
+        /// For the record.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Make a retiring key active again.
+    Rollback {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The key.
+        kid: String,
+    },
+    /// Keep automation from touching a key.
+    Hold {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The key.
+        kid: String,
+        /// For the record.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// End a hold.
+    Release {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The key.
+        kid: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ClockCommand {
+    /// Vouch for the agent's clock, after it stepped, leapt, or was off for
+    /// very long. The agent compares it with this machine's clock.
+    Confirm {
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeviceCommand {
+    /// Let the PIN of a device be tried again, after it was refused once.
+    Unlock {
+        /// The device's name in the configuration.
+        name: String,
+    },
+}
+
+/// What every change takes.
+#[derive(Debug, clap::Args)]
+struct OrderArgs {
+    /// The key set; may be left out where only one is configured.
+    #[arg(long, value_name = "NAME")]
+    key_set: Option<String>,
+    /// Refuse unless the record still has this version.
+    #[arg(long, value_name = "VERSION", default_value = "")]
+    expected_version: String,
+    /// The same id again is answered with the first outcome; random where
+    /// absent.
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RevokeReason {
+    Unspecified,
+    Compromised,
+    Superseded,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ThenArg {
+    /// Nothing is signed until the standby is safe.
+    Wait,
+    /// The standby signs at once; verifiers that do not hold it refuse its
+    /// tokens until they fetch the set again.
+    Activate,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // A reader that went away is no reason to fail.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    if let Command::DeviceChild = cli.command {
+        return crate::hsm::child::run();
+    }
+    let json = cli.json;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    let (config, json) = (&cli.config, cli.json);
+    match cli.command {
+        Command::Init { key_set } => init::run(config, key_set.as_deref(), json),
+        Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
+        Command::Config(ConfigCommand::Check) => check::run(config, json),
+        Command::Keys(KeysCommand::List { key_set }) => keys::list(config, key_set, json),
+        Command::Keys(command) => change::keys(config, command, json),
+        Command::Clock(ClockCommand::Confirm { order }) => {
+            change::confirm_clock(config, order, json)
+        }
+        Command::Device(DeviceCommand::Unlock { name }) => device::unlock(config, &name, json),
+        Command::Sign { key_set, alg, typ, claims } => {
+            sign::sign(config, key_set, alg, typ, claims, json)
+        }
+        Command::Jwks { key_set } => sign::jwks(config, key_set),
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "sealkeeper", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::DeviceChild => Ok(()),
+    }
+}

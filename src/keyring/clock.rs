@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 use super::timing::Timing;
+use super::view::Moment;
 use crate::time::{Span, Time};
 
 /// A pair of readings that were true together: real time, and the time since
@@ -96,6 +97,21 @@ impl ClockGuard {
                 self.doubt = Some(doubt);
                 Err(doubt)
             }
+        }
+    }
+
+    /// The moment of a reading, for those who only look: what the writer will
+    /// judge at its next step holds for them at once, so that no reader
+    /// follows a clock that leaps to an activation before its time.
+    #[must_use]
+    pub fn moment(&self, wall: Time, boot: Span, high_water: Time, timing: &Timing) -> Moment {
+        let Some(anchor) = &self.anchor else { return Moment::Doubtful(wall.min(high_water)) };
+        if self.doubt.is_some() {
+            return Moment::Doubtful(anchor.expected(boot));
+        }
+        match rules::exception_clock(Some(anchor), high_water, wall, boot, timing) {
+            Ok(now) => Moment::Sure(now),
+            Err(_) => Moment::Doubtful(anchor.expected(boot)),
         }
     }
 

@@ -1,0 +1,50 @@
+//! What an intent asks of a device. The same code runs for `init`, for the
+//! daemon, and after a crash: each task may be done twice.
+
+use std::time::{Duration, Instant};
+
+use super::Context;
+use super::failpoint::{Effect, Side, hit};
+use crate::hsm::{DeviceError, ObjectId};
+use crate::jose::thumbprint::thumbprint;
+use crate::keyring::{Key, Outcome, Task};
+
+/// RSA-4096 takes a YubiHSM the better part of a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Carries a task out, or finds that it was done.
+///
+/// A crash before the device was asked leaves nothing; one after it leaves
+/// objects whose id stands in the record, which the next run finds or
+/// destroys.
+pub(super) async fn perform(
+    context: &Context,
+    task: &Task,
+    key: Option<&Key>,
+) -> Result<Outcome, DeviceError> {
+    let name = task.device();
+    let defect = |why: String| DeviceError::Defect { device: name.to_owned(), why };
+    let device = context.devices.get(name).ok_or_else(|| {
+        defect("the record names this device, and the configuration does not".to_owned())
+    })?;
+    let object = ObjectId(task.key().0);
+    match task {
+        Task::Generate { .. } => {
+            let key = key.ok_or_else(|| {
+                defect(format!("the record asks for the key {} and does not know it", task.key()))
+            })?;
+            let deadline = Instant::now() + PATIENCE;
+            hit(Side::Before, Effect::Generate);
+            let made = device.generate(object, key.key_type, key.algorithm, deadline).await?;
+            hit(Side::After, Effect::Generate);
+            let kid = thumbprint(&made.public);
+            Ok(Outcome::Generated { public: made.public, kid })
+        }
+        Task::Destroy { .. } => {
+            hit(Side::Before, Effect::Destroy);
+            device.destroy(object).await?;
+            hit(Side::After, Effect::Destroy);
+            Ok(Outcome::Destroyed)
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Genesis: the explicit `init` of a key set, in a process of its own.
+
+use std::sync::Arc;
+
+use super::effects;
+use super::reader::Reader;
+use super::record::Record;
+use super::writer::{Clock, Held, StepError, Writer, random_id};
+use super::{Context, Wanted};
+use crate::hsm::DeviceError;
+use crate::jose::Algorithm;
+use crate::keyring::{Genesis, GenesisError, KeySet, Task, UnexpectedOutcome};
+use crate::store::StoreError;
+
+/// What `init` is doing, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A device is asked for a key; RSA takes a while.
+    Generating {
+        /// The key's algorithm.
+        algorithm: Algorithm,
+        /// The device.
+        device: String,
+    },
+    /// The key exists.
+    Generated {
+        /// Its `kid`.
+        kid: String,
+        /// Whether it is the placeholder, whose private half goes at once.
+        placeholder: bool,
+    },
+    /// The first keys are active.
+    Begun,
+}
+
+/// Why a key set could not begin. Running `init` again goes on where it
+/// stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// It has begun: there is nothing to do.
+    #[error("the key set {0:?} has begun already")]
+    Done(String),
+    /// The record that is there cannot be used.
+    #[error("{0}")]
+    BadRecord(String),
+    /// The store does not take the record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A device does not make the key.
+    #[error("the device {device:?}: {error}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What it says.
+        error: DeviceError,
+    },
+    /// A device made something unexpected.
+    #[error(transparent)]
+    Unexpected(#[from] UnexpectedOutcome),
+    /// The log says that this key set was there before.
+    #[error(
+        "the log knows {0} key events of this key set, but the store has no record: a lost store is recovered, not begun again"
+    )]
+    Lost(u64),
+}
+
+/// Begins a key set, or goes on with a beginning that was cut short.
+///
+/// With it the operator asserts that no verifier holds an older set for this
+/// issuer: the first keys become active unobserved.
+pub async fn init(
+    context: Context,
+    wanted: Wanted,
+    mut progress: impl FnMut(Progress),
+) -> Result<(), InitError> {
+    let name = wanted.name.clone();
+    let context = Arc::new(context);
+    let reader = Arc::new(Reader::new(&name, wanted.rules, wanted.plan.timing));
+    let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
+    writer.begin(&name).await?;
+    loop {
+        let held = writer.held.clone().ok_or_else(|| vanished(&name))?;
+        let Some((&id, intent)) = held.record.set.intents.first_key_value() else { break };
+        let key = held.record.set.keys.get(&intent.task.key());
+        if let (Task::Generate { device, .. }, Some(key)) = (&intent.task, key) {
+            progress(Progress::Generating { algorithm: key.algorithm, device: device.clone() });
+        }
+        let placeholder = held.record.set.placeholder == Some(intent.task.key());
+        let outcome = effects::perform(&context, &intent.task, key).await.map_err(|error| {
+            InitError::Device { device: intent.task.device().to_owned(), error }
+        })?;
+        let kid = match &outcome {
+            crate::keyring::Outcome::Generated { kid, .. } => Some(kid.clone()),
+            crate::keyring::Outcome::Destroyed => None,
+        };
+        let step = writer.step(Clock::Any, |set, _, tick| {
+            set.complete(id, outcome.clone(), tick).map(|events| ((), events))
+        });
+        match step.await {
+            Ok(()) => {}
+            Err(StepError::Keyring(e)) => return Err(e.into()),
+            Err(e) => return Err(other(e)),
+        }
+        if let Some(kid) = kid {
+            progress(Progress::Generated { kid, placeholder });
+        }
+    }
+    let step = writer.step(Clock::Any, |set, plan, tick| {
+        set.finish_genesis(plan, tick.now).map(|events| ((), events))
+    });
+    match step.await {
+        Ok(()) => {}
+        Err(StepError::Keyring(GenesisError::Done(name))) => return Err(InitError::Done(name)),
+        Err(e) => return Err(other(e)),
+    }
+    progress(Progress::Begun);
+    Ok(())
+}
+
+impl Writer {
+    /// Loads a beginning that was cut short, or writes a new one.
+    async fn begin(&mut self, name: &str) -> Result<(), InitError> {
+        self.load().await;
+        if let Some(held) = &self.held {
+            return match held.record.set.genesis {
+                Genesis::Pending { .. } => Ok(()),
+                Genesis::Done { .. } => Err(InitError::Done(name.to_owned())),
+            };
+        }
+        // Not loaded: make sure that it is because there is none.
+        if self.context.store.load(name).await?.is_some() {
+            let why = self.reader.load().signers.as_ref().err().map(ToString::to_string);
+            return Err(InitError::BadRecord(why.unwrap_or_default()));
+        }
+        let known = self.context.key_log(name).events;
+        if known > 0 {
+            return Err(InitError::Lost(known));
+        }
+        let tick = self.tick_for(self.context.clock.read().wall);
+        let (set, events) = KeySet::genesis(name, &self.plan, &tick, &mut random_id);
+        let mut record = Record::new(set);
+        record.post(events);
+        self.held = Some(Held { record: record.clone(), version: None });
+        self.store(record).await.inspect_err(|_| self.held = None)?;
+        Ok(())
+    }
+}
+
+fn vanished(name: &str) -> InitError {
+    InitError::BadRecord(format!("the record of {name:?} vanished during init"))
+}
+
+fn other<E: std::fmt::Display>(error: StepError<E>) -> InitError {
+    match error {
+        StepError::Store(e) => InitError::Store(e),
+        e => InitError::BadRecord(e.to_string()),
+    }
+}

@@ -1,0 +1,323 @@
+//! What operators ask of the writer, and what they are told.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::admin::{
+    AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
+};
+use super::failpoint::{Effect, Side, hit};
+use super::reader::PublishedSet;
+use super::status;
+use super::writer::{Clock, StepError, Writer};
+use crate::jose::Algorithm;
+use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick, View};
+use crate::policy::Caller;
+use crate::time::{Span, Time};
+
+/// An order on its way to the writer.
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) order: Order,
+    pub(super) reply: oneshot::Sender<Result<Changed, AdminError>>,
+}
+
+/// The last answers, by request id: an operator's command that is tried again
+/// after a lost connection is not carried out twice.
+#[derive(Default)]
+pub(super) struct Answered(VecDeque<(Order, Changed)>);
+
+/// How many answers are kept.
+const REMEMBERED: usize = 128;
+
+impl Answered {
+    /// The answer to the same order under the same id; another order under an
+    /// id that was used is the caller's mistake.
+    fn find(&self, order: &Order) -> Option<Result<Changed, AdminError>> {
+        let (before, changed) = self.0.iter().find(|(o, _)| o.request_id == order.request_id)?;
+        if before == order {
+            return Some(Ok(changed.clone()));
+        }
+        Some(Err(AdminError::Refused {
+            reason: "REQUEST_ID_USED",
+            rule: "request_id".to_owned(),
+            why: format!("the request id {:?} was used for another order", order.request_id),
+            hint: "choose a new request id".to_owned(),
+            remaining: None,
+        }))
+    }
+
+    fn keep(&mut self, order: Order, changed: Changed) {
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back((order, changed));
+    }
+}
+
+/// What a change did, before it is put into words for the operator.
+struct Did {
+    done: Vec<String>,
+    pending: Vec<String>,
+    trusted_until: Option<Time>,
+    durable: bool,
+}
+
+impl Did {
+    fn of(done: &[Event]) -> Self {
+        Self {
+            done: done.iter().map(status::sentence).collect(),
+            pending: Vec::new(),
+            trusted_until: None,
+            durable: true,
+        }
+    }
+}
+
+impl Writer {
+    /// Carries an order out and answers it.
+    pub(super) async fn answer(&mut self, asked: Asked) {
+        let Asked { caller, order, reply } = asked;
+        let answer = match self.answered.find(&order) {
+            Some(answer) => answer,
+            None => self.carry_out(&caller, &order).await,
+        };
+        if let Ok(changed) = &answer {
+            self.answered.keep(order, changed.clone());
+        }
+        // The operator may have gone; what was done stays done.
+        let _ = reply.send(answer);
+    }
+
+    async fn carry_out(&mut self, caller: &Caller, order: &Order) -> Result<Changed, AdminError> {
+        let held = self.held.as_ref().ok_or_else(|| self.dark())?;
+        let found = status::version(held);
+        if let Some(expected) = order.expected_version.as_ref().filter(|v| **v != found) {
+            return Err(AdminError::Changed { expected: expected.clone(), found });
+        }
+        tracing::info!(key_set = order.key_set, %caller, change = order.change.name(), "an order");
+        let did = match &order.change {
+            Change::Revoke { kid, reason, then, .. } => {
+                self.revoke(kid, (*reason).into(), then.map(Into::into)).await?
+            }
+            Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
+            Change::Rotate { algorithm } => {
+                let algorithm = algorithm.unwrap_or(self.default_track());
+                self.ask(|set, plan, tick| set.rotate(algorithm, plan, tick)).await?
+            }
+            Change::Rollback { kid } => {
+                self.ask(|set, plan, tick| set.rollback(kid, plan, tick)).await?
+            }
+            Change::Hold { kid, .. } => {
+                self.ask(|set, plan, tick| set.hold(kid, plan, tick)).await?
+            }
+            Change::Release { kid } => self.ask(|set, _, tick| set.release(kid, tick)).await?,
+        };
+        Ok(Changed {
+            key_set: self.status()?,
+            done: did.done,
+            pending: did.pending,
+            trusted_until: did.trusted_until,
+            durable: did.durable,
+        })
+    }
+
+    /// What an operator sees.
+    pub(super) fn status(&self) -> Result<KeySetStatus, AdminError> {
+        let held = self.held.as_ref().ok_or_else(|| self.dark())?;
+        Ok(status::key_set(held, &self.reader, &self.plan, self.guard.doubt().is_some()))
+    }
+
+    fn dark(&self) -> AdminError {
+        let snapshot = self.reader.load();
+        let (reason, why) = match &snapshot.signers {
+            Err(dark) => (dark.reason(), dark.to_string()),
+            Ok(_) => ("NOT_INITIALIZED", "no usable record".to_owned()),
+        };
+        AdminError::Unavailable { reason, why, retry_after: None }
+    }
+
+    /// A change that is a permission: it needs the clock and the store.
+    async fn ask(
+        &mut self,
+        change: impl Fn(&mut KeySet, &Plan, &Tick) -> Result<Vec<Event>, OperatorError>,
+    ) -> Result<Did, AdminError> {
+        let step = self.step(Clock::Sure, |set, plan, tick| {
+            change(set, plan, tick).map(|events| (events.clone(), events))
+        });
+        Ok(Did::of(&step.await.map_err(operator_error)?))
+    }
+
+    /// Ends a key: in memory first, then on disk, then for verifiers, then in
+    /// the store. A full disk delays none of the steps before it.
+    async fn revoke(
+        &mut self,
+        kid: &str,
+        reason: Reason,
+        then: Option<Then>,
+    ) -> Result<Did, AdminError> {
+        let held = self.held.clone().ok_or(StepError::<Infallible>::NoRecord)?;
+        let now = self.estimate();
+        // On a copy first: an order that cannot be carried out changes nothing.
+        let mut trial = held.record.set.clone();
+        let tick = self.tick_for(now);
+        let revoked =
+            trial.revoke(kid, reason, then, &self.plan, &tick).map_err(refusal)?;
+
+        self.reader.block(kid);
+        hit(Side::Before, Effect::WriteTombstone);
+        let entombed = self.context.entomb(&self.reader.name, kid, now);
+        hit(Side::After, Effect::WriteTombstone);
+        let before = held.record.set.view(&self.plan, None);
+        let after = trial.view(&self.plan, None);
+        let restricted = Arc::new(View { published: after.published, ..before });
+        let published = PublishedSet::of(&restricted);
+        if let Err(e) = self.context.write_last_good(&self.reader.name, &published.body) {
+            tracing::error!(key_set = self.reader.name, "the last good JWKS: {e}");
+        }
+        self.show_view(restricted, published, held.record.set.high_water);
+
+        self.owed.insert(kid.to_owned(), (reason, then));
+        let stored = self.pay(kid, reason, then).await;
+        let mut did = Did::of(&revoked.events);
+        did.trusted_until = Some(revoked.exposure.bounded_until);
+        did.pending.push(
+            "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
+                .to_owned(),
+        );
+        if let Err(e) = stored {
+            did.durable = entombed.is_ok();
+            did.pending.push(format!("the revocation is not in the store yet: {e}"));
+            if let Err(e) = entombed {
+                did.pending.push(format!("and not on disk either: {e}; do not restart the agent"));
+            }
+        }
+        Ok(did)
+    }
+
+    /// Stores a revocation that holds already.
+    async fn pay(
+        &mut self,
+        kid: &str,
+        reason: Reason,
+        then: Option<Then>,
+    ) -> Result<(), StepError<OperatorError>> {
+        self.step(Clock::Any, |set, plan, tick| {
+            set.revoke(kid, reason, then, plan, tick).map(|revoked| ((), revoked.events))
+        })
+        .await?;
+        self.owed.remove(kid);
+        Ok(())
+    }
+
+    /// Tries again to store what holds in memory and on disk: after a store
+    /// that was full, or a crash between the tombstone and the store.
+    pub(super) async fn pay_owed(&mut self) {
+        for (kid, (reason, then)) in self.owed.clone() {
+            // Nobody is there to choose: a key that verifiers may not hold is
+            // not activated.
+            let then = then.or(Some(Then::Wait));
+            if let Err(e) = self.pay(&kid, reason, then).await {
+                tracing::error!(key_set = self.reader.name, kid, "a revocation is not stored yet: {e}");
+            }
+        }
+    }
+
+    async fn confirm_clock(&mut self, reading: Time) -> Result<Did, AdminError> {
+        let ours = self.context.clock.read();
+        let apart = ours.wall.since(reading).max(reading.since(ours.wall));
+        if apart > self.plan.timing.skew.max(CONFIRMATION_LATENCY) {
+            return Err(AdminError::Refused {
+                reason: "CLOCKS_DIFFER",
+                rule: "exception_clock".to_owned(),
+                why: format!("the agent's clock says {}, yours {reading}", ours.wall),
+                hint: "set the agent's clock first (NTP), then confirm".to_owned(),
+                remaining: None,
+            });
+        }
+        self.guard.confirm(ours.wall, ours.boot);
+        let step = self.step(Clock::Any, |set, _, _| {
+            set.confirm_clock(ours.wall);
+            Ok::<_, Infallible>(((), Vec::new()))
+        });
+        step.await?;
+        Ok(Did {
+            done: vec![format!("the time {} is confirmed", ours.wall)],
+            pending: Vec::new(),
+            trusted_until: None,
+            durable: true,
+        })
+    }
+
+    fn default_track(&self) -> Algorithm {
+        self.plan.tracks.first().map_or(Algorithm::Es256, |(algorithm, _)| *algorithm)
+    }
+}
+
+/// An operator's confirmation takes a moment to arrive.
+const CONFIRMATION_LATENCY: Span = Span::from_secs(30);
+
+fn operator_error(error: StepError<OperatorError>) -> AdminError {
+    match error {
+        StepError::Keyring(error) => refusal(error),
+        other => other.into(),
+    }
+}
+
+fn refusal(error: OperatorError) -> AdminError {
+    let why = error.to_string();
+    let refused = |reason, rule: &str, hint: &str| AdminError::Refused {
+        reason,
+        rule: rule.to_owned(),
+        why: why.clone(),
+        hint: hint.to_owned(),
+        remaining: None,
+    };
+    match error {
+        OperatorError::UnknownKid { kid, key_set } => AdminError::UnknownKey { key_set, kid },
+        OperatorError::UnknownTrack { algorithm, key_set } => {
+            AdminError::UnknownTrack { key_set, algorithm }
+        }
+        OperatorError::NoSafeStandby { .. } => refused(
+            "NO_SAFE_STANDBY",
+            "rule_1_pre_publish",
+            "choose `--then wait` (nothing is signed until the standby is safe) or `--then activate` (some verifiers refuse its tokens until they fetch the set again)",
+        ),
+        OperatorError::NotRetiring { .. } => {
+            refused("NOT_RETIRING", "rule_4_rollback", "`keys list` shows which keys are retiring")
+        }
+        OperatorError::DestructionBegun { .. } => refused(
+            "DESTRUCTION_BEGUN",
+            "rule_4_rollback",
+            "rotate forward instead, or lengthen rollback_window for the next time",
+        ),
+        OperatorError::NotObserved { .. } => refused(
+            "NOT_OBSERVED",
+            "rule_1_pre_publish",
+            "wait until every origin has shown the key for long enough",
+        ),
+        OperatorError::Held { .. } => refused("HELD", "hold", "release the key first"),
+    }
+}
+
+impl From<RevocationReason> for Reason {
+    fn from(reason: RevocationReason) -> Self {
+        match reason {
+            RevocationReason::Unspecified => Self::Unspecified,
+            RevocationReason::Compromised => Self::Compromised,
+            RevocationReason::Superseded => Self::Superseded,
+        }
+    }
+}
+
+impl From<AfterRevocation> for Then {
+    fn from(then: AfterRevocation) -> Self {
+        match then {
+            AfterRevocation::Wait => Self::Wait,
+            AfterRevocation::Activate => Self::Activate,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What readers have: one immutable snapshot for each key set, behind an
+//! atomic pointer. The signing path and the JWKS take no lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+
+use super::signing::{Published, SignError};
+use crate::clock::Reading;
+use crate::jose::{Jwk, JwkSet, Verifier, base64url};
+use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
+use crate::policy::Rules;
+use crate::time::Time;
+
+/// One key set, for its readers and its one writer.
+pub(super) struct Reader {
+    /// The key set's name.
+    pub(super) name: String,
+    /// Who may sign what.
+    pub(super) rules: Rules,
+    /// The schedule's numbers.
+    pub(super) timing: Timing,
+    snapshot: ArcSwap<Snapshot>,
+    /// Ahead of the store: a `kid` in here signs no more, whatever the view
+    /// says.
+    blocked: ArcSwap<BTreeSet<String>>,
+}
+
+/// One picture of a key set.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    /// Who signs; or why nothing does.
+    pub(super) signers: Result<Arc<Signers>, Dark>,
+    /// The set as verifiers get it; none where nothing was ever published.
+    pub(super) published: Option<PublishedSet>,
+}
+
+/// What it takes to sign.
+#[derive(Clone)]
+pub(super) struct Signers {
+    pub(super) view: Arc<View>,
+    verifiers: Arc<BTreeMap<String, Verifier>>,
+    guard: ClockGuard,
+    high_water: Time,
+}
+
+/// The JWKS, ready to be sent.
+#[derive(Clone)]
+pub(super) struct PublishedSet {
+    pub(super) body: Arc<[u8]>,
+    etag: Arc<str>,
+    /// The view that it came from; none for the last good copy on disk.
+    view: Option<Arc<View>>,
+}
+
+/// Why nothing is signed for this key set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Dark {
+    /// The first load has not ended yet.
+    #[error("the key set {0:?} is being loaded")]
+    Loading(String),
+    /// Nobody ran `init`.
+    #[error("the key set {0:?} has no record: run `sealkeeper init`")]
+    NoRecord(String),
+    /// `init` was cut short.
+    #[error("the init of the key set {0:?} was not finished: run `sealkeeper init` again")]
+    InitUnfinished(String),
+    /// The record cannot be used.
+    #[error("{0}")]
+    BadRecord(String),
+    /// The store cannot be read.
+    #[error("{0}")]
+    NoStore(String),
+}
+
+impl Dark {
+    /// The stable code that callers see.
+    pub(super) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Loading(_) => "LOADING",
+            Self::NoRecord(_) => "NOT_INITIALIZED",
+            Self::InitUnfinished(_) => "INIT_UNFINISHED",
+            Self::BadRecord(_) => "RECORD_UNUSABLE",
+            Self::NoStore(_) => "STORE_UNAVAILABLE",
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn new(name: &str, rules: Rules, timing: Timing) -> Self {
+        let loading = Dark::Loading(name.to_owned());
+        Self {
+            name: name.to_owned(),
+            rules,
+            timing,
+            snapshot: ArcSwap::from_pointee(Snapshot { signers: Err(loading), published: None }),
+            blocked: ArcSwap::default(),
+        }
+    }
+
+    /// Takes a `kid` out of service, now and for the life of this process.
+    pub(super) fn block(&self, kid: &str) {
+        self.blocked.rcu(|blocked| {
+            let mut blocked = BTreeSet::clone(blocked);
+            blocked.insert(kid.to_owned());
+            blocked
+        });
+    }
+
+    pub(super) fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    pub(super) fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// What to sign with, or why nothing is.
+    pub(super) fn signers(&self) -> Result<Arc<Signers>, SignError> {
+        self.load().signers.clone().map_err(|dark| SignError::Unavailable {
+            reason: dark.reason(),
+            why: dark.to_string(),
+            retry_after: None,
+        })
+    }
+
+    /// Whether a finished signature may leave: by the snapshot of now.
+    pub(super) fn may_release(&self, kid: &str, reading: Reading) -> bool {
+        let snapshot = self.load();
+        let Ok(signers) = &snapshot.signers else { return false };
+        let moment = signers.moment(reading, &self.timing);
+        signers.view.may_release(kid, moment, &self.blocked.load())
+    }
+
+    /// Refuses a key that is blocked in memory already.
+    pub(super) fn check_blocked(&self, key: &SigningKey) -> Result<(), SignError> {
+        if self.blocked.load().contains(&key.kid) {
+            return Err(SignError::Unavailable {
+                reason: "KEY_BLOCKED",
+                why: format!("the key {} was revoked", key.kid),
+                retry_after: None,
+            });
+        }
+        Ok(())
+    }
+
+    /// The JWKS, with the longest time for which it may be kept.
+    pub(super) fn published(&self, now: Time) -> Option<Published> {
+        let snapshot = self.load();
+        let set = snapshot.published.as_ref()?;
+        let max_age = match &set.view {
+            Some(view) => view.max_age(now),
+            None => self.timing.max_age,
+        };
+        Some(Published {
+            body: Arc::clone(&set.body),
+            etag: Arc::clone(&set.etag),
+            max_age: max_age.to_duration(),
+        })
+    }
+}
+
+impl Signers {
+    /// Prepares a view for signing: each key's verifier is made once, here.
+    pub(super) fn new(view: Arc<View>, guard: ClockGuard, high_water: Time) -> Self {
+        let verifiers = view
+            .published
+            .iter()
+            .filter_map(|key| {
+                let verifier = Verifier::new(key.algorithm, &key.public).ok()?;
+                Some((key.kid.clone(), verifier))
+            })
+            .collect();
+        Self { view, verifiers: Arc::new(verifiers), guard, high_water }
+    }
+
+    /// The moment of a reading, as this view's writer would judge it.
+    pub(super) fn moment(&self, reading: Reading, timing: &Timing) -> Moment {
+        self.guard.moment(reading.wall, reading.boot, self.high_water, timing)
+    }
+
+    /// What a signature by this key is verified with: the *published* public
+    /// key and no other. None if the set does not show it.
+    pub(super) fn verifier(&self, kid: &str) -> Option<&Verifier> {
+        self.verifiers.get(kid)
+    }
+}
+
+impl PublishedSet {
+    /// The JWKS of a view.
+    pub(super) fn of(view: &Arc<View>) -> Self {
+        let keys = view
+            .published
+            .iter()
+            .filter_map(|key| Jwk::new(key.kid.clone(), key.algorithm, key.public.clone()).ok())
+            .collect();
+        Self::from_bytes(JwkSet { keys }.to_json(), Some(Arc::clone(view)))
+    }
+
+    /// The last good copy, less what was revoked since.
+    pub(super) fn last_good(bytes: &[u8], revoked: &BTreeSet<String>) -> Option<Self> {
+        let mut set: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        let keys = set.get_mut("keys")?.as_array_mut()?;
+        keys.retain(|key| {
+            let kid = key.get("kid").and_then(|kid| kid.as_str());
+            !kid.is_some_and(|kid| revoked.contains(kid))
+        });
+        let bytes = serde_json::to_vec(&set).ok()?;
+        Some(Self::from_bytes(bytes, None))
+    }
+
+    fn from_bytes(body: Vec<u8>, view: Option<Arc<View>>) -> Self {
+        let hash = digest::digest(&digest::SHA256, &body);
+        let etag = format!("\"{}\"", base64url::encode(&hash.as_ref()[..16]));
+        Self { body: body.into(), etag: etag.into(), view }
+    }
+}
+
+impl From<NoSigner> for SignError {
+    fn from(why: NoSigner) -> Self {
+        let reason = match &why {
+            NoSigner::NoTrack(_) => "UNKNOWN_ALGORITHM",
+            NoSigner::NoneActive { .. } => "NO_ACTIVE_KEY",
+            NoSigner::Overdue { .. } => "ROTATION_OVERDUE",
+            NoSigner::LeaseEnded(_) => "STORE_UNAVAILABLE",
+        };
+        Self::Unavailable { reason, why: why.to_string(), retry_after: None }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is stored: a key set, and the key events that the log may not have
+//! yet.
+//!
+//! Why an outbox: a key event must be on record exactly once, and a record
+//! that is older than the last event in the log must be recognised as rolled
+//! back. Log first, and a crash before the store makes a good record look
+//! rolled back; store first, and a crash before the log loses the event. So
+//! the events travel in the record until the log has them, each with a number
+//! that never repeats.
+
+use serde::{Deserialize, Serialize};
+
+use crate::keyring::{Event, KeySet, What};
+use crate::jose::{Jwk, PublicKey};
+use crate::time::Time;
+
+/// The format of the record. A newer one is refused: it may know restrictions
+/// that this agent does not.
+const SCHEMA: u32 = 1;
+
+/// A key set as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    schema: u32,
+    /// How many events this key set has had.
+    pub(super) events: u64,
+    /// The last of them, which the log may not have yet.
+    pub(super) outbox: Vec<KeyEvent>,
+    /// The key set itself.
+    pub(super) set: KeySet,
+}
+
+/// A key event as the log keeps it. It carries the whole public JWK: the log
+/// alone can rebuild the set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeyEvent {
+    /// Its number in its key set, from 1.
+    pub(super) number: u64,
+    pub(super) at: Time,
+    pub(super) what: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) detail: Option<String>,
+    /// The key's id, in devices too.
+    pub(super) key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) jwk: Option<serde_json::Value>,
+}
+
+/// Why a record cannot be used. Nothing is signed from it, and nothing
+/// replaces it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not a record.
+    #[error("the record does not read: {0}")]
+    Malformed(String),
+    /// Written by a newer agent.
+    #[error("expected a record of schema {SCHEMA} or older, got {0}: install the agent that wrote it")]
+    Newer(u32),
+    /// An old backup, or a store that went back.
+    #[error(
+        "the record has {record} key events and the log has {log}: an old copy of the store is in place"
+    )]
+    RolledBack {
+        /// Events that the record knows.
+        record: u64,
+        /// Events that the log knows.
+        log: u64,
+    },
+}
+
+impl Record {
+    pub(super) fn new(set: KeySet) -> Self {
+        Self { schema: SCHEMA, events: 0, outbox: Vec::new(), set }
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u32,
+        }
+        let malformed = |e: serde_json::Error| RecordError::Malformed(e.to_string());
+        let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
+        if head.schema > SCHEMA {
+            return Err(RecordError::Newer(head.schema));
+        }
+        serde_json::from_slice(bytes).map_err(malformed)
+    }
+
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
+        serde_json::to_vec(self).map_err(|e| RecordError::Malformed(e.to_string()))
+    }
+
+    /// Numbers the events of a step and puts them in the outbox.
+    pub(super) fn post(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.events += 1;
+            self.outbox.push(KeyEvent::new(self.events, &event));
+        }
+    }
+
+    /// Refuses a record that the log has seen more of.
+    pub(super) fn check_against_log(&self, log: u64) -> Result<(), RecordError> {
+        if log > self.events {
+            return Err(RecordError::RolledBack { record: self.events, log });
+        }
+        Ok(())
+    }
+}
+
+impl KeyEvent {
+    fn new(number: u64, event: &Event) -> Self {
+        let jwk = |public: &PublicKey, kid: &String| {
+            let jwk = Jwk::new(kid.clone(), event.algorithm, public.clone()).ok()?;
+            serde_json::to_value(jwk).ok()
+        };
+        let detail = match &event.what {
+            What::Regressed { origin } => Some(format!("origin {origin}")),
+            What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
+                Some(format!("activates {activates}"))
+            }
+            What::DestructionBegun { device } | What::Destroyed { device } => {
+                Some(format!("device {device}"))
+            }
+            What::Revoked { reason } => Some(format!("reason {}", reason.name())),
+            _ => None,
+        };
+        Self {
+            number,
+            at: event.at,
+            what: event.what.name().to_owned(),
+            detail,
+            key: event.key.to_string(),
+            kid: event.kid.clone(),
+            jwk: event.public.as_ref().zip(event.kid.as_ref()).and_then(|(p, k)| jwk(p, k)),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The signing path: policy, then the device and the record at the same time,
+//! then verification, then the question whether the key is still allowed.
+
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+
+use super::failpoint::{Effect, Side, hit};
+use super::reader::Reader;
+use super::signing::{Published, SignError, Signed, Signing};
+use super::Agent;
+use crate::audit::{self, Outcome};
+use crate::hsm::{DeviceError, ObjectId};
+use crate::jose::{base64url, jws};
+use crate::keyring::{Moment, SigningKey};
+use crate::policy::{self, Caller, CheckError, JwsRequest, JwtRequest, KeyFacts};
+use crate::time::Time;
+
+impl Signing for Agent {
+    async fn sign_jwt(
+        &self,
+        caller: &Caller,
+        request: JwtRequest,
+        deadline: Instant,
+    ) -> Result<Signed, SignError> {
+        let reader = self.reader(&request.key_set)?;
+        let signers = reader.signers()?;
+        let moment = signers.moment(self.clock().read(), &reader.timing);
+        let key = signers.view.signer(request.algorithm, moment)?;
+        let checked =
+            policy::check_jwt(&reader.rules, caller, &request, &facts(key), moment.time())
+                .map_err(check_error)?;
+        let header =
+            jws::Header { algorithm: key.algorithm, kid: key.kid.clone(), typ: checked.typ };
+        let input = jws::signing_input(&header, &checked.payload);
+        self.make(reader, key, input, checked.exp, caller, moment, deadline).await
+    }
+
+    async fn sign_jws(
+        &self,
+        caller: &Caller,
+        request: JwsRequest,
+        deadline: Instant,
+    ) -> Result<Signed, SignError> {
+        let reader = self.reader(&request.key_set)?;
+        let signers = reader.signers()?;
+        let moment = signers.moment(self.clock().read(), &reader.timing);
+        let nameable = signers.view.nameable(moment)?;
+        let facts: Vec<KeyFacts> = nameable.iter().map(|key| facts(key)).collect();
+        let checked = policy::check_jws(&reader.rules, caller, &request, &facts, moment.time())
+            .map_err(check_error)?;
+        let key = nameable.into_iter().find(|key| key.kid == checked.kid).ok_or_else(|| {
+            defect("KEY_VANISHED", format!("the checked key {} is not in the view", checked.kid))
+        })?;
+        self.make(reader, key, request.signing_input, checked.exp, caller, moment, deadline).await
+    }
+
+    fn published(&self, key_set: &str) -> Option<Published> {
+        let reader = self.reader(key_set).ok()?;
+        reader.published(self.clock().read().wall)
+    }
+
+    fn well_known(&self) -> Option<Published> {
+        self.published(self.well_known_name()?)
+    }
+}
+
+impl Agent {
+    /// Signs what policy allowed. The device and the record work at the same
+    /// time; nothing leaves before both are done, the signature verifies
+    /// against the *published* key, and the key is still allowed to sign.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of one signature, fixed once")]
+    async fn make(
+        &self,
+        reader: &Reader,
+        key: &SigningKey,
+        input: Vec<u8>,
+        exp: Time,
+        caller: &Caller,
+        moment: Moment,
+        deadline: Instant,
+    ) -> Result<Signed, SignError> {
+        let started = Instant::now();
+        reader.check_blocked(key)?;
+        // Rule 2 counts on this bound: no signature is in flight for longer.
+        let deadline = deadline.min(started + reader.timing.signing_deadline.to_duration());
+        let signers = reader.signers()?;
+        let verifier = signers.verifier(&key.kid).ok_or_else(|| {
+            defect("KEY_NOT_PUBLISHED", format!("the set does not show the key {}", key.kid))
+        })?;
+        let device = key.devices.first().and_then(|name| self.device(name)).ok_or_else(|| {
+            unavailable("DEVICE_ABSENT", format!("no device that holds {} is configured", key.kid))
+        })?;
+        let intent = audit::Intent {
+            at: moment.time(),
+            key_set: reader.name.clone(),
+            kid: key.kid.clone(),
+            caller: caller.to_string(),
+            input_sha256: base64url::encode(digest::digest(&digest::SHA256, &input).as_ref()),
+        };
+        hit(Side::Before, Effect::AppendSigning);
+        let (signature, recorded) = tokio::join!(
+            device.sign(ObjectId(key.id.0), key.algorithm, input.clone(), deadline),
+            self.audit().record_signing(intent),
+        );
+        hit(Side::After, Effect::AppendSigning);
+        let record = recorded.map_err(|e| {
+            unavailable("NOT_RECORDED", format!("the signature could not be recorded: {e}"))
+        })?;
+        let released = signature.map_err(device_error).and_then(|signature| {
+            verifier.verify(&input, &signature).map_err(|_| {
+                tracing::error!(kid = key.kid, "the device made a wrong signature; it was withheld");
+                defect("WRONG_SIGNATURE", "the device made a wrong signature".to_owned())
+            })?;
+            if !reader.may_release(&key.kid, self.clock().read()) {
+                return Err(unavailable(
+                    "KEY_NOT_ALLOWED",
+                    format!("the key {} stopped signing meanwhile", key.kid),
+                ));
+            }
+            Ok(signature)
+        });
+        self.audit().outcome(
+            record,
+            match &released {
+                Ok(_) => Outcome::Released,
+                Err(e) => Outcome::Withheld { reason: e.reason().to_owned() },
+            },
+        );
+        released.map(|signature| Signed {
+            signing_input: input,
+            signature,
+            kid: key.kid.clone(),
+            algorithm: key.algorithm,
+            expires: exp,
+        })
+    }
+}
+
+fn facts(key: &SigningKey) -> KeyFacts {
+    KeyFacts { algorithm: key.algorithm, kid: key.kid.clone(), exp_limit: key.exp_ceiling }
+}
+
+fn check_error(error: CheckError) -> SignError {
+    match error {
+        CheckError::Refused(refusal) => SignError::Refused(refusal),
+        // Ours to raise, not the caller's to lower: while the store or the
+        // clock is in trouble, the ceiling stays where it is.
+        CheckError::CeilingReached { exp_limit } => unavailable(
+            "CEILING_REACHED",
+            format!("nothing may be signed that expires after {exp_limit}: the store or the clock is in trouble"),
+        ),
+    }
+}
+
+fn device_error(error: DeviceError) -> SignError {
+    let why = error.to_string();
+    match error {
+        DeviceError::Unavailable { retry_after, .. } => SignError::Unavailable {
+            reason: "DEVICE_UNAVAILABLE",
+            why,
+            retry_after: Some(retry_after),
+        },
+        DeviceError::Overloaded { device, queued, retry_after } => {
+            SignError::Overloaded { device, queued, retry_after }
+        }
+        DeviceError::Deadline { waited, .. } => SignError::Deadline { waited },
+        DeviceError::PinBlocked { .. } => {
+            SignError::Unavailable { reason: "PIN_BLOCKED", why, retry_after: None }
+        }
+        DeviceError::NoSuchKey { .. } => {
+            SignError::Unavailable { reason: "KEY_MISSING", why, retry_after: None }
+        }
+        DeviceError::BadKey { .. } => defect("BAD_KEY", why),
+        DeviceError::Refused { .. } => defect("DEVICE_REFUSED", why),
+        DeviceError::Defect { .. } => defect("DEVICE_DEFECT", why),
+    }
+}
+
+pub(super) fn unavailable(reason: &'static str, why: String) -> SignError {
+    SignError::Unavailable { reason, why, retry_after: Some(Duration::from_secs(1)) }
+}
+
+fn defect(reason: &'static str, why: String) -> SignError {
+    SignError::Internal { reason, why }
+}

@@ -1,0 +1,152 @@
+//! A key set in the operator's words.
+
+use super::admin::{
+    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf,
+    RevocationReason, RevocationStatus, Upcoming,
+};
+use super::reader::Reader;
+use super::writer::Held;
+use crate::keyring::{Event, Half, Key, Phase, Plan, Reason, What, rules};
+
+/// A record's version, as operators quote it.
+pub(super) fn version(held: &Held) -> String {
+    held.version.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Everything that an operator sees of a key set.
+pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) -> KeySetStatus {
+    let set = &held.record.set;
+    let mut keys: Vec<&Key> =
+        set.keys.values().filter(|key| set.placeholder != Some(key.id)).collect();
+    keys.sort_by_key(|key| (key.created, key.id));
+    let mut next: Vec<Upcoming> = keys.iter().flat_map(|key| upcoming(held, key, plan)).collect();
+    next.sort_by_key(|event| event.at);
+    KeySetStatus {
+        name: set.name.clone(),
+        version: version(held),
+        issuer: reader.rules.issuer().to_owned(),
+        keys: keys.into_iter().map(|key| status(held, key, plan)).collect(),
+        next,
+        clock_in_doubt: doubt,
+    }
+}
+
+fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
+    let outlook = held.record.set.outlook(key, plan);
+    let (active_since, retiring_since) = match key.phase {
+        Phase::Active { since } => (Some(since), None),
+        Phase::Retiring { since, .. } => (None, Some(since)),
+        _ => (None, None),
+    };
+    let removed = match key.phase {
+        Phase::Retired { since } => Some(since),
+        _ => outlook.removed,
+    };
+    KeyStatus {
+        kid: key.kid.clone().unwrap_or_default(),
+        algorithm: key.algorithm,
+        phase: phase(&key.phase),
+        private_half: if key.placements.is_empty() {
+            PrivateHalf::None
+        } else if key.placements.values().all(|half| *half == Half::Destroyed) {
+            PrivateHalf::Destroyed
+        } else {
+            PrivateHalf::Present
+        },
+        placements: key
+            .placements
+            .iter()
+            .map(|(device, half)| PlacementStatus {
+                device: device.clone(),
+                handle_id: key.id.0.to_vec(),
+                state: half.name().to_owned(),
+            })
+            .collect(),
+        published: key.published,
+        observed: rules::exception_observers(&plan.origins, &key.sightings, &plan.origins),
+        activates: outlook.activates,
+        active_since,
+        retiring_since,
+        private_destroyed: outlook.destroyed,
+        removed,
+        exp_ceiling: key.exp_ceiling,
+        hold: key.held.then(|| HoldStatus {
+            since: held.record.set.high_water,
+            by: String::new(),
+            note: String::new(),
+        }),
+        revocation: match key.phase {
+            Phase::Revoked { since, reason } => Some(RevocationStatus {
+                at: since,
+                by: String::new(),
+                reason: revocation_reason(reason),
+                note: String::new(),
+            }),
+            _ => None,
+        },
+    }
+}
+
+fn upcoming(held: &Held, key: &Key, plan: &Plan) -> Vec<Upcoming> {
+    let outlook = held.record.set.outlook(key, plan);
+    let event = |at, kind: &str| Upcoming {
+        at,
+        kind: kind.to_owned(),
+        kid: key.kid.clone(),
+        algorithm: key.algorithm,
+        waits_for: key.held.then(|| "the key is held".to_owned()),
+    };
+    [
+        outlook.activates.map(|at| event(at, "activate")),
+        outlook.retires.map(|at| event(at, "retire")),
+        outlook.destroyed.map(|at| event(at, "destroy")),
+        outlook.removed.map(|at| event(at, "remove")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn phase(phase: &Phase) -> KeyPhase {
+    match phase {
+        Phase::Generating | Phase::Placeholder => KeyPhase::Generating,
+        Phase::Published { .. } => KeyPhase::Published,
+        Phase::Active { .. } => KeyPhase::Active,
+        Phase::Retiring { .. } => KeyPhase::Retiring,
+        Phase::Retired { .. } => KeyPhase::Retired,
+        Phase::Revoked { .. } => KeyPhase::Revoked,
+    }
+}
+
+const fn revocation_reason(reason: Reason) -> RevocationReason {
+    match reason {
+        Reason::Unspecified => RevocationReason::Unspecified,
+        Reason::Compromised => RevocationReason::Compromised,
+        Reason::Superseded => RevocationReason::Superseded,
+    }
+}
+
+/// An event as a sentence.
+pub(super) fn sentence(event: &Event) -> String {
+    let key = match &event.kid {
+        Some(kid) => format!("the {} key {kid}", event.algorithm),
+        None => format!("a new {} key", event.algorithm),
+    };
+    let at = event.at;
+    match &event.what {
+        What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
+            format!("{key} will be active at {activates}")
+        }
+        What::ActivationCancelled => format!("the activation of {key} was cancelled"),
+        What::Activated => format!("{key} is active since {at}"),
+        What::Retiring => format!("{key} is retiring since {at}"),
+        What::Revoked { reason } => {
+            format!("{key} was revoked ({}) and has left the set", reason.name())
+        }
+        What::RotationRequested => format!("{key} is to be replaced as soon as that is safe"),
+        What::DestructionBegun { device } => {
+            format!("the private half of {key} is being destroyed on {device}")
+        }
+        other => format!("{key}: {}", other.name()),
+    }
+}

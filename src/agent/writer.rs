@@ -1,0 +1,485 @@
+//! The one writer of a key set: every change of its record goes through here,
+//! one after the other.
+//!
+//! A change is made on a copy, stored by compare-and-swap, and only then seen
+//! by readers. If the store says that somebody else was faster, the copy is
+//! thrown away and the change is made again on what the store has. What a
+//! device must do is done beside this loop and reported back into it, so a
+//! slow device delays no rotation of a track that does not need it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Context;
+use super::admin::{AdminError, KeySetStatus};
+use super::effects;
+use super::failpoint::{Effect, Side, hit};
+use super::orders::Asked;
+use super::reader::{Dark, PublishedSet, Reader, Signers, Snapshot};
+use super::record::{Record, RecordError};
+use crate::hsm::DeviceError;
+use crate::keyring::{
+    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, Reason, Then, Tick,
+    View,
+};
+use crate::store::{StoreError, Stored, Version};
+use crate::time::{Span, Time};
+
+/// What others tell the writer.
+pub(super) enum Message {
+    /// An origin answered with these `kid`s.
+    Seen {
+        /// Its name.
+        origin: String,
+        /// What its set holds.
+        kids: BTreeSet<String>,
+    },
+    /// An operator wants something.
+    Asked(Asked),
+    /// An operator wants to see the key set.
+    Status(oneshot::Sender<Result<KeySetStatus, AdminError>>),
+    /// The store has a version that this agent did not write.
+    StoreChanged,
+}
+
+/// The writer's own state. All of it but the record can be lost at any
+/// instant.
+pub(super) struct Writer {
+    pub(super) context: Arc<Context>,
+    pub(super) reader: Arc<Reader>,
+    pub(super) plan: Plan,
+    pub(super) held: Option<Held>,
+    pub(super) guard: ClockGuard,
+    /// When each origin last answered.
+    live: BTreeMap<String, Time>,
+    /// The epoch that readers have.
+    adopted: u64,
+    /// The number of the last key event that the log has.
+    logged: u64,
+    /// Revocations that hold in memory and on disk but not yet in the store.
+    pub(super) owed: BTreeMap<String, (Reason, Option<Then>)>,
+    running: JoinSet<(IntentId, Result<Outcome, DeviceError>)>,
+    started: BTreeSet<IntentId>,
+    retries: BTreeMap<IntentId, (Instant, Duration)>,
+    /// Answers to orders, so that the same request is carried out once.
+    pub(super) answered: super::orders::Answered,
+}
+
+/// A record and the version under which the store has it.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) record: Record,
+    pub(super) version: Option<Version>,
+}
+
+/// Why a step was not taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StepError<E> {
+    /// There is nothing to change.
+    #[error("the key set has no usable record")]
+    NoRecord,
+    #[error("the clock is in doubt: {0}")]
+    Doubt(Doubt),
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Record(RecordError),
+    /// Other writers were faster each time.
+    #[error("the record kept changing")]
+    Contended,
+    /// The keyring said no.
+    #[error("{0}")]
+    Keyring(E),
+}
+
+/// Which time a step accepts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// One that is believed: permissions, and whatever destroys.
+    Sure,
+    /// An estimate will do: restrictions, and what a device has done already.
+    Any,
+}
+
+/// How often a step is tried again when other writers are faster.
+const CONTENTION: usize = 16;
+
+/// The writer looks at the world at least this often: a store that changed
+/// without telling, a clock that moved, an origin that died.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+impl Writer {
+    pub(super) fn new(context: Arc<Context>, reader: Arc<Reader>, plan: Plan) -> Self {
+        Self {
+            context,
+            reader,
+            plan,
+            held: None,
+            guard: ClockGuard::default(),
+            live: BTreeMap::new(),
+            adopted: 0,
+            logged: 0,
+            owed: BTreeMap::new(),
+            running: JoinSet::new(),
+            started: BTreeSet::new(),
+            retries: BTreeMap::new(),
+            answered: super::orders::Answered::default(),
+        }
+    }
+
+    /// Works until every sender is gone.
+    pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+        self.load().await;
+        loop {
+            self.tick().await;
+            self.start_intents();
+            let wake = self.wake();
+            tokio::select! {
+                message = mailbox.recv() => match message {
+                    Some(message) => self.handle(message).await,
+                    None => return,
+                },
+                Some(done) = self.running.join_next() => match done {
+                    Ok((id, result)) => self.report(id, result).await,
+                    Err(e) => tracing::error!(key_set = self.reader.name, "an effect failed: {e}"),
+                },
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Seen { origin, kids } => self.seen(&origin, &kids).await,
+            Message::Asked(asked) => self.answer(asked).await,
+            Message::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Message::StoreChanged => self.load_if_changed().await,
+        }
+    }
+
+    // -- Loading ---------------------------------------------------------
+
+    /// Reads the record and shows it to readers, or shows why not.
+    pub(super) async fn load(&mut self) {
+        let dark = match self.try_load().await {
+            Ok(None) => {
+                if let Some(held) = self.held.clone() {
+                    self.show(&held);
+                }
+                return;
+            }
+            Ok(Some(dark)) => dark,
+            Err(StepError::Store(e)) => Dark::NoStore(e.to_string()),
+            Err(e) => Dark::BadRecord(e.to_string()),
+        };
+        self.go_dark(dark).await;
+    }
+
+    async fn try_load(&mut self) -> Result<Option<Dark>, StepError<std::convert::Infallible>> {
+        let name = self.reader.name.clone();
+        let stored = self.context.store.load(&name).await.map_err(StepError::Store)?;
+        let Some(Stored { version, bytes }) = stored else {
+            return Ok(Some(Dark::NoRecord(name)));
+        };
+        let record = Record::from_bytes(&bytes).map_err(StepError::Record)?;
+        let log = self.context.key_log(&name);
+        record.check_against_log(log.events).map_err(StepError::Record)?;
+        self.logged = self.logged.max(log.events);
+        for kid in self.context.tombstones(&name).into_iter().chain(log.revoked) {
+            self.reader.block(&kid);
+            if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
+                self.owed.entry(kid).or_insert((Reason::Compromised, None));
+            }
+        }
+        let pending = matches!(record.set.genesis, Genesis::Pending { .. });
+        self.held = Some(Held { record, version: Some(version) });
+        Ok(pending.then(|| Dark::InitUnfinished(name)))
+    }
+
+    async fn load_if_changed(&mut self) {
+        let name = &self.reader.name;
+        let stored = match self.context.store.load(name).await {
+            Ok(stored) => stored.map(|stored| stored.version),
+            Err(e) => {
+                tracing::error!(key_set = name, "the store cannot be read: {e}");
+                return;
+            }
+        };
+        if stored != self.held.as_ref().and_then(|held| held.version.clone()) {
+            self.load().await;
+        }
+    }
+
+    /// Nothing is signed; the last good set is still served.
+    async fn go_dark(&mut self, dark: Dark) {
+        tracing::error!(key_set = self.reader.name, reason = dark.reason(), "not signing: {dark}");
+        let mut revoked = self.context.tombstones(&self.reader.name);
+        revoked.extend(self.context.key_log(&self.reader.name).revoked);
+        let last_good = self.context.read_last_good(&self.reader.name).await;
+        let published =
+            last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
+        self.reader.swap(Snapshot { signers: Err(dark), published });
+    }
+
+    // -- Steps -----------------------------------------------------------
+
+    /// Changes the record: on a copy, stored, then shown. The change may be
+    /// made several times, on newer copies.
+    pub(super) async fn step<T, E>(
+        &mut self,
+        clock: Clock,
+        change: impl Fn(&mut KeySet, &Plan, &Tick) -> Result<(T, Vec<Event>), E>,
+    ) -> Result<T, StepError<E>> {
+        for _ in 0..CONTENTION {
+            let now = match (self.now(), clock) {
+                (Ok(now), _) | (Err((_, now)), Clock::Any) => now,
+                (Err((doubt, _)), Clock::Sure) => return Err(StepError::Doubt(doubt)),
+            };
+            let tick = self.tick_for(now);
+            let held = self.held.as_ref().ok_or(StepError::NoRecord)?;
+            let mut next = held.record.clone();
+            let (value, events) =
+                change(&mut next.set, &self.plan, &tick).map_err(StepError::Keyring)?;
+            let logged = self.logged;
+            next.outbox.retain(|event| event.number > logged);
+            if events.is_empty() && !next.set.is_worth_storing(&held.record.set, &self.plan) {
+                return Ok(value);
+            }
+            next.post(events);
+            match self.store(next).await {
+                Ok(()) => return Ok(value),
+                Err(StoreError::Conflict { .. }) => self.load().await,
+                Err(e) => return Err(StepError::Store(e)),
+            }
+        }
+        Err(StepError::Contended)
+    }
+
+    /// Stores a record and shows it. A crash before the write loses only what
+    /// can be done again; a crash after it loses only what readers see anew at
+    /// the next start.
+    pub(super) async fn store(&mut self, record: Record) -> Result<(), StoreError> {
+        let expected = self.held.as_ref().and_then(|held| held.version.clone());
+        let bytes = record
+            .to_bytes()
+            .map_err(|e| StoreError::other(format!("the record cannot be written: {e}")))?;
+        hit(Side::Before, Effect::StoreRecord);
+        let version =
+            self.context.store.compare_and_swap(&self.reader.name, expected, bytes).await?;
+        hit(Side::After, Effect::StoreRecord);
+        let held = Held { record, version: Some(version) };
+        self.held = Some(held.clone());
+        self.log_events(&held).await;
+        if !matches!(held.record.set.genesis, Genesis::Pending { .. }) {
+            self.show(&held);
+        }
+        Ok(())
+    }
+
+    /// Appends the outbox to the log. What fails stays in the outbox.
+    async fn log_events(&mut self, held: &Held) {
+        for event in held.record.outbox.iter().filter(|event| event.number > self.logged) {
+            hit(Side::Before, Effect::AppendKeyEvents);
+            match self.context.log_key_event(&self.reader.name, event).await {
+                Ok(()) => self.logged = event.number,
+                Err(e) => {
+                    tracing::error!(key_set = self.reader.name, "the log takes no key event: {e}");
+                    return;
+                }
+            }
+            hit(Side::After, Effect::AppendKeyEvents);
+        }
+    }
+
+    /// Gives readers the view of a record that is stored.
+    fn show(&mut self, held: &Held) {
+        let set = &held.record.set;
+        let view = Arc::new(set.view(&self.plan, None));
+        let published = PublishedSet::of(&view);
+        if set.epoch != self.adopted {
+            hit(Side::Before, Effect::WriteLastGood);
+            if let Err(e) = self.context.write_last_good(&self.reader.name, &published.body) {
+                tracing::error!(key_set = self.reader.name, "the last good JWKS: {e}");
+            }
+            hit(Side::After, Effect::WriteLastGood);
+        }
+        self.show_view(view, published, set.high_water);
+        self.adopted = set.epoch;
+    }
+
+    /// Swaps what readers see.
+    pub(super) fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
+        let signers = Signers::new(view, self.guard.clone(), high_water);
+        hit(Side::Before, Effect::SwapView);
+        self.reader.swap(Snapshot { signers: Ok(Arc::new(signers)), published: Some(published) });
+        hit(Side::After, Effect::SwapView);
+    }
+
+    // -- What happens ----------------------------------------------------
+
+    /// What time alone brings about, and what is owed.
+    async fn tick(&mut self) {
+        if self.held.is_none() {
+            return;
+        }
+        self.pay_owed().await;
+        let doubted = self.guard.doubt();
+        let anchored = self.guard.anchor();
+        let step = self.step(Clock::Sure, |set, plan, tick| {
+            Ok::<_, std::convert::Infallible>(((), set.advance(plan, tick, &mut random_id)))
+        });
+        match step.await {
+            Ok(()) => {}
+            Err(StepError::Doubt(doubt)) if doubted.is_none() => {
+                tracing::error!(
+                    key_set = self.reader.name,
+                    "{doubt}: nothing is activated, retired, removed or destroyed until the time is confirmed"
+                );
+            }
+            Err(StepError::Doubt(_)) => {}
+            Err(e) => tracing::error!(key_set = self.reader.name, "a step was not taken: {e}"),
+        }
+        if let Some(held) = self.held.clone()
+            && (self.guard.doubt() != doubted || self.guard.anchor() != anchored)
+            && !matches!(held.record.set.genesis, Genesis::Pending { .. })
+        {
+            // Readers judge the clock by a copy of the guard.
+            self.show(&held);
+        }
+    }
+
+    async fn seen(&mut self, origin: &str, kids: &BTreeSet<String>) {
+        let Ok(now) = self.now() else { return };
+        self.live.insert(origin.to_owned(), now);
+        let step = self.step(Clock::Sure, |set, plan, tick| {
+            let events = set.observe(origin, kids, tick.now, plan);
+            Ok::<_, std::convert::Infallible>(((), events))
+        });
+        if let Err(e) = step.await {
+            tracing::warn!(key_set = self.reader.name, origin, "a sighting was not stored: {e}");
+        }
+    }
+
+    /// Starts what devices are to do. Each intent runs once at a time.
+    fn start_intents(&mut self) {
+        let Some(held) = &self.held else { return };
+        if matches!(held.record.set.genesis, Genesis::Pending { .. }) {
+            return; // `init` carries these out.
+        }
+        let now = Instant::now();
+        for (&id, intent) in &held.record.set.intents {
+            let due = self.retries.get(&id).is_none_or(|(at, _)| *at <= now);
+            if due && self.started.insert(id) {
+                let context = Arc::clone(&self.context);
+                let key = held.record.set.keys.get(&intent.task.key()).cloned();
+                let task = intent.task.clone();
+                self.running.spawn(async move {
+                    (id, effects::perform(&context, &task, key.as_ref()).await)
+                });
+            }
+        }
+        let intents = &held.record.set.intents;
+        self.retries.retain(|id, _| intents.contains_key(id));
+    }
+
+    async fn report(&mut self, id: IntentId, result: Result<Outcome, DeviceError>) {
+        self.started.remove(&id);
+        let problem = match result {
+            Ok(outcome) => {
+                let step = self.step(Clock::Any, |set, _, tick| {
+                    set.complete(id, outcome.clone(), tick).map(|events| ((), events))
+                });
+                match step.await {
+                    Ok(()) => {
+                        self.retries.remove(&id);
+                        return;
+                    }
+                    Err(e) => e.to_string(),
+                }
+            }
+            Err(e) => e.to_string(),
+        };
+        // An outcome that could not be stored is found again: every task may
+        // be done twice.
+        let (_, delay) = self.retries.get(&id).copied().unwrap_or((Instant::now(), FIRST_RETRY));
+        tracing::warn!(key_set = self.reader.name, retry_in = ?delay, "a device task failed: {problem}");
+        self.retries.insert(id, (Instant::now() + delay, (delay * 2).min(LAST_RETRY)));
+    }
+
+    // -- Time ------------------------------------------------------------
+
+    /// The time that may be acted upon, or the doubt and an estimate.
+    fn now(&mut self) -> Result<Time, (Doubt, Time)> {
+        let reading = self.context.clock.read();
+        let high_water = self.held.as_ref().map_or(Time::default(), |h| h.record.set.high_water);
+        let timing = &self.plan.timing;
+        self.guard.read(reading.wall, reading.boot, high_water, timing).map_err(|doubt| {
+            let moment = self.guard.moment(reading.wall, reading.boot, high_water, timing);
+            (doubt, moment.time())
+        })
+    }
+
+    /// The best estimate of the time, believed or not.
+    pub(super) fn estimate(&mut self) -> Time {
+        self.now().unwrap_or_else(|(_, estimate)| estimate)
+    }
+
+    pub(super) fn tick_for(&self, now: Time) -> Tick {
+        let patience = self.plan.timing.propagation.max(super::observe_every(&self.plan).times(4));
+        let live = self.live.iter().filter(|(_, at)| now.since(**at) <= patience);
+        Tick {
+            now,
+            replica: self.context.replica.clone(),
+            adopted: self.adopted,
+            live: live.map(|(origin, _)| origin.clone()).collect(),
+        }
+    }
+
+    fn wake(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut wait = HEARTBEAT;
+        if let (Ok(at), Some(held)) = (self.now(), &self.held) {
+            let deadline = held.record.set.deadline(&self.plan, &self.tick_for(at));
+            // A deadline within this very millisecond still lets others run.
+            wait = wait.min(deadline.since(at).max(Span::from_millis(1)).to_duration());
+        }
+        let retry = self.retries.values().map(|(at, _)| *at).filter(|at| *at > now).min();
+        retry.map_or(now + wait, |at| at.min(now + wait))
+    }
+}
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// A key's id: 16 random bytes from the kernel.
+pub(super) fn random_id() -> KeyId {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        // The kernel's generator is seeded long before any agent starts, and
+        // a short read is only an interruption.
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut id[filled..], flags).unwrap_or(0);
+    }
+    KeyId(id)
+}
+
+impl<E: std::fmt::Display> From<StepError<E>> for AdminError {
+    fn from(error: StepError<E>) -> Self {
+        let reason = match &error {
+            StepError::NoRecord => "NOT_INITIALIZED",
+            StepError::Doubt(_) => "CLOCK_IN_DOUBT",
+            StepError::Store(_) | StepError::Contended => "STORE_FAILED",
+            StepError::Record(_) => "RECORD_UNUSABLE",
+            StepError::Keyring(_) => "REFUSED",
+        };
+        Self::Unavailable { reason, why: error.to_string(), retry_after: None }
+    }
+}

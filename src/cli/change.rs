@@ -1,0 +1,115 @@
+//! Commands that change a key set, through the agent.
+
+use std::path::Path;
+
+use prost_types::Timestamp;
+use serde_json::json;
+
+use super::compose;
+use super::keys;
+use super::output::{Failure, say};
+use super::{KeysCommand, OrderArgs, RevokeReason, ThenArg};
+use crate::api::v1::{
+    AfterRevocation, ChangeResponse, ConfirmClockRequest, HoldKeyRequest, Order, ReleaseKeyRequest,
+    RevocationReason, RevokeKeyRequest, RollbackKeyRequest, RotateKeyRequest,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+
+/// `keys rotate`, `revoke`, `rollback`, `hold`, `release`.
+pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result<(), Failure> {
+    let config = compose::config(config)?;
+    let changed = compose::block_on(async {
+        let mut admin = compose::admin(&config).await?;
+        let answer = match command {
+            KeysCommand::List { .. } => return Ok(None), // answered by `keys::list`
+            KeysCommand::Rotate { order, alg } => {
+                let alg = alg.map(|alg| alg.name().to_owned()).unwrap_or_default();
+                let order = self::order(&config, order)?;
+                admin.rotate_key(RotateKeyRequest { order: Some(order), alg }).await?
+            }
+            KeysCommand::Revoke { order, kid, reason, then, note } => {
+                let order = self::order(&config, order)?;
+                let mut request =
+                    RevokeKeyRequest { order: Some(order), kid, note, ..Default::default() };
+                request.set_reason(match reason {
+                    RevokeReason::Unspecified => RevocationReason::Unspecified,
+                    RevokeReason::Compromised => RevocationReason::Compromised,
+                    RevokeReason::Superseded => RevocationReason::Superseded,
+                });
+                request.set_then(match then {
+                    None => AfterRevocation::Unspecified,
+                    Some(ThenArg::Wait) => AfterRevocation::Wait,
+                    Some(ThenArg::Activate) => AfterRevocation::Activate,
+                });
+                admin.revoke_key(request).await?
+            }
+            KeysCommand::Rollback { order, kid } => {
+                let order = self::order(&config, order)?;
+                admin.rollback_key(RollbackKeyRequest { order: Some(order), kid }).await?
+            }
+            KeysCommand::Hold { order, kid, note } => {
+                let order = self::order(&config, order)?;
+                admin.hold_key(HoldKeyRequest { order: Some(order), kid, note }).await?
+            }
+            KeysCommand::Release { order, kid } => {
+                let order = self::order(&config, order)?;
+                admin.release_key(ReleaseKeyRequest { order: Some(order), kid }).await?
+            }
+        };
+        Ok::<_, Failure>(Some(answer.into_inner()))
+    })??;
+    changed.map_or(Ok(()), |changed| tell(&changed, as_json))
+}
+
+/// `clock confirm`.
+pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Result<(), Failure> {
+    let config = compose::config(config)?;
+    let changed = compose::block_on(async {
+        let mut admin = compose::admin(&config).await?;
+        let order = self::order(&config, order)?;
+        let now = SystemClock::new().read().wall;
+        let reading = Timestamp { seconds: now.as_secs(), nanos: 0 };
+        let request = ConfirmClockRequest { order: Some(order), reading: Some(reading) };
+        Ok::<_, Failure>(admin.confirm_clock(request).await?.into_inner())
+    })??;
+    tell(&changed, json)
+}
+
+fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> {
+    let request_id = match args.request_id {
+        Some(id) => id,
+        None => compose::random_name()?,
+    };
+    Ok(Order {
+        request_id,
+        key_set: compose::key_set(config, args.key_set)?,
+        expected_version: args.expected_version,
+    })
+}
+
+fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return say(json!({
+            "done": changed.done,
+            "pending": changed.pending,
+            "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
+            "durable": changed.durable,
+            "key_set": changed.key_set.as_ref().map(keys::json_of),
+        }));
+    }
+    for done in &changed.done {
+        say(format!("done:    {done}"))?;
+    }
+    if let Some(at) = &changed.trusted_until {
+        say(format!("until:   {} bounded verifiers may still trust the key", keys::date(Some(at))))?;
+    }
+    for pending in &changed.pending {
+        say(format!("pending: {pending}"))?;
+    }
+    if !changed.durable {
+        return Err(Failure::failed("the change holds in memory, and is not on disk yet")
+            .hint("free the disk; do not restart the agent before it is stored"));
+    }
+    Ok(())
+}

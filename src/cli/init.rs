@@ -1,0 +1,96 @@
+//! `init`: genesis, with progress.
+
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::compose;
+use super::output::{Failure, say};
+use crate::agent::{self, InitError, Progress};
+
+/// Begins one key set, or all that have not begun.
+pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(), Failure> {
+    let config = compose::config(path)?;
+    let names: Vec<String> = match key_set {
+        Some(name) => vec![compose::key_set(&config, Some(name.to_owned()))?],
+        None => config.key_sets.keys().cloned().collect(),
+    };
+    let mut begun = 0;
+    for name in &names {
+        let made = compose::block_on(async {
+            let composed = compose::open(&config)?;
+            let wanted = compose::wanted(&config, name)?;
+            let devices: Vec<_> = composed.context.devices.values().cloned().collect();
+            let result = with_progress(composed.context, wanted, as_json).await;
+            for device in devices {
+                device.shut_down().await;
+            }
+            Ok::<_, Failure>(result)
+        })??;
+        match made {
+            Ok(kids) => {
+                begun += 1;
+                if as_json {
+                    say(json!({ "key_set": name, "kids": kids }))?;
+                } else {
+                    say(format!("key set {name} has begun with {} keys", kids.len()))?;
+                }
+            }
+            // Asked for by name it is a mistake; asked for all, it is done.
+            Err(InitError::Done(_)) if key_set.is_none() && names.len() > 1 => {}
+            Err(e) => return Err(failure(&e)),
+        }
+    }
+    if begun == 0 {
+        return Err(Failure::failed("every key set has begun already"));
+    }
+    Ok(())
+}
+
+async fn with_progress(
+    context: agent::Context,
+    wanted: agent::Wanted,
+    quiet: bool,
+) -> Result<Vec<String>, InitError> {
+    let bar = ProgressBar::with_draw_target(
+        None,
+        if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
+    );
+    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let mut kids = Vec::new();
+    let result = agent::init(context, wanted, |progress| match progress {
+        Progress::Generating { algorithm, device } => {
+            bar.set_message(format!("{algorithm}: the device {device} is making a key"));
+        }
+        Progress::Generated { kid, placeholder } => {
+            bar.println(if placeholder {
+                format!("  made {kid}, the placeholder; its private half is destroyed at once")
+            } else {
+                format!("  made {kid}")
+            });
+            if !placeholder {
+                kids.push(kid);
+            }
+        }
+        Progress::Begun => {}
+    })
+    .await;
+    bar.finish_and_clear();
+    result.map(|()| kids)
+}
+
+fn failure(error: &InitError) -> Failure {
+    let hint = match error {
+        InitError::Done(_) => "`sealkeeper keys list` shows its keys",
+        InitError::Device { .. } => "`init` goes on where it stopped once the device answers",
+        InitError::Lost(_) => "put the store back from a backup; `init` would orphan every key that verifiers hold",
+        InitError::BadRecord(_) | InitError::Store(_) | InitError::Unexpected(_) => {
+            "nothing was changed beyond what is in the record; look at the message above"
+        }
+    };
+    Failure::failed(error).hint(hint)
+}

@@ -1,0 +1,179 @@
+//! `keys list`: the present, and what is coming.
+
+use std::path::Path;
+
+use prost_types::Timestamp;
+use serde_json::{Value, json};
+
+use super::compose;
+use super::output::{Failure, say, table};
+use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf};
+use crate::time::Time;
+
+/// Lists keys.
+pub(super) fn list(config: &Path, key_set: Option<String>, as_json: bool) -> Result<(), Failure> {
+    let config = compose::config(config)?;
+    let answer = compose::block_on(async {
+        let mut admin = compose::admin(&config).await?;
+        let request = ListKeysRequest { key_set: key_set.unwrap_or_default() };
+        Ok::<_, Failure>(admin.list_keys(request).await?.into_inner())
+    })??;
+    if as_json {
+        let sets: Vec<Value> = answer.key_sets.iter().map(json_of).collect();
+        return say(json!({ "key_sets": sets }));
+    }
+    for set in &answer.key_sets {
+        say(text_of(set))?;
+    }
+    Ok(())
+}
+
+/// A key set for people.
+pub(super) fn text_of(set: &v1::KeySet) -> String {
+    let rows = set.keys.iter().map(|key| {
+        vec![
+            key.alg.clone(),
+            shortened(&key.kid),
+            phase(key.phase()).to_owned(),
+            half(key.private_half()).to_owned(),
+            date(key.published.as_ref()),
+            date(key.active_since.as_ref().or(key.activates.as_ref())),
+            date(key.retiring_since.as_ref()),
+            date(key.removed.as_ref()),
+            notes(key),
+        ]
+    });
+    let head =
+        ["ALG", "KID", "PHASE", "PRIVATE", "PUBLISHED", "ACTIVE", "RETIRING", "REMOVED", "NOTES"];
+    let mut text = format!("key set {} ({})\n{}\n", set.name, set.issuer, table(&head, rows));
+    if set.clock_in_doubt {
+        text.push_str("\nthe clock is in doubt: nothing moves until `sealkeeper clock confirm`\n");
+    }
+    if !set.next.is_empty() {
+        let rows = set.next.iter().take(8).map(|event| {
+            vec![
+                date(event.at.as_ref()),
+                event.kind.clone(),
+                event.alg.clone(),
+                event.kid.as_deref().map(shortened).unwrap_or_default(),
+                event.waits_for.clone().unwrap_or_default(),
+            ]
+        });
+        text.push_str("\nnext\n");
+        text.push_str(&table(&["AT", "WHAT", "ALG", "KID", "WAITS FOR"], rows));
+        text.push('\n');
+    }
+    text
+}
+
+/// A key set for programs.
+pub(super) fn json_of(set: &v1::KeySet) -> Value {
+    let keys: Vec<Value> = set
+        .keys
+        .iter()
+        .map(|key| {
+            json!({
+                "kid": key.kid,
+                "alg": key.alg,
+                "phase": phase(key.phase()),
+                "private_half": half(key.private_half()),
+                "published": rfc3339(key.published.as_ref()),
+                "observed": rfc3339(key.observed.as_ref()),
+                "activates": rfc3339(key.activates.as_ref()),
+                "active_since": rfc3339(key.active_since.as_ref()),
+                "retiring_since": rfc3339(key.retiring_since.as_ref()),
+                "private_destroyed": rfc3339(key.private_destroyed.as_ref()),
+                "removed": rfc3339(key.removed.as_ref()),
+                "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
+                "held": key.hold.is_some(),
+                "revoked": key.revocation.as_ref().map(|r| rfc3339(r.at.as_ref())),
+                "placements": key.placements.iter().map(|p| json!({
+                    "device": p.device,
+                    "handle_id": hex(&p.handle_id),
+                    "state": p.state,
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let next: Vec<Value> = set
+        .next
+        .iter()
+        .map(|event| {
+            json!({
+                "at": rfc3339(event.at.as_ref()),
+                "kind": event.kind,
+                "alg": event.alg,
+                "kid": event.kid,
+                "waits_for": event.waits_for,
+            })
+        })
+        .collect();
+    json!({
+        "name": set.name,
+        "issuer": set.issuer,
+        "version": set.version,
+        "clock_in_doubt": set.clock_in_doubt,
+        "keys": keys,
+        "next": next,
+    })
+}
+
+fn notes(key: &v1::Key) -> String {
+    let mut notes = Vec::new();
+    if key.hold.is_some() {
+        notes.push("held".to_owned());
+    }
+    if key.phase() == Phase::Published && key.observed.is_none() {
+        notes.push("not seen everywhere".to_owned());
+    }
+    if let Some(at) = key.revocation.as_ref().and_then(|r| r.at.as_ref()) {
+        notes.push(format!("revoked {}", date(Some(at))));
+    }
+    notes.join(", ")
+}
+
+/// Enough of a thumbprint to tell keys apart.
+fn shortened(kid: &str) -> String {
+    match kid.char_indices().nth(12) {
+        Some((end, _)) => format!("{}…", &kid[..end]),
+        None => kid.to_owned(),
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unspecified => "unknown",
+        Phase::Generating => "generating",
+        Phase::Published => "published",
+        Phase::Active => "active",
+        Phase::Retiring => "retiring",
+        Phase::Retired => "retired",
+        Phase::Revoked => "revoked",
+    }
+}
+
+fn half(half: PrivateHalf) -> &'static str {
+    match half {
+        PrivateHalf::Unspecified => "unknown",
+        PrivateHalf::Present => "present",
+        PrivateHalf::Destroyed => "destroyed",
+        PrivateHalf::None => "none",
+    }
+}
+
+fn time(at: &Timestamp) -> Time {
+    Time::from_millis(at.seconds.saturating_mul(1000) + i64::from(at.nanos) / 1_000_000)
+}
+
+/// To the second: what a person compares.
+pub(super) fn date(at: Option<&Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| Time::from_secs(time(at).as_secs()).to_string())
+}
+
+fn rfc3339(at: Option<&Timestamp>) -> Option<String> {
+    at.map(|at| time(at).to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,94 @@
+//! What the operator reads: tables, JSON, and errors that end with a hint.
+
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::api::client::ConnectError;
+
+/// Why a command failed, and what to do.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The command was understood, and could not be carried out: exit code 1.
+    pub(super) fn failed(message: impl fmt::Display) -> Self {
+        Self { code: 1, message: message.to_string(), hint: None }
+    }
+
+    /// The command or the configuration is at fault: exit code 2.
+    pub(super) fn usage(message: impl fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string(), hint: None }
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(self, hint: impl fmt::Display) -> Self {
+        Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Tells the operator, on standard error.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
+        let mut err = std::io::stderr().lock();
+        // Nobody may be listening; the exit code still tells.
+        let _ = if json {
+            let value = serde_json::json!({ "error": self.message, "hint": self.hint });
+            writeln!(err, "{value}")
+        } else {
+            write!(err, "error: {}", self.message.trim_end()).and_then(|()| writeln!(err)).and_then(
+                |()| match &self.hint {
+                    Some(hint) => writeln!(err, "hint: {hint}"),
+                    None => Ok(()),
+                },
+            )
+        };
+        ExitCode::from(self.code)
+    }
+}
+
+/// The agent's answer in the operator's words. Details that the agent gives
+/// (rule, hint) are kept.
+impl From<tonic::Status> for Failure {
+    fn from(status: tonic::Status) -> Self {
+        use tonic_types::StatusExt;
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let reason = info.map(|info| info.reason.clone());
+        let hint = info.and_then(|info| info.metadata.get("hint").cloned());
+        let message = match reason {
+            Some(reason) => format!("{} ({reason})", status.message()),
+            None => format!("{}: {}", status.code(), status.message()),
+        };
+        Self { code: 1, message, hint }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::failed(error).hint("is the agent running, and may you open its socket?")
+    }
+}
+
+/// Prints a line of the command's own output.
+pub(super) fn say(text: impl fmt::Display) -> Result<(), Failure> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        // `sealkeeper … | head` is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => Err(Failure::failed(format!("standard output: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Rows for people, without lines that a terminal would wrap.
+pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(head.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
