@@ -4,7 +4,17 @@
 //! Nothing here holds a private key. Signing happens in a device.
 
 pub mod algorithm;
+pub mod base64url;
+pub mod json;
+pub mod jwk;
+pub mod jws;
 pub mod key;
+mod thumbprint;
+pub mod verify;
 
 pub use algorithm::{Algorithm, KeyType, UnknownAlgorithm};
-pub use key::{InvalidKey, PublicKey};
+pub use jwk::{InvalidJwk, Jwk, JwkSet, ServedSet};
+pub use jws::{CompactJws, Header, InvalidJws, ParsedHeader, SigningInput, compact, signing_input};
+pub use key::{InvalidKey, PublicKey, RawKey};
+pub use thumbprint::thumbprint;
+pub use verify::{BadSignature, TokenFault, UnusableKey, VerifiedToken, Verifier, verify_token};
