@@ -1,1 +1,254 @@
-//! (being built)
+//! The only place that asks the time.
+//!
+//! Everything below takes instants as arguments; the agent reads a [`Clock`]
+//! and passes what it saw downward.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::time::{Span, Time};
+
+/// What the clocks of the machine said, one right after the other.
+///
+/// Between two readings `wall` and `boot` should advance by the same amount.
+/// Where they do not, somebody stepped the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reading {
+    /// The civil time, UTC. It can step, in both directions.
+    pub wall: Time,
+    /// Time since the machine started, suspended time included
+    /// (`CLOCK_BOOTTIME`, clock_gettime(2)). Never runs backwards, cannot be
+    /// set, and means nothing across a restart of the machine.
+    pub boot: Span,
+}
+
+/// A source of readings. A trait, so that a test can own the time.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// What time it is. Never blocks, never fails.
+    fn read(&self) -> Reading;
+}
+
+/// The machine's clocks.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    #[cfg(feature = "failpoints")]
+    offset: step::Offset,
+}
+
+impl SystemClock {
+    /// The machine's clocks.
+    ///
+    /// In a build with the feature `failpoints`, and in no other, the wall
+    /// clock is shifted by what stands in the file that the environment
+    /// variable `SEALKEEPER_TEST_CLOCK_OFFSET` names: a signed whole number of
+    /// milliseconds, read anew each time. So a test steps the wall clock of a
+    /// running daemon, while boot time runs on. An absent file means no shift;
+    /// a file that is being written keeps the shift read last.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            #[cfg(feature = "failpoints")]
+            offset: step::Offset::from_environment(),
+        }
+    }
+}
+
+impl Clock for SystemClock {
+    fn read(&self) -> Reading {
+        let boot = clock_gettime(ClockId::Boottime);
+        let boot = Duration::new(
+            u64::try_from(boot.tv_sec).unwrap_or(0),
+            u32::try_from(boot.tv_nsec).unwrap_or(0),
+        );
+        let wall = wall_millis(SystemTime::now());
+        #[cfg(feature = "failpoints")]
+        let wall = wall.saturating_add(self.offset.millis());
+        Reading {
+            wall: Time::from_millis(wall),
+            boot: Span::from(boot),
+        }
+    }
+}
+
+/// Milliseconds since 1970, rounded down; negative before.
+fn wall_millis(now: SystemTime) -> i64 {
+    let clamp = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX / 4);
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(after) => clamp(after.as_millis()),
+        // A machine without a battery may believe this; the agent's own checks
+        // of the clock must see it rather than a panic here.
+        Err(before) => -clamp(before.duration().as_millis()) - 1,
+    }
+}
+
+/// Steps the wall clock of a running daemon; in test builds alone.
+#[cfg(feature = "failpoints")]
+mod step {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    #[derive(Debug, Default)]
+    pub(super) struct Offset {
+        file: Option<PathBuf>,
+        last: AtomicI64,
+    }
+
+    impl Offset {
+        pub(super) fn from_environment() -> Self {
+            Self::from_file(std::env::var_os("SEALKEEPER_TEST_CLOCK_OFFSET").map(PathBuf::from))
+        }
+
+        pub(super) fn from_file(file: Option<PathBuf>) -> Self {
+            Self {
+                file,
+                last: AtomicI64::new(0),
+            }
+        }
+
+        pub(super) fn millis(&self) -> i64 {
+            let Some(file) = &self.file else { return 0 };
+            let read = match std::fs::read_to_string(file) {
+                Ok(text) => text.trim().parse().ok(),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(0),
+                Err(_) => None,
+            };
+            if let Some(millis) = read {
+                self.last.store(millis, Ordering::Relaxed);
+            }
+            self.last.load(Ordering::Relaxed)
+        }
+    }
+}
+
+/// A clock that stands still until it is told to move, for simulations and
+/// tests.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<Reading>);
+
+impl ManualClock {
+    /// A clock that shows `wall`, on a machine that started an hour ago.
+    #[must_use]
+    pub fn new(wall: Time) -> Self {
+        Self(Mutex::new(Reading {
+            wall,
+            boot: Span::from_hours(1),
+        }))
+    }
+
+    /// Time passes: both clocks advance.
+    pub fn advance(&self, by: Span) {
+        self.with(|r| {
+            r.wall = r.wall + by;
+            r.boot = r.boot + by;
+        });
+    }
+
+    /// Somebody sets the wall clock; boot time does not move.
+    pub fn set_wall(&self, wall: Time) {
+        self.with(|r| r.wall = wall);
+    }
+
+    /// Sets the time since the machine started, as after a restart.
+    pub fn set_boot(&self, boot: Span) {
+        self.with(|r| r.boot = boot);
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Reading) -> T) -> T {
+        // A reading is plain data: a panic elsewhere cannot have left it torn.
+        f(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl Clock for ManualClock {
+    fn read(&self) -> Reading {
+        self.with(|r| *r)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_tells_civil_time_and_time_since_boot() {
+        let clock = SystemClock::new();
+        let before = wall_millis(SystemTime::now());
+        let reading = clock.read();
+        let after = wall_millis(SystemTime::now());
+        assert!((before..=after).contains(&reading.wall.as_millis()));
+        // /proc/uptime is boot time too, to a hundredth of a second.
+        let uptime = std::fs::read_to_string("/proc/uptime").expect("Linux");
+        let uptime: f64 = uptime
+            .split(' ')
+            .next()
+            .and_then(|s| s.parse().ok())
+            .expect("seconds");
+        #[expect(clippy::cast_possible_truncation, reason = "a count of milliseconds")]
+        let uptime = (uptime * 1000.0) as i64;
+        let boot = reading.boot.as_millis();
+        assert!(
+            (boot - 20..boot + 10_000).contains(&uptime),
+            "{boot} {uptime}"
+        );
+    }
+
+    #[test]
+    fn boot_time_never_runs_backwards() {
+        let clock = SystemClock::new();
+        let mut last = clock.read().boot;
+        for _ in 0..1000 {
+            let boot = clock.read().boot;
+            assert!(boot >= last);
+            last = boot;
+        }
+    }
+
+    #[test]
+    fn before_1970_is_negative() {
+        let before = UNIX_EPOCH - Duration::from_millis(1500);
+        assert_eq!(wall_millis(before), -1501);
+    }
+
+    #[test]
+    fn a_manual_clock_steps_wall_and_boot_apart() {
+        let clock = ManualClock::new(Time::from_secs(1_000));
+        clock.advance(Span::from_secs(5));
+        let advanced = clock.read();
+        assert_eq!(advanced.wall, Time::from_secs(1_005));
+        clock.set_wall(Time::from_secs(10));
+        assert_eq!(clock.read().boot, advanced.boot);
+        assert_eq!(clock.read().wall, Time::from_secs(10));
+        clock.set_boot(Span::ZERO);
+        assert_eq!(clock.read().boot, Span::ZERO);
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[test]
+    fn a_test_build_shifts_the_wall_clock_by_a_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("offset");
+        let clock = SystemClock {
+            offset: step::Offset::from_file(Some(file.clone())),
+        };
+        let shift = |clock: &SystemClock| {
+            let plain = SystemClock::default().read();
+            let shifted = clock.read();
+            assert!(shifted.boot.as_millis() - plain.boot.as_millis() < 60_000);
+            shifted.wall.as_millis() - plain.wall.as_millis()
+        };
+        assert!(
+            shift(&clock).abs() < 60_000,
+            "an absent file shifts nothing"
+        );
+        std::fs::write(&file, "-86400000\n").expect("written");
+        assert!((-86_460_000..-86_340_000).contains(&shift(&clock)));
+        std::fs::write(&file, "").expect("written");
+        assert!(
+            shift(&clock) < -86_340_000,
+            "a half-written file changes nothing"
+        );
+    }
+}
