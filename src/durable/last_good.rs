@@ -1,0 +1,97 @@
+//! The last JWKS of each key set, for a start without a store or a device.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Disk, DurableError, PRIVATE, create_dir, sweep, write_atomic};
+
+/// A directory with the last published JWKS of each key set, byte for byte.
+#[derive(Clone)]
+pub struct LastGood {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl LastGood {
+    /// Opens the directory, and makes it where there is none. For the one
+    /// process that writes to it.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`].
+    pub fn open(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Result<Self, DurableError> {
+        let dir = dir.into();
+        create_dir(&*disk, &dir)?;
+        sweep(&*disk, &dir)?;
+        Ok(Self { disk, dir })
+    }
+
+    /// Keeps `jwks` as the last good set. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`DurableError::Refused`] for what is not a JWKS with at least one key,
+    /// and [`DurableError::Io`]; the earlier set stays.
+    pub fn put(&self, key_set: &str, jwks: &[u8]) -> Result<(), DurableError> {
+        let path = self.path(key_set);
+        if let Err(why) = check(jwks) {
+            return Err(DurableError::Refused { path, why });
+        }
+        write_atomic(&*self.disk, &path, jwks, PRIVATE)
+    }
+
+    /// The set that was put last, if one was.
+    ///
+    /// # Errors
+    /// [`DurableError::Damaged`] for what is not a JWKS with at least one key,
+    /// and [`DurableError::Io`].
+    pub fn load(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        let path = self.path(key_set);
+        let bytes = match self.disk.read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes.map_err(DurableError::io("read", &path))?,
+        };
+        match check(&bytes) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(why) => Err(DurableError::Damaged { path, why }),
+        }
+    }
+
+    /// Where a key set's JWKS lies. The name is readable and no name of a key
+    /// set leaves the directory: what is not a letter, a digit, `-` or `_` is
+    /// written as `%` and two hexadecimal digits.
+    #[must_use]
+    pub fn path(&self, key_set: &str) -> PathBuf {
+        let mut name = String::with_capacity(key_set.len() + 10);
+        for byte in key_set.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+                name.push(char::from(byte));
+            } else {
+                name.push_str(&format!("%{byte:02x}"));
+            }
+        }
+        self.dir.join(Path::new(&(name + ".jwks.json")))
+    }
+}
+
+impl fmt::Debug for LastGood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LastGood").field(&self.dir).finish()
+    }
+}
+
+/// An empty set is never good: verifiers would drop every key.
+fn check(jwks: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Jwks {
+        keys: Vec<IgnoredAny>,
+    }
+    match serde_json::from_slice::<Jwks>(jwks) {
+        Ok(jwks) if jwks.keys.is_empty() => Err("expected at least one key, got none".into()),
+        Ok(_) => Ok(()),
+        Err(e) => Err(format!("expected a JWKS, got {} bytes: {e}", jwks.len())),
+    }
+}
