@@ -20,7 +20,7 @@ const LARGEST: usize = 256 * 1024;
 ///
 /// It is *not* trusted: whoever answers there can at most keep a new key from
 /// becoming active, or let it become active as early as if it were seen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Its name in the record.
     pub name: String,

@@ -1,10 +1,10 @@
 //! What the agent works with: everything that outlives a step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::KeyEvent;
-use crate::audit::{self, Audit, AuditError};
+use crate::audit::{Audit, AuditError};
 use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
@@ -14,20 +14,21 @@ use crate::time::Time;
 /// The agent's ports.
 pub struct Context {
     /// The agent's stable name among the replicas of a store.
-    pub replica: String,
+    pub(super) replica: String,
     /// The only clock.
-    pub clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// The records. It is trusted to keep what it was given and to compare
     /// before it swaps; that it did not go back is checked against the log.
-    pub store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     /// The log of signatures and key events.
-    pub audit: Audit,
+    pub(super) audit: Arc<Audit>,
     /// Revocations that must survive a store which refused them.
-    pub tombstones: Tombstones,
+    tombstones: Tombstones,
     /// The last good JWKS of each key set.
-    pub last_good: LastGood,
+    last_good: LastGood,
     /// The devices by name.
-    pub devices: BTreeMap<String, Device>,
+    pub(super) devices: BTreeMap<String, Device>,
+    logs: Mutex<BTreeMap<String, KeyLog>>,
 }
 
 /// What the log knows of a key set.
@@ -37,4 +38,133 @@ pub(super) struct KeyLog {
     pub(super) events: u64,
     /// Every `kid` that it saw revoked.
     pub(super) revoked: BTreeSet<String>,
+}
+
+/// The ports, as whoever composes the agent opens them.
+pub struct Ports {
+    /// The agent's stable name among the replicas of a store.
+    pub replica: String,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The log.
+    pub audit: Arc<Audit>,
+    /// Revocations on disk.
+    pub tombstones: Tombstones,
+    /// The last good sets on disk.
+    pub last_good: LastGood,
+    /// The devices by name.
+    pub devices: BTreeMap<String, Device>,
+}
+
+impl Context {
+    /// Takes the ports over, and learns what the log knows of key events.
+    #[must_use]
+    pub fn new(ports: Ports) -> Self {
+        let mut logs: BTreeMap<String, KeyLog> = BTreeMap::new();
+        for event in ports.audit.key_events() {
+            logs.entry(event.key_set.clone()).or_default().learn(&KeyEvent::from_log(&event));
+        }
+        Self {
+            replica: ports.replica,
+            clock: ports.clock,
+            store: ports.store,
+            audit: ports.audit,
+            tombstones: ports.tombstones,
+            last_good: ports.last_good,
+            devices: ports.devices,
+            logs: Mutex::new(logs),
+        }
+    }
+
+    /// Handles to the devices, for whoever waits for their end.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Device> {
+        self.devices.values().cloned().collect()
+    }
+
+    /// What the log knows of a key set.
+    pub(super) fn key_log(&self, key_set: &str) -> KeyLog {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.get(key_set).cloned().unwrap_or_default()
+    }
+
+    /// Puts a key event on record; synced when it returns.
+    pub(super) async fn log_key_event(
+        self: &Arc<Self>,
+        key_set: &str,
+        event: &KeyEvent,
+    ) -> Result<(), AuditError> {
+        let (context, line) = (Arc::clone(self), event.to_log(key_set));
+        blocking(move || context.audit.key_event(&line)).await?;
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.entry(key_set.to_owned()).or_default().learn(event);
+        Ok(())
+    }
+
+    /// The `kid`s that were revoked on disk, whatever the store says.
+    ///
+    /// A tombstone that cannot be read names no key, so nothing can be blocked
+    /// by it; it is reported, and the store still has its say.
+    pub(super) fn tombstones(&self, key_set: &str) -> BTreeSet<String> {
+        match self.tombstones.all() {
+            Ok(stones) => stones
+                .into_iter()
+                .filter(|stone| stone.key_set == key_set)
+                .map(|stone| stone.kid)
+                .collect(),
+            Err(e) => {
+                tracing::error!(key_set, "the tombstones cannot be read: {e}");
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// Revokes a key on disk.
+    pub(super) async fn entomb(
+        self: &Arc<Self>,
+        key_set: &str,
+        kid: &str,
+        at: Time,
+    ) -> Result<(), DurableError> {
+        let stone = Tombstone { key_set: key_set.to_owned(), kid: kid.to_owned(), at };
+        let context = Arc::clone(self);
+        blocking(move || context.tombstones.put(&stone)).await
+    }
+
+    /// The last good set of a key set, if there ever was one.
+    pub(super) fn read_last_good(&self, key_set: &str) -> Option<Vec<u8>> {
+        self.last_good
+            .load(key_set)
+            .inspect_err(|e| tracing::error!(key_set, "the last good JWKS: {e}"))
+            .ok()
+            .flatten()
+    }
+
+    /// Keeps a set for the time when the store cannot be read. Failing to is
+    /// no reason not to publish it.
+    pub(super) async fn write_last_good(self: &Arc<Self>, key_set: &str, jwks: &Arc<[u8]>) {
+        let (context, name, jwks) = (Arc::clone(self), key_set.to_owned(), Arc::clone(jwks));
+        if let Err(e) = blocking(move || context.last_good.put(&name, &jwks)).await {
+            tracing::error!(key_set, "the last good JWKS: {e}");
+        }
+    }
+}
+
+impl KeyLog {
+    fn learn(&mut self, event: &KeyEvent) {
+        self.events = self.events.max(event.number);
+        if let (true, Some(kid)) = (event.is_revocation(), &event.kid) {
+            self.revoked.insert(kid.clone());
+        }
+    }
+}
+
+/// Runs what syncs files where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
 }

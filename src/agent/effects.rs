@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::failpoint::{Effect, Side, hit};
 use crate::hsm::{DeviceError, ObjectId};
-use crate::jose::thumbprint::thumbprint;
+use crate::jose::thumbprint;
 use crate::keyring::{Key, Outcome, Task};
 
 /// RSA-4096 takes a YubiHSM the better part of a minute.

@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::hsm::Device;
 use crate::keyring::{Plan, Timing};
 use crate::observe::{self, Origin};
-use crate::policy::{Caller, Refusal, Rules};
+use crate::policy::{Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Changed, KeySetStatus, Order};
@@ -43,7 +43,7 @@ use reader::Reader;
 use writer::{Message, Writer};
 
 pub use admin::Administration;
-pub use context::Context;
+pub use context::{Context, Ports};
 pub use init::{InitError, Progress, init};
 pub use record::RecordError;
 pub use signing::{Published, SignError, Signed, Signing};
@@ -126,7 +126,7 @@ impl Agent {
     fn reader(&self, key_set: &str) -> Result<&Reader, SignError> {
         let room = self.0.rooms.get(key_set);
         room.map(|room| &*room.reader)
-            .ok_or_else(|| SignError::Refused(Refusal::unknown_key_set(key_set)))
+            .ok_or_else(|| SignError::Refused(unknown_key_set(key_set)))
     }
 }
 
@@ -167,6 +167,15 @@ impl Agent {
             .get(name)
             .ok_or_else(|| AdminError::UnknownKeySet { name: name.to_owned() })?;
         room.mailbox.send(message).await.map_err(|_| gone(name))
+    }
+}
+
+fn unknown_key_set(name: &str) -> Refusal {
+    Refusal {
+        reason: Reason::UnknownKeySet,
+        rule: "key_set".to_owned(),
+        message: format!("no key set {name:?} is configured"),
+        hint: "ask whoever runs the agent for the key set's name".to_owned(),
     }
 }
 

@@ -169,15 +169,13 @@ impl Writer {
 
         self.reader.block(kid);
         hit(Side::Before, Effect::WriteTombstone);
-        let entombed = self.context.entomb(&self.reader.name, kid, now);
+        let entombed = self.context.entomb(&self.reader.name, kid, now).await;
         hit(Side::After, Effect::WriteTombstone);
         let before = held.record.set.view(&self.plan, None);
         let after = trial.view(&self.plan, None);
         let restricted = Arc::new(View { published: after.published, ..before });
         let published = PublishedSet::of(&restricted);
-        if let Err(e) = self.context.write_last_good(&self.reader.name, &published.body) {
-            tracing::error!(key_set = self.reader.name, "the last good JWKS: {e}");
-        }
+        self.context.write_last_good(&self.reader.name, &published.body).await;
         self.show_view(restricted, published, held.record.set.high_water);
 
         self.owed.insert(kid.to_owned(), (reason, then));

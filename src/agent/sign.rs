@@ -146,7 +146,7 @@ fn check_error(error: CheckError) -> SignError {
         CheckError::Refused(refusal) => SignError::Refused(refusal),
         // Ours to raise, not the caller's to lower: while the store or the
         // clock is in trouble, the ceiling stays where it is.
-        CheckError::CeilingReached { exp_limit } => unavailable(
+        CheckError::CeilingReached { exp_limit, .. } => unavailable(
             "CEILING_REACHED",
             format!("nothing may be signed that expires after {exp_limit}: the store or the clock is in trouble"),
         ),

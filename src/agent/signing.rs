@@ -102,3 +102,16 @@ pub enum SignError {
         why: String,
     },
 }
+
+impl SignError {
+    /// The stable code, as in the record.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.reason.code(),
+            Self::Unavailable { reason, .. } | Self::Internal { reason, .. } => reason,
+            Self::Overloaded { .. } => "OVERLOADED",
+            Self::Deadline { .. } => "DEADLINE",
+        }
+    }
+}

@@ -171,7 +171,7 @@ impl Writer {
         let dark = match self.try_load().await {
             Ok(None) => {
                 if let Some(held) = self.held.clone() {
-                    self.show(&held);
+                    self.show(&held).await;
                 }
                 return;
             }
@@ -222,7 +222,7 @@ impl Writer {
         tracing::error!(key_set = self.reader.name, reason = dark.reason(), "not signing: {dark}");
         let mut revoked = self.context.tombstones(&self.reader.name);
         revoked.extend(self.context.key_log(&self.reader.name).revoked);
-        let last_good = self.context.read_last_good(&self.reader.name).await;
+        let last_good = self.context.read_last_good(&self.reader.name);
         let published =
             last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
         self.reader.swap(Snapshot { signers: Err(dark), published });
@@ -278,14 +278,17 @@ impl Writer {
         self.held = Some(held.clone());
         self.log_events(&held).await;
         if !matches!(held.record.set.genesis, Genesis::Pending { .. }) {
-            self.show(&held);
+            self.show(&held).await;
         }
         Ok(())
     }
 
     /// Appends the outbox to the log. What fails stays in the outbox.
     async fn log_events(&mut self, held: &Held) {
-        for event in held.record.outbox.iter().filter(|event| event.number > self.logged) {
+        for event in &held.record.outbox {
+            if event.number <= self.logged {
+                continue;
+            }
             hit(Side::Before, Effect::AppendKeyEvents);
             match self.context.log_key_event(&self.reader.name, event).await {
                 Ok(()) => self.logged = event.number,
@@ -299,15 +302,13 @@ impl Writer {
     }
 
     /// Gives readers the view of a record that is stored.
-    fn show(&mut self, held: &Held) {
+    async fn show(&mut self, held: &Held) {
         let set = &held.record.set;
         let view = Arc::new(set.view(&self.plan, None));
         let published = PublishedSet::of(&view);
         if set.epoch != self.adopted {
             hit(Side::Before, Effect::WriteLastGood);
-            if let Err(e) = self.context.write_last_good(&self.reader.name, &published.body) {
-                tracing::error!(key_set = self.reader.name, "the last good JWKS: {e}");
-            }
+            self.context.write_last_good(&self.reader.name, &published.body).await;
             hit(Side::After, Effect::WriteLastGood);
         }
         self.show_view(view, published, set.high_water);
@@ -351,7 +352,7 @@ impl Writer {
             && !matches!(held.record.set.genesis, Genesis::Pending { .. })
         {
             // Readers judge the clock by a copy of the guard.
-            self.show(&held);
+            self.show(&held).await;
         }
     }
 

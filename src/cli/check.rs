@@ -8,7 +8,7 @@ use serde_json::json;
 use super::compose;
 use super::output::{Failure, say, table};
 use crate::clock::{Clock, SystemClock};
-use crate::config::KeySetConfig;
+use crate::config::KeySet;
 use crate::keyring::{Timing, rules};
 use crate::time::{Span, Time};
 
@@ -87,7 +87,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
             let events = timeline.rows().map(|(at, what)| json!({ "at": at.to_string(), "what": what }));
             json!({
                 "name": name,
-                "issuer": set.issuer,
+                "issuer": set.rules.issuer(),
                 "tracks": tracks(set),
                 "set_size": rules::rule_6_set_size(&set.timing),
                 "timeline": events,
@@ -98,7 +98,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     say(format!("{}: good", path.display()))?;
     for (name, set) in &config.key_sets {
         let timeline = Timeline::of(&set.timing, now);
-        say(format!("\nkey set {name} ({}), begun now:", set.issuer))?;
+        say(format!("\nkey set {name} ({}), begun now:", set.rules.issuer()))?;
         let rows = timeline.rows().map(|(at, what)| {
             let after = at.since(timeline.begin);
             let after = if after == Span::ZERO { "-".to_owned() } else { after.to_string() };
@@ -115,7 +115,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tracks(set: &KeySetConfig) -> Vec<String> {
+fn tracks(set: &KeySet) -> Vec<String> {
     set.tracks.iter().map(|(alg, key)| format!("{alg} ({key})")).collect()
 }
 

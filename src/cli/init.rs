@@ -20,10 +20,10 @@ pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(
     let mut begun = 0;
     for name in &names {
         let made = compose::block_on(async {
-            let composed = compose::open(&config)?;
+            let context = compose::open(&config)?;
             let wanted = compose::wanted(&config, name)?;
-            let devices: Vec<_> = composed.context.devices.values().cloned().collect();
-            let result = with_progress(composed.context, wanted, as_json).await;
+            let devices = context.devices();
+            let result = with_progress(context, wanted, as_json).await;
             for device in devices {
                 device.shut_down().await;
             }

@@ -55,8 +55,8 @@ pub(super) fn text_of(set: &v1::KeySet) -> String {
                 date(event.at.as_ref()),
                 event.kind.clone(),
                 event.alg.clone(),
-                event.kid.as_deref().map(shortened).unwrap_or_default(),
-                event.waits_for.clone().unwrap_or_default(),
+                shortened(&event.kid),
+                event.waits_for.clone(),
             ]
         });
         text.push_str("\nnext\n");

@@ -11,7 +11,8 @@ use super::output::Failure;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::observe::Origin;
-use crate::serve::{self, Limits, Tcp, Unix};
+use crate::serve::listener::{Tcp, Unix};
+use crate::serve::{self, Limits};
 
 /// Runs the agent until it is asked to stop.
 pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure> {
@@ -24,11 +25,11 @@ pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure>
 async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure> {
     // Asked for before anything is served: a signal that comes early counts.
     let stop = stop_signal()?;
-    let composed = compose::open(config)?;
-    let devices: Vec<_> = composed.context.devices.values().cloned().collect();
+    let context = compose::open(config)?;
+    let devices = context.devices();
     let bind = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
-    let signing = bind(&config.serve.signing_socket, config.serve.socket_mode)?;
-    let admin = bind(&config.serve.admin_socket, 0o600)?;
+    let signing = bind(&config.serve.signing_socket, config.serve.signing_socket_mode)?;
+    let admin = bind(&config.serve.admin_socket, config.serve.admin_socket_mode)?;
     let jwks = Tcp::bind(config.serve.jwks_listen).await.map_err(Failure::failed)?;
     let address = jwks.address();
 
@@ -41,7 +42,7 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         set.origins = vec![Origin::new("own-listener", &url).map_err(Failure::failed)?];
         wanted.push(set);
     }
-    let agent = Arc::new(Agent::start(composed.context, wanted, config.serve.well_known.clone()));
+    let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()));
     tracing::info!(
         signing = %signing.path().display(),
         admin = %admin.path().display(),

@@ -1,0 +1,166 @@
+//! Puts the agent together, from the configuration to its ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tonic::transport::Channel;
+
+use super::output::Failure;
+use crate::agent::{Context, Ports, Wanted};
+use crate::api::client;
+use crate::api::v1::key_admin_client::KeyAdminClient;
+use crate::api::v1::signer_client::SignerClient;
+use crate::audit::Audit;
+use crate::clock::SystemClock;
+use crate::config::{Config, ConfigError};
+use crate::durable::{Disk, LastGood, OsDisk, Tombstones};
+use crate::hsm::Device;
+use crate::store::SqliteStore;
+
+/// Reads the configuration; its mistakes are the operator's: exit code 2.
+pub(super) fn config(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|e| match e {
+        ConfigError::Invalid(_) | ConfigError::Read { .. } => Failure::usage(e),
+    })
+}
+
+/// The key set that is meant: the one that is named, or the only one.
+pub(super) fn key_set(config: &Config, name: Option<String>) -> Result<String, Failure> {
+    let known: Vec<&str> = config.key_sets.keys().map(String::as_str).collect();
+    match (name, known.as_slice()) {
+        (Some(name), known) if known.contains(&name.as_str()) => Ok(name),
+        (Some(name), known) => Err(Failure::usage(format!("no key set {name:?} is configured"))
+            .hint(format!("one of: {}", known.join(", ")))),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, known) => Err(Failure::usage("which key set?")
+            .hint(format!("--key-set with one of: {}", known.join(", ")))),
+    }
+}
+
+/// A key set for the agent; where it is observed is for the caller to say.
+pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
+    let set = config
+        .key_sets
+        .get(name)
+        .ok_or_else(|| Failure::usage(format!("no key set {name:?} is configured")))?;
+    Ok(Wanted {
+        name: name.to_owned(),
+        plan: set.plan(BTreeSet::new()),
+        rules: set.rules.clone(),
+        origins: Vec::new(),
+    })
+}
+
+/// Opens everything that outlives a step: state, log, store, devices.
+///
+/// Trust: whoever may write to the state directory may stop the agent from
+/// signing, and may take back a revocation that is only there; it is made
+/// for its owner alone.
+pub(super) fn open(config: &Config) -> Result<Context, Failure> {
+    let state = &config.state_dir;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|e| {
+        Failure::failed(format!("{}: {e}", state.display()))
+            .hint("state_dir must be a folder that the agent may write to")
+    })?;
+    let failed = |e: &dyn std::fmt::Display| Failure::failed(e);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let replica = replica(state)?;
+    let audit = Audit::open(Arc::clone(&disk), state.join("audit"), &replica)
+        .map_err(|e| failed(&e))?;
+    let tombstones =
+        Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
+    let last_good =
+        LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;
+    let store = SqliteStore::open(state.join("keys.sqlite"));
+    let mut devices = BTreeMap::new();
+    for (name, device) in &config.devices {
+        let port = device.to_port(state).map_err(|e| failed(&e))?;
+        devices.insert(name.clone(), Device::start(port));
+    }
+    Ok(Context::new(Ports {
+        replica,
+        clock: Arc::new(SystemClock::new()),
+        store: Arc::new(store),
+        audit: Arc::new(audit),
+        tombstones,
+        last_good,
+        devices,
+    }))
+}
+
+/// The agent's stable name: made once, kept in the state directory.
+fn replica(state: &Path) -> Result<String, Failure> {
+    let path = state.join("agent-id");
+    let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", path.display()));
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let name = random_name()?;
+    let disk = OsDisk;
+    crate::durable::write_atomic(&disk, &path, name.as_bytes(), 0o600).map_err(Failure::failed)?;
+    Ok(name)
+}
+
+/// 16 random bytes in hexadecimal.
+pub(super) fn random_name() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let filled = rustix::rand::getrandom(&mut bytes[..], flags)
+        .map_err(|e| Failure::failed(format!("the system's random numbers: {e}")))?;
+    debug_assert_eq!(filled, bytes.len(), "up to 256 bytes come whole (getrandom(2))");
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The file that lets a wrong PIN be tried once.
+pub(super) fn pin_marker(config: &Config, device: &str) -> PathBuf {
+    crate::config::pin_marker(&config.state_dir, device)
+}
+
+/// A connection to the agent's signing socket.
+pub(super) async fn signer(config: &Config) -> Result<SignerClient<Channel>, Failure> {
+    Ok(SignerClient::new(client::connect(&config.serve.signing_socket).await?))
+}
+
+/// A connection to the agent's administration socket.
+pub(super) async fn admin(config: &Config) -> Result<KeyAdminClient<Channel>, Failure> {
+    Ok(KeyAdminClient::new(client::connect(&config.serve.admin_socket).await?))
+}
+
+/// Runs a command on a runtime of its own.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("the runtime: {e}")))?;
+    Ok(runtime.block_on(work))
+}
+
+/// No core dumps, and no other process of this user reads our memory: a key
+/// was once lost through a crash dump.
+pub(super) fn harden() {
+    // Failing to is no reason not to serve; the unit file does it as well.
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit { current: Some(0), maximum: Some(0) },
+    );
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// The log: for people on a terminal, JSON otherwise; on standard error.
+pub(super) fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SEALKEEPER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.json().init();
+    }
+}
