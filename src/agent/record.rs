@@ -88,8 +88,8 @@ impl Record {
         serde_json::from_slice(bytes).map_err(malformed)
     }
 
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, RecordError> {
-        serde_json::to_vec(self).map_err(|e| RecordError::Malformed(e.to_string()))
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("every map in a record has keys that are text")
     }
 
     /// Numbers the events of a step and puts them in the outbox.

@@ -267,12 +267,10 @@ impl Writer {
     /// the next start.
     pub(super) async fn store(&mut self, record: Record) -> Result<(), StoreError> {
         let expected = self.held.as_ref().and_then(|held| held.version.clone());
-        let bytes = record
-            .to_bytes()
-            .map_err(|e| StoreError::other(format!("the record cannot be written: {e}")))?;
+        let bytes = record.to_bytes();
         hit(Side::Before, Effect::StoreRecord);
         let version =
-            self.context.store.compare_and_swap(&self.reader.name, expected, bytes).await?;
+            self.context.store.compare_and_swap(&self.reader.name, expected, &bytes).await?;
         hit(Side::After, Effect::StoreRecord);
         let held = Held { record, version: Some(version) };
         self.held = Some(held.clone());

@@ -19,7 +19,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::durable::{Disk, LastGood, OsDisk, Tombstones};
 use crate::hsm::Device;
-use crate::store::SqliteStore;
+use crate::store::{Sqlite, Store, Unusable};
 
 /// Reads the configuration; its mistakes are the operator's: exit code 2.
 pub(super) fn config(path: &Path) -> Result<Config, Failure> {
@@ -75,7 +75,13 @@ pub(super) fn open(config: &Config) -> Result<Context, Failure> {
         Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
     let last_good =
         LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;
-    let store = SqliteStore::open(state.join("keys.sqlite"));
+    let store: Arc<dyn Store> = match Sqlite::open(state.join("keys.sqlite")) {
+        Ok(store) => Arc::new(store),
+        Err(e) => {
+            tracing::error!("nothing will be signed: {e}");
+            Arc::new(Unusable(e))
+        }
+    };
     let mut devices = BTreeMap::new();
     for (name, device) in &config.devices {
         let port = device.to_port(state).map_err(|e| failed(&e))?;
@@ -84,7 +90,7 @@ pub(super) fn open(config: &Config) -> Result<Context, Failure> {
     Ok(Context::new(Ports {
         replica,
         clock: Arc::new(SystemClock::new()),
-        store: Arc::new(store),
+        store,
         audit: Arc::new(audit),
         tombstones,
         last_good,
