@@ -3,9 +3,17 @@
 //!
 //! Pure: the caller's identity, the clock's reading and the key's facts are
 //! arguments.
+//!
+//! Rules whose names start with `builtin.` hold for every key set; the others
+//! are paths into the configuration.
 
+mod check;
+mod claims;
 mod refusal;
 mod request;
+pub mod rules;
 
+pub use check::{CheckError, CheckedJws, CheckedJwt, KeyFacts, check_jws, check_jwt};
 pub use refusal::{Reason, Refusal};
 pub use request::{Caller, JwsRequest, JwtRequest};
+pub use rules::{Operation, Rule, Rules, Typ};

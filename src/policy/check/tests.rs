@@ -1,0 +1,778 @@
+#![expect(clippy::unwrap_used, reason = "a test says what it expects")]
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::jose::{base64url, json};
+use crate::policy::rules::{Algorithms, Audience, Draft, Matcher, Rule};
+use crate::time::Span;
+
+/// 2027-01-15T08:00:00.250Z: not a whole second, so that rounding shows.
+const NOW: Time = Time::from_millis(1_800_000_000_250);
+
+/// `NOW`, in seconds, rounded down.
+const NOW_S: i64 = 1_800_000_000;
+
+fn draft() -> Draft {
+    let rule = Rule {
+        name: "api".into(),
+        who: Matcher {
+            uids: Some(BTreeSet::from([1000])),
+            gids: Some(BTreeSet::from([2000])),
+        },
+        operations: BTreeSet::from([Operation::SignJwt, Operation::SignJws]),
+        algorithms: Algorithms::Only(BTreeSet::from([Algorithm::Es256, Algorithm::Rs256])),
+        typ: vec![Typ::Is("at+jwt".into()), Typ::Is("JWT".into())],
+        required: BTreeSet::from(["sub".into()]),
+        forbidden: BTreeSet::from(["admin".into()]),
+        audiences: Some(vec![
+            Audience::Exact("https://one.example".into()),
+            Audience::Prefix("https://many.example/".into()),
+        ]),
+    };
+    Draft {
+        key_set: "main".into(),
+        issuer: "https://issuer.example".into(),
+        max_token_lifetime: Span::from_hours(1),
+        default_lifetime: Span::from_mins(10),
+        skew: Span::from_mins(5),
+        max_payload: 1024,
+        rules: vec![rule],
+    }
+}
+
+fn rules() -> Rules {
+    Rules::try_from(draft()).unwrap()
+}
+
+fn caller(uid: u32, gid: u32) -> Caller {
+    Caller::Unix {
+        uid,
+        gid,
+        pid: None,
+    }
+}
+
+fn key(algorithm: Algorithm, kid: &str) -> KeyFacts {
+    KeyFacts {
+        algorithm,
+        kid: kid.into(),
+        exp_limit: Time::from_secs(NOW_S + 7200),
+    }
+}
+
+/// The active ES256 key, the one before it, and the active RS256 key.
+fn keys() -> Vec<KeyFacts> {
+    vec![
+        key(Algorithm::Es256, "new"),
+        key(Algorithm::Es256, "old"),
+        key(Algorithm::Rs256, "rsa"),
+    ]
+}
+
+/// One request to either call, with one knob for each field.
+#[derive(Clone)]
+struct Ask {
+    uid: u32,
+    gid: u32,
+    typ: Option<&'static str>,
+    algorithm: Option<Algorithm>,
+    key: KeyFacts,
+    claims: Vec<u8>,
+}
+
+fn ask(claims: impl Into<Vec<u8>>) -> Ask {
+    Ask {
+        uid: 1000,
+        gid: 2000,
+        typ: None,
+        algorithm: None,
+        key: key(Algorithm::Es256, "new"),
+        claims: claims.into(),
+    }
+}
+
+impl Ask {
+    fn check(&self) -> Result<CheckedJwt, CheckError> {
+        let request = JwtRequest {
+            key_set: "main".into(),
+            algorithm: self.algorithm,
+            typ: self.typ.map(str::to_owned),
+            claims: self.claims.clone(),
+        };
+        let caller = caller(self.uid, self.gid);
+        check_jwt(&rules(), &caller, &request, &self.key, NOW)
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(outcome: Result<T, CheckError>, name: &str) -> Refusal {
+    match outcome {
+        Err(CheckError::Refused(refusal)) => refusal,
+        other => panic!("{name}: expected a refusal, got {other:?}"),
+    }
+}
+
+/// The members that a hostile claim goes in among, in the order of the
+/// accepted twin; `{}` marks the place.
+const FRAME: &str = r#"{"sub":"alice","aud":"https://one.example",@}"#;
+
+fn framed(member: &str) -> Vec<u8> {
+    FRAME.replace('@', member).into_bytes()
+}
+
+use Reason::{
+    ClaimNotAllowed, DuplicateMember, Expired, ExpTooFar, HeaderNotAllowed, KidNotActive,
+    MalformedClaims, MalformedSigningInput, NotAllowed, TooLarge, UnknownAlgorithm,
+};
+
+/// Member as in the accepted twin, member as a hostile caller sends it, the
+/// reason, the rule. Held against `SignJwt` and, completed with what nothing
+/// adds to, `SignJws`.
+const MEMBERS: &[(&str, &str, Reason, &str)] = &[
+    // Duplicates, however they are spelt.
+    (r#""a":1"#, r#""a":1,"a":1"#, DuplicateMember, "builtin.no_duplicate_members"),
+    (r#""a":1"#, r#""sub":"bob""#, DuplicateMember, "builtin.no_duplicate_members"),
+    (r#""a":1"#, r#""\u0073ub":"bob""#, DuplicateMember, "builtin.no_duplicate_members"),
+    (r#""a":{"b":1}"#, r#""a":{"b":1,"b":2}"#, DuplicateMember, "builtin.no_duplicate_members"),
+    (r#""a":[{"b":1}]"#, r#""a":[{"b":1,"\u0062":2}]"#, DuplicateMember, "builtin.no_duplicate_members"),
+    // What is not one JSON object.
+    (r#""a":1"#, r#""a":1,"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#""a":01"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#""a":NaN"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#"'a':1"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#"a:1"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#""a":1/*x*/"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":1"#, r#""a":1} {"b":2"#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":"\ud83d\ude00""#, r#""a":"\ud83d""#, MalformedClaims, "builtin.one_json_object"),
+    (r#""a":"\n""#, "\"a\":\"\n\"", MalformedClaims, "builtin.one_json_object"),
+    (r#""a":[[]]"#, r#""a":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"#, MalformedClaims, "builtin.one_json_object"),
+    // The issuer is the key set's.
+    (r#""iss":"https://issuer.example""#, r#""iss":"https://other.example""#, ClaimNotAllowed, "key_set.main.issuer"),
+    (r#""iss":"https://issuer.example""#, r#""iss":"https://issuer.example/""#, ClaimNotAllowed, "key_set.main.issuer"),
+    (r#""iss":"https://issuer.example""#, r#""iss":"HTTPS://issuer.example""#, ClaimNotAllowed, "key_set.main.issuer"),
+    (r#""iss":"https://issuer.example""#, r#""iss":["https://issuer.example"]"#, ClaimNotAllowed, "key_set.main.issuer"),
+    (r#""iss":"https://issuer.example""#, r#""iss":null"#, ClaimNotAllowed, "key_set.main.issuer"),
+    (r#""iss":"https://issuer.example""#, r#""\u0069ss":"https://other.example""#, ClaimNotAllowed, "key_set.main.issuer"),
+    // Dates are integers, in seconds.
+    (r#""exp":1800000600"#, r#""exp":"1800000600""#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":1800000600.0"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":1.8000006e9"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":18000006E2"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":null"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":[1800000600]"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""exp":1800000600"#, r#""exp":true"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""iat":1800000000"#, r#""iat":"1800000000""#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""iat":1800000000"#, r#""iat":1800000000.25"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""iat":1800000000"#, r#""iat":1.8e9"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":"0""#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":0.0"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":-0"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":0e0"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":{}"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":9007199254740991"#, r#""nbf":9007199254740992"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":-1"#, r#""nbf":-99999999999999999999"#, ClaimNotAllowed, "builtin.integer_dates"),
+    // `exp` against the clock: NOW is 1800000000.250.
+    (r#""exp":1800000001"#, r#""exp":1800000000"#, Expired, "builtin.not_expired"),
+    (r#""exp":1800000001"#, r#""exp":0"#, Expired, "builtin.not_expired"),
+    (r#""exp":1800000001"#, r#""exp":-1800000001"#, Expired, "builtin.not_expired"),
+    (r#""exp":1800000001"#, r#""exp":-9223372036854775809"#, Expired, "builtin.not_expired"),
+    (r#""exp":1800003600"#, r#""exp":1800003601"#, ExpTooFar, "key_set.main.max_token_lifetime"),
+    (r#""exp":1800003600"#, r#""exp":1800003600000"#, ExpTooFar, "key_set.main.max_token_lifetime"),
+    (r#""exp":1800003600"#, r#""exp":9223372036854775807"#, ExpTooFar, "key_set.main.max_token_lifetime"),
+    (r#""exp":1800003600"#, r#""exp":99999999999999999999999"#, ExpTooFar, "key_set.main.max_token_lifetime"),
+    // `iat` against the clock.
+    (r#""iat":1799999701"#, r#""iat":1799999700"#, ClaimNotAllowed, "key_set.main.skew"),
+    (r#""iat":1800000300"#, r#""iat":1800000301"#, ClaimNotAllowed, "key_set.main.skew"),
+    (r#""iat":1800000000"#, r#""iat":0"#, ClaimNotAllowed, "key_set.main.skew"),
+    (r#""iat":1800000000"#, r#""iat":1800000000000"#, ClaimNotAllowed, "key_set.main.skew"),
+    (r#""iat":1800000000"#, r#""iat":99999999999999999999"#, ClaimNotAllowed, "key_set.main.skew"),
+    (r#""iat":1800000000"#, r#""iat":-99999999999999999999"#, ClaimNotAllowed, "key_set.main.skew"),
+    // The types of registered claims.
+    (r#""jti":"1""#, r#""jti":1"#, ClaimNotAllowed, "builtin.registered_claims"),
+    (r#""jti":"1""#, r#""jti":null"#, ClaimNotAllowed, "builtin.registered_claims"),
+    // What the rule forbids, however it is spelt.
+    (r#""admi":true"#, r#""admin":true"#, ClaimNotAllowed, "key_set.main.rule.api.forbidden"),
+    (r#""admi":true"#, r#""\u0061dmin":true"#, ClaimNotAllowed, "key_set.main.rule.api.forbidden"),
+    (r#""admi":null"#, r#""admin":null"#, ClaimNotAllowed, "key_set.main.rule.api.forbidden"),
+];
+
+/// Claims as in the accepted twin and as a hostile caller sends them.
+const WHOLES: &[(&str, &str, Reason, &str)] = &[
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"[{"sub":"a","aud":"https://one.example"}]"#, MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#""sub""#, MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, "null", MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, "", MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a","aud":"https://one.example""#, MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a","aud":"https://one.example"}}"#, MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, "\u{feff}{\"sub\":\"a\",\"aud\":\"https://one.example\"}", MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, "{\"sub\":\"a\",\"aud\":\"https://one.example\"}\0", MalformedClaims, "builtin.one_json_object"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"aud":"https://one.example"}"#, ClaimNotAllowed, "key_set.main.rule.api.required"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":null,"aud":"https://one.example"}"#, ClaimNotAllowed, "key_set.main.rule.api.required"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":7,"aud":"https://one.example"}"#, ClaimNotAllowed, "builtin.registered_claims"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a"}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a","aud":"https://one.example/"}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a","aud":"https://one.exampl"}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":"https://one.example"}"#, r#"{"sub":"a","aud":""}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":"https://many.example/x"}"#, r#"{"sub":"a","aud":"https://many.example.evil/x"}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":["https://one.example"]}"#, r#"{"sub":"a","aud":["https://one.example","https://two.example"]}"#, ClaimNotAllowed, "key_set.main.rule.api.audiences"),
+    (r#"{"sub":"a","aud":["https://one.example"]}"#, r#"{"sub":"a","aud":[]}"#, ClaimNotAllowed, "builtin.registered_claims"),
+    (r#"{"sub":"a","aud":["https://one.example"]}"#, r#"{"sub":"a","aud":["https://one.example",1]}"#, ClaimNotAllowed, "builtin.registered_claims"),
+    (r#"{"sub":"a","aud":["https://one.example"]}"#, r#"{"sub":"a","aud":{"0":"https://one.example"}}"#, ClaimNotAllowed, "builtin.registered_claims"),
+    (r#"{"sub":"a","aud":["https://one.example"]}"#, r#"{"sub":"a","aud":null}"#, ClaimNotAllowed, "builtin.registered_claims"),
+];
+
+#[test]
+fn hostile_claims_are_refused_where_their_twins_are_accepted() {
+    let members = MEMBERS
+        .iter()
+        .map(|(twin, hostile, reason, rule)| (framed(twin), framed(hostile), reason, rule));
+    let wholes = WHOLES.iter().map(|(twin, hostile, reason, rule)| {
+        (twin.as_bytes().to_vec(), hostile.as_bytes().to_vec(), reason, rule)
+    });
+    let mut seen = 0;
+    for (twin, hostile, reason, rule) in members.chain(wholes) {
+        let name = String::from_utf8_lossy(&hostile).into_owned();
+        ask(twin.clone()).check().unwrap_or_else(|e| panic!("the twin of {name}: {e}"));
+        let found = refusal(ask(hostile.clone()).check(), &name);
+        assert_eq!((found.reason, found.rule.as_str()), (*reason, *rule), "{name}");
+        assert!(!found.hint.is_empty(), "{name}");
+
+        // The same claims in a signing input, completed where they can be.
+        input(&complete_claims(&twin)).check().unwrap_or_else(|e| panic!("{name}: {e}"));
+        let found = refusal(input(&complete_claims(&hostile)).check(), &name);
+        assert_eq!((found.reason, found.rule.as_str()), (*reason, *rule), "{name}");
+        seen += 1;
+    }
+    assert!(seen >= 60, "expected at least 60 cases, got {seen}");
+}
+
+#[test]
+fn hostile_bytes_are_refused() {
+    let twin = framed(r#""a":"x""#);
+    let mut not_utf8 = twin.clone();
+    let at = twin.len() - 3;
+    not_utf8[at] = 0xff;
+    ask(twin).check().unwrap();
+    assert_eq!(refusal(ask(not_utf8).check(), "0xff").reason, MalformedClaims);
+}
+
+#[test]
+fn hostile_requests_are_refused_where_their_twins_are_accepted() {
+    type Change = fn(&mut Ask);
+    let cases: &[(&str, Change, Reason, &str)] = &[
+        ("another uid", |a| a.uid = 1001, NotAllowed, "key_set.main.rule"),
+        ("root", |a| a.uid = 0, NotAllowed, "key_set.main.rule"),
+        ("another gid", |a| a.gid = 2001, NotAllowed, "key_set.main.rule"),
+        ("ids swapped", |a| (a.uid, a.gid) = (2000, 1000), NotAllowed, "key_set.main.rule"),
+        (
+            "a track that the rule does not name",
+            |a| a.key.algorithm = Algorithm::Ps256,
+            NotAllowed,
+            "key_set.main.rule.api.algorithms",
+        ),
+        (
+            "an algorithm that is not the key's",
+            |a| a.algorithm = Some(Algorithm::Rs256),
+            UnknownAlgorithm,
+            "key_set.main.track",
+        ),
+        ("another typ", |a| a.typ = Some("secevent+jwt"), HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        ("another case", |a| a.typ = Some("jwt"), HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        ("an empty typ", |a| a.typ = Some(""), HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        (
+            "the long form",
+            |a| a.typ = Some("application/at+jwt"),
+            HeaderNotAllowed,
+            "key_set.main.rule.api.typ",
+        ),
+        (
+            "a typ that breaks out of its quotes",
+            |a| a.typ = Some(r#"JWT","x":"y"#),
+            HeaderNotAllowed,
+            "key_set.main.rule.api.typ",
+        ),
+        (
+            "more bytes than the key set allows",
+            |a| a.claims.resize(1025, b' '),
+            TooLarge,
+            "key_set.main.max_payload",
+        ),
+    ];
+    let twin = Ask {
+        typ: Some("JWT"),
+        algorithm: Some(Algorithm::Es256),
+        ..ask(framed(r#""a":1"#))
+    };
+    twin.check().unwrap();
+    for (name, change, reason, rule) in cases {
+        let mut hostile = twin.clone();
+        change(&mut hostile);
+        // An algorithm that the caller leaves open, where the key is another.
+        if hostile.key.algorithm != Algorithm::Es256 {
+            hostile.algorithm = None;
+        }
+        let found = refusal(hostile.check(), name);
+        assert_eq!((found.reason, found.rule.as_str()), (*reason, *rule), "{name}");
+    }
+}
+
+/// What the agent adds counts: a payload that just fits does not when `iss`,
+/// `iat` and `exp` come on top.
+#[test]
+fn what_is_added_counts_towards_the_size() {
+    let padded = |n: usize| ask(framed(&format!("\"a\":\"{}\"", "x".repeat(n))));
+    let added = padded(0).check().unwrap().payload.len() - padded(0).claims.len();
+    let room = 1024 - padded(0).claims.len() - added;
+    assert_eq!(padded(room).check().unwrap().payload.len(), 1024);
+    assert!(padded(room + 1).claims.len() <= 1024);
+    let found = refusal(padded(room + 1).check(), "one byte more");
+    assert_eq!(found.reason, TooLarge);
+    assert!(found.message.contains("1025"), "{found}");
+}
+
+#[test]
+fn claims_stay_as_they_are_and_ours_follow() {
+    let claims = " {\"aud\" : \"https://one.example\",\n \"sub\":\"\\u0061\", \"z\":1.0e+2 }\r\n";
+    let checked = ask(claims).check().unwrap();
+    let expected = "{\"aud\" : \"https://one.example\",\n \"sub\":\"\\u0061\", \"z\":1.0e+2 \
+                    ,\"iss\":\"https://issuer.example\",\"iat\":1800000000,\"exp\":1800000600}";
+    assert_eq!(String::from_utf8(checked.payload).unwrap(), expected);
+    assert_eq!(checked.exp, Time::from_secs(NOW_S + 600));
+    assert_eq!(checked.typ.as_deref(), Some("at+jwt"));
+    assert_eq!(checked.rule, "api");
+
+    let own = r#"{"sub":"a","aud":"https://one.example","exp":1800000100,"iss":"https://issuer.example","iat":1799999999}"#;
+    assert_eq!(ask(own).check().unwrap().payload, own.as_bytes());
+}
+
+/// A rule may be so loose that a caller's object is empty: then ours stand
+/// there without a comma before them.
+#[test]
+fn an_empty_object_is_filled() {
+    let mut draft = draft();
+    draft.rules[0].required.clear();
+    draft.rules[0].audiences = None;
+    let rules = Rules::try_from(draft).unwrap();
+    let request = JwtRequest {
+        key_set: "main".into(),
+        algorithm: None,
+        typ: None,
+        claims: b"{ }".to_vec(),
+    };
+    let key = key(Algorithm::Es256, "new");
+    let checked = check_jwt(&rules, &caller(1000, 2000), &request, &key, NOW).unwrap();
+    let names: Vec<_> = json::members(&checked.payload)
+        .unwrap()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["iss", "iat", "exp"]);
+}
+
+/// Beyond the ceiling is not the caller's fault, beyond the longest lifetime
+/// is, and the second is looked at first.
+#[test]
+fn the_ceiling_is_told_apart_from_the_longest_lifetime() {
+    let with = |member: &str, limit: i64| {
+        let mut ask = ask(framed(member));
+        ask.key.exp_limit = Time::from_secs(limit);
+        ask.check()
+    };
+    let limit = NOW_S + 60;
+    with(r#""exp":1800000060"#, limit).unwrap();
+    for member in [r#""exp":1800000061"#, r#""exp":1800003600"#, r#""a":1"#] {
+        assert!(
+            matches!(
+                with(member, limit),
+                Err(CheckError::CeilingReached { exp_limit, .. }) if exp_limit == Time::from_secs(limit)
+            ),
+            "{member}"
+        );
+    }
+    let found = refusal(with(r#""exp":1800003601"#, limit), "too far");
+    assert_eq!(found.reason, ExpTooFar);
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let mut draft = draft();
+    let mut second = draft.rules[0].clone();
+    second.name = "id".into();
+    second.typ = vec![Typ::Is("JWT".into()), Typ::Is("logout+jwt".into())];
+    second.required = BTreeSet::from(["nonce".into()]);
+    draft.rules.push(second);
+    let rules = Rules::try_from(draft).unwrap();
+    let rule_of = |typ: Option<&str>| {
+        let request = JwtRequest {
+            key_set: "main".into(),
+            algorithm: None,
+            typ: typ.map(str::to_owned),
+            claims: br#"{"sub":"a","aud":"https://one.example"}"#.to_vec(),
+        };
+        let key = key(Algorithm::Es256, "new");
+        check_jwt(&rules, &caller(1000, 2000), &request, &key, NOW)
+    };
+    assert_eq!(rule_of(None).unwrap().rule, "api");
+    assert_eq!(rule_of(Some("JWT")).unwrap().rule, "api");
+    let found = refusal(rule_of(Some("logout+jwt")), "logout+jwt");
+    assert_eq!(found.rule, "key_set.main.rule.id.required");
+    // The refusal of a third names what either rule allows, once.
+    let found = refusal(rule_of(Some("x")), "x");
+    assert_eq!(
+        found.message,
+        r#"expected typ "at+jwt" or "JWT" or "logout+jwt", got another"#
+    );
+}
+
+// -- signing inputs
+
+/// A signing input and who sends it.
+#[derive(Clone)]
+struct Input {
+    uid: u32,
+    text: Vec<u8>,
+    keys: Vec<KeyFacts>,
+}
+
+impl Input {
+    fn check(&self) -> Result<CheckedJws, CheckError> {
+        let request = JwsRequest {
+            key_set: "main".into(),
+            signing_input: self.text.clone(),
+        };
+        let caller = caller(self.uid, 2000);
+        check_jws(&rules(), &caller, &request, &self.keys, NOW)
+    }
+}
+
+const HEADER: &str = r#"{"alg":"ES256","kid":"new","typ":"JWT"}"#;
+
+const CLAIMS: &str = r#"{"sub":"a","aud":"https://one.example","iss":"https://issuer.example","iat":1800000000,"exp":1800000600}"#;
+
+fn input_of(header: &str, payload: &[u8]) -> Input {
+    let header = base64url::encode(header.as_bytes());
+    let payload = base64url::encode(payload);
+    Input {
+        uid: 1000,
+        text: format!("{header}.{payload}").into_bytes(),
+        keys: keys(),
+    }
+}
+
+fn input(payload: &[u8]) -> Input {
+    input_of(HEADER, payload)
+}
+
+/// Adds whichever of `iss`, `iat` and `exp` is missing, if the text is an
+/// object as far as a glance can tell.
+fn complete_claims(claims: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(claims) else {
+        return claims.to_vec();
+    };
+    let mut text = text.to_owned();
+    for (name, escaped, member) in [
+        ("\"iss\"", "\"\\u0069ss\"", r#""iss":"https://issuer.example""#),
+        ("\"iat\"", "\"iat\"", r#""iat":1800000000"#),
+        ("\"exp\"", "\"exp\"", r#""exp":1800000600"#),
+    ] {
+        if !text.contains(name) && !text.contains(escaped) && text.starts_with('{') {
+            text = text.replacen('{', &format!("{{{member},"), 1);
+        }
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn a_signing_input_is_signed_as_it_is() {
+    let checked = input(CLAIMS.as_bytes()).check().unwrap();
+    assert_eq!(
+        checked,
+        CheckedJws {
+            kid: "new".into(),
+            algorithm: Algorithm::Es256,
+            typ: Some("JWT".into()),
+            exp: Time::from_secs(NOW_S + 600),
+            rule: "api".into(),
+        }
+    );
+    // During the handover the key before it still signs; so does each track.
+    let old = input_of(r#"{"typ":"JWT","kid":"old","alg":"ES256"}"#, CLAIMS.as_bytes());
+    assert_eq!(old.check().unwrap().kid, "old");
+    let rsa = input_of(r#"{"alg":"RS256","kid":"rsa","typ":"at+jwt"}"#, CLAIMS.as_bytes());
+    assert_eq!(rsa.check().unwrap().algorithm, Algorithm::Rs256);
+}
+
+#[test]
+fn hostile_headers_are_refused_where_their_twin_is_accepted() {
+    input(CLAIMS.as_bytes()).check().unwrap();
+    for (header, reason, rule) in [
+        (r#"{"alg":"RS256","kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.alg_is_the_keys"),
+        (r#"{"alg":"ES384","kid":"new","typ":"JWT"}"#, NotAllowed, "key_set.main.rule.api.algorithms"),
+        (r#"{"alg":"none","kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"HS256","kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"es256","kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":["ES256"],"kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"kid":"new","typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"gone","typ":"JWT"}"#, KidNotActive, "builtin.kid_is_active"),
+        (r#"{"alg":"ES256","kid":"","typ":"JWT"}"#, KidNotActive, "builtin.kid_is_active"),
+        (r#"{"alg":"ES256","kid":"New","typ":"JWT"}"#, KidNotActive, "builtin.kid_is_active"),
+        (r#"{"alg":"ES256","typ":"JWT"}"#, KidNotActive, "builtin.kid_is_active"),
+        (r#"{"alg":"ES256","kid":7,"typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":null,"typ":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new"}"#, HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        (r#"{"alg":"ES256","kid":"new","typ":"jwt"}"#, HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        (r#"{"alg":"ES256","kid":"new","typ":"application/JWT"}"#, HeaderNotAllowed, "key_set.main.rule.api.typ"),
+        (r#"{"alg":"ES256","kid":"new","typ":1}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","crit":["b64"]}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","b64":false}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","jku":"https://evil.example"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","jwk":{}}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","x5c":[]}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT","cty":"JWT"}"#, HeaderNotAllowed, "builtin.header_members"),
+        (r#"{"alg":"ES256","alg":"ES256","kid":"new","typ":"JWT"}"#, DuplicateMember, "builtin.no_duplicate_members"),
+        (r#"{"alg":"ES256","kid":"new","\u006bid":"old","typ":"JWT"}"#, DuplicateMember, "builtin.no_duplicate_members"),
+        (r#"{"alg":"ES256","kid":"new","typ":"JWT""#, MalformedSigningInput, "builtin.signing_input"),
+        (r#"["ES256"]"#, MalformedSigningInput, "builtin.signing_input"),
+        ("", MalformedSigningInput, "builtin.signing_input"),
+    ] {
+        let found = refusal(input_of(header, CLAIMS.as_bytes()).check(), header);
+        assert_eq!((found.reason, found.rule.as_str()), (reason, rule), "{header}");
+    }
+}
+
+#[test]
+fn hostile_encodings_are_refused_where_their_twin_is_accepted() {
+    // Lengths are chosen so that each part has spare bits to play with.
+    let header = base64url::encode(HEADER.as_bytes());
+    let claims = CLAIMS.replace("\"a\"", "\"ab\"");
+    let payload = base64url::encode(claims.as_bytes());
+    assert_ne!(payload.len() % 4, 0);
+    let twin = format!("{header}.{payload}");
+    let check = |text: &str| {
+        let text = text.as_bytes().to_vec();
+        Input {
+            text,
+            ..input(b"")
+        }
+        .check()
+    };
+    check(&twin).unwrap();
+    let last = payload.chars().next_back().unwrap();
+    let spare = char::from_u32(u32::from(last) + 1).unwrap();
+    let respelt = format!("{header}.{}{spare}", &payload[..payload.len() - 1]);
+    for text in [
+        format!("{header}.{payload}="),
+        format!("{header}=.{payload}"),
+        respelt,
+        format!("{header}.{payload}."),
+        format!(".{header}.{payload}"),
+        format!("{header}.{payload}.{payload}"),
+        format!("{header}{payload}"),
+        format!("{header}..{payload}"),
+        format!(" {twin}"),
+        format!("{twin}\n"),
+        format!("{header}.\r\n{payload}"),
+        twin.replacen('.', "\u{ff0e}", 1),
+        header.clone(),
+        ".".into(),
+        String::new(),
+    ] {
+        let found = refusal(check(&text), &text);
+        assert_eq!(found.reason, MalformedSigningInput, "{text}");
+        assert_eq!(found.rule, "builtin.signing_input", "{text}");
+    }
+    let padded = format!("{CLAIMS}{}", " ".repeat(1025 - CLAIMS.len()));
+    let just = refusal(input(padded.as_bytes()).check(), "one byte too many");
+    assert_eq!(just.reason, TooLarge);
+    input(&padded.as_bytes()[..1024]).check().unwrap();
+    let huge = refusal(check(&"A".repeat(100_000)), "huge");
+    assert_eq!((huge.reason, huge.rule.as_str()), (TooLarge, "key_set.main.max_payload"));
+}
+
+/// Nothing is added to a signing input, so what would be must be there.
+#[test]
+fn a_signing_input_must_be_complete() {
+    for (name, member) in [
+        ("iss", r#","iss":"https://issuer.example""#),
+        ("iat", r#","iat":1800000000"#),
+        ("exp", r#","exp":1800000600"#),
+    ] {
+        let claims = CLAIMS.replace(member, "");
+        assert_ne!(claims, CLAIMS);
+        let found = refusal(input(claims.as_bytes()).check(), name);
+        assert_eq!(found.reason, ClaimNotAllowed, "{name}");
+        assert_eq!(found.rule, "builtin.complete_claims", "{name}");
+        assert!(found.message.contains(name), "{found}");
+    }
+}
+
+#[test]
+fn the_hint_names_the_current_key_of_the_track() {
+    let hint = |header: &str, keys: Vec<KeyFacts>| {
+        let input = Input {
+            keys,
+            ..input_of(header, CLAIMS.as_bytes())
+        };
+        refusal(input.check(), header).hint
+    };
+    let es = r#"{"alg":"ES256","kid":"gone","typ":"JWT"}"#;
+    let rs = r#"{"alg":"RS256","kid":"gone","typ":"JWT"}"#;
+    assert_eq!(hint(es, keys()), r#"use kid "new" with alg ES256"#);
+    assert_eq!(hint(rs, keys()), r#"use kid "rsa" with alg RS256"#);
+    assert_eq!(hint(rs, keys()[..1].to_vec()), r#"use kid "new" with alg ES256"#);
+    assert_eq!(hint(es, vec![]), "no key of this key set may sign now");
+}
+
+#[test]
+fn each_key_has_its_own_ceiling() {
+    let mut keys = keys();
+    keys[1].exp_limit = Time::from_secs(NOW_S + 599);
+    let with = |kid: &str| {
+        let header = HEADER.replace("new", kid);
+        Input {
+            keys: keys.clone(),
+            ..input_of(&header, CLAIMS.as_bytes())
+        }
+        .check()
+    };
+    with("new").unwrap();
+    assert!(matches!(with("old"), Err(CheckError::CeilingReached { .. })));
+}
+
+#[test]
+fn a_stranger_gets_no_signature_for_a_signing_input() {
+    let stranger = Input {
+        uid: 1,
+        ..input(CLAIMS.as_bytes())
+    };
+    assert_eq!(refusal(stranger.check(), "stranger").reason, NotAllowed);
+    let mut only_jwt = draft();
+    only_jwt.rules[0].operations = BTreeSet::from([Operation::SignJwt]);
+    let only_jwt = Rules::try_from(only_jwt).unwrap();
+    let request = JwsRequest {
+        key_set: "main".into(),
+        signing_input: input(CLAIMS.as_bytes()).text,
+    };
+    let outcome = check_jws(&only_jwt, &caller(1000, 2000), &request, &keys(), NOW);
+    let found = refusal(outcome, "operations");
+    assert_eq!(found.rule, "key_set.main.rule.api.operations");
+}
+
+/// A header without `typ` needs a rule that says so.
+#[test]
+fn a_header_without_typ_needs_a_rule_that_says_so() {
+    let mut draft = draft();
+    draft.rules[0].typ = vec![Typ::Absent];
+    let rules = Rules::try_from(draft).unwrap();
+    let check = |header: &str| {
+        let request = JwsRequest {
+            key_set: "main".into(),
+            signing_input: input_of(header, CLAIMS.as_bytes()).text,
+        };
+        check_jws(&rules, &caller(1000, 2000), &request, &keys(), NOW)
+    };
+    assert_eq!(check(r#"{"alg":"ES256","kid":"new"}"#).unwrap().typ, None);
+    let found = refusal(check(HEADER), HEADER);
+    assert_eq!(found.message, "expected typ (none), got another");
+}
+
+/// Claims are the caller's secret: no refusal repeats a value of theirs.
+#[test]
+fn refusals_repeat_no_value() {
+    let secret = "planted-5e1d";
+    for member in [
+        format!(r#""iss":"{secret}""#),
+        format!(r#""exp":"{secret}""#),
+        format!(r#""jti":["{secret}"]"#),
+        format!(r#""a":"{secret}","a":"{secret}""#),
+        format!(r#""a":"{secret}" "{secret}""#),
+        format!(r#""admin":"{secret}""#),
+    ] {
+        let found = refusal(ask(framed(&member)).check(), &member);
+        let shown = format!("{found:?} {found}");
+        assert!(!shown.contains(secret), "{member}: {shown}");
+    }
+    let aud = format!(r#"{{"sub":"a","aud":"{secret}"}}"#);
+    assert!(!format!("{:?}", ask(aud).check()).contains(secret));
+    for header in [
+        format!(r#"{{"alg":"{secret}","kid":"new","typ":"JWT"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"{secret}","typ":"JWT"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"new","typ":"{secret}"}}"#),
+        format!(r#"{{"alg":"ES256","kid":"new","typ":"JWT","{secret}":1}}"#),
+    ] {
+        let found = refusal(input_of(&header, CLAIMS.as_bytes()).check(), &header);
+        let shown = format!("{found:?} {found}");
+        assert!(!shown.contains(secret), "{header}: {shown}");
+    }
+    let accepted = ask(framed(&format!("\"a\":\"{secret}\""))).check().unwrap();
+    assert!(!format!("{accepted:?}").contains(secret));
+}
+
+/// Claims that are mostly right, so that much of what is generated is
+/// accepted.
+fn claims() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        Just("1".to_owned()),
+        Just("-0.5e3".to_owned()),
+        Just("null".to_owned()),
+        any::<String>().prop_map(|s| serde_json::Value::from(s).to_string()),
+        Just(r#"{ "x" : [ 1 , {} ] }"#.to_owned()),
+    ];
+    let other = ("[a-f\\\\\"é]{0,3}", value)
+        .prop_map(|(name, value)| format!("{} :{value}", serde_json::Value::from(name)));
+    let own = proptest::sample::select(vec![
+        r#""iss": "https://issuer.example""#.to_owned(),
+        r#""iat":1800000000"#.to_owned(),
+        r#""iat":1.8e9"#.to_owned(),
+        r#""exp":1800000600"#.to_owned(),
+        r#""exp":1900000600"#.to_owned(),
+        r#""nbf":0"#.to_owned(),
+        r#""jti":"j""#.to_owned(),
+        r#""\u0065xp":1800000009"#.to_owned(),
+    ]);
+    let member = prop_oneof![3 => other, 2 => own];
+    proptest::collection::vec(member, 0..5).prop_map(|members| {
+        let mut all = vec![r#""sub":"a""#.to_owned(), r#""aud":"https://one.example""#.to_owned()];
+        all.extend(members);
+        format!("{{{}}}", all.join(" , "))
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_claims_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = ask(bytes.clone()).check();
+        let _ = input(&bytes).check();
+        let _ = Input { text: bytes, ..input(b"") }.check();
+    }
+
+    /// What is accepted reparses to the caller's members, in their order and
+    /// byte for byte, and ours, which are right.
+    #[test]
+    fn accepted_claims_are_the_callers_and_ours(claims in claims()) {
+        match ask(claims.clone()).check() {
+            Err(CheckError::Refused(_)) => {}
+            Err(other) => prop_assert!(false, "{other}"),
+            Ok(checked) => {
+                let before = json::members(claims.as_bytes()).unwrap();
+                let after = json::members(&checked.payload).unwrap();
+                for (at, (name, value)) in before.iter().enumerate() {
+                    prop_assert_eq!(&after[at].0, name);
+                    prop_assert_eq!(after[at].1.get(), value.get());
+                }
+                for (name, _) in &after[before.len()..] {
+                    prop_assert!(["iss", "iat", "exp"].contains(&name.as_str()));
+                }
+                let find = |wanted: &str| after.iter().find(|(name, _)| name == wanted).unwrap().1;
+                prop_assert_eq!(json::string(find("iss")).unwrap(), "https://issuer.example");
+                let iat: i64 = find("iat").get().parse().unwrap();
+                prop_assert_eq!(iat, NOW_S);
+                let exp: i64 = find("exp").get().parse().unwrap();
+                prop_assert_eq!(Time::from_secs(exp), checked.exp);
+                prop_assert!(checked.exp > NOW && checked.exp <= NOW + Span::from_hours(1));
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+#![expect(clippy::unwrap_used, reason = "a test says what it expects")]
+
+use super::*;
+
+fn draft() -> Draft {
+    Draft {
+        key_set: "main".into(),
+        issuer: "https://issuer.example".into(),
+        max_token_lifetime: Span::from_hours(1),
+        default_lifetime: Span::from_mins(10),
+        skew: Span::from_mins(5),
+        max_payload: DEFAULT_MAX_PAYLOAD,
+        rules: vec![rule("one")],
+    }
+}
+
+fn rule(name: &str) -> Rule {
+    Rule {
+        name: name.into(),
+        who: Matcher {
+            uids: Some(BTreeSet::from([1])),
+            gids: None,
+        },
+        operations: BTreeSet::from([Operation::SignJwt]),
+        algorithms: Algorithms::All,
+        typ: vec![Typ::Is("JWT".into())],
+        required: BTreeSet::from(["sub".into()]),
+        forbidden: BTreeSet::from(["admin".into()]),
+        audiences: Some(vec![Audience::Prefix("urn:x:".into())]),
+    }
+}
+
+#[test]
+fn drafts_that_make_no_sense_are_not_loaded() {
+    type Change = fn(&mut Draft);
+    let cases: &[(Change, Option<usize>, &str)] = &[
+        (|d| d.issuer.clear(), None, "issuer"),
+        (|d| d.issuer.push('\n'), None, "issuer"),
+        (|d| d.default_lifetime = Span::from_millis(999), None, "default_lifetime"),
+        (|d| d.default_lifetime = Span::from_secs(3601), None, "default_lifetime"),
+        (|d| d.max_payload = 0, None, "max_payload"),
+        (|d| d.rules[0].name.clear(), Some(0), "name"),
+        (|d| d.rules.push(rule("one")), Some(1), "name"),
+        (|d| d.rules[0].who = Matcher::default(), Some(0), "who"),
+        (|d| d.rules[0].who.uids = Some(BTreeSet::new()), Some(0), "who"),
+        (|d| d.rules[0].who.gids = Some(BTreeSet::new()), Some(0), "who"),
+        (|d| d.rules[0].operations.clear(), Some(0), "operations"),
+        (|d| d.rules[0].algorithms = Algorithms::Only(BTreeSet::new()), Some(0), "algorithms"),
+        (|d| d.rules[0].typ.clear(), Some(0), "typ"),
+        (|d| d.rules[0].typ.push(Typ::Is(String::new())), Some(0), "typ"),
+        (|d| d.rules[0].typ.push(Typ::Is("a\"b".into())), Some(0), "typ"),
+        (|d| d.rules[0].typ.push(Typ::Is("Application/at+jwt".into())), Some(0), "typ"),
+        (|d| d.rules[0].typ.push(Typ::Is("x".repeat(128))), Some(0), "typ"),
+        (|d| drop(d.rules[0].required.insert("admin".into())), Some(0), "forbidden"),
+        (|d| drop(d.rules[0].forbidden.insert("exp".into())), Some(0), "forbidden"),
+        (|d| d.rules[0].audiences = Some(vec![]), Some(0), "audiences"),
+        (|d| d.rules[0].audiences = Some(vec![Audience::Exact(String::new())]), Some(0), "audiences"),
+        (|d| d.rules[0].audiences = Some(vec![Audience::Prefix("https://a.example".into())]), Some(0), "audiences"),
+        (|d| d.rules[0].audiences = Some(vec![Audience::Prefix(String::new())]), Some(0), "audiences"),
+    ];
+    Rules::try_from(draft()).unwrap();
+    for (change, rule, field) in cases {
+        let mut draft = draft();
+        change(&mut draft);
+        let found = Rules::try_from(draft).unwrap_err();
+        assert_eq!((found.rule, found.field), (*rule, *field), "{found}");
+    }
+}
+
+#[test]
+fn what_is_given_of_a_matcher_must_all_hold() {
+    let ids = |ids: &[u32]| Some(ids.iter().copied().collect());
+    let caller = |uid, gid| Caller::Unix {
+        uid,
+        gid,
+        pid: Some(1),
+    };
+    for (uids, gids, uid, gid, matches) in [
+        (ids(&[1, 2]), None, 2, 9, true),
+        (ids(&[1, 2]), None, 3, 9, false),
+        (None, ids(&[5]), 9, 5, true),
+        (None, ids(&[5]), 5, 9, false),
+        (ids(&[1]), ids(&[5]), 1, 5, true),
+        (ids(&[1]), ids(&[5]), 1, 6, false),
+        (ids(&[1]), ids(&[5]), 2, 5, false),
+        (None, None, 0, 0, false),
+    ] {
+        let who = Matcher { uids, gids };
+        assert_eq!(who.matches(&caller(uid, gid)), matches, "{who:?} {uid}:{gid}");
+    }
+}
