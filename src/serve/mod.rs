@@ -1,1 +1,18 @@
-//! (being built)
+//! The edges: gRPC and HTTP. No edge calls another; each turns what comes in
+//! into a type of a lower floor and what comes back into its own protocol.
+//!
+//! A server is given a bound listener and a future that ends when it is to
+//! stop. It then takes no more connections, finishes what it has begun, and
+//! returns within [`Limits::drain`].
+//!
+//! Trust: whoever connects is *not* trusted. They can hold
+//! [`Limits::connections`] connections and be served with errors; they cannot
+//! make a queue grow, keep a connection that does nothing for ever, or learn
+//! more than the JWKS without a rule.
+
+mod connection;
+pub mod grpc;
+pub mod http;
+pub mod listener;
+
+pub use connection::Limits;

@@ -1,0 +1,218 @@
+//! Connections, from accept to farewell, the same for every protocol.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt as _;
+use tracing::{debug, warn};
+
+use super::listener::{self, Listener};
+
+/// What a server grants its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time. One more waits in the kernel's queue.
+    pub connections: usize,
+    /// Requests at a time, all connections together. One more is refused at
+    /// once with `OVERLOADED`.
+    pub in_flight: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+    /// The largest gRPC message in bytes. Smaller ones that policy finds too
+    /// large are refused by policy, which says so better.
+    pub message: usize,
+    /// The deadline of a request that names none, and the furthest that one
+    /// can ask for. The keyring counts on it: a key that was replaced signs
+    /// for no longer (the term `Q` of the rotation rules).
+    pub deadline: Duration,
+    /// How long a peer may take over a request's header, and a new connection
+    /// over its first request.
+    pub patience: Duration,
+    /// How old a connection gets before it is asked to leave: what bounds a
+    /// peer that never reads.
+    pub age: Duration,
+    /// How long what has begun may go on when a connection or the server is
+    /// to end.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            in_flight: 4096,
+            streams: 256,
+            message: 256 * 1024,
+            deadline: Duration::from_secs(5),
+            patience: Duration::from_secs(30),
+            age: Duration::from_secs(30 * 60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// For what is fetched: every verifier speaks it.
+    Http1,
+    /// For gRPC.
+    Http2,
+}
+
+/// The longest request header in bytes, as HTTP/1 text or as an HTTP/2 list.
+/// Nothing that is served here needs more than a path.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// Serves connections until `shutdown` ends, then finishes what has begun.
+/// Requests carry the peer as an extension.
+pub(super) async fn serve<L: Listener>(
+    listener: L,
+    router: Router,
+    protocol: Protocol,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let server = builder(protocol, limits);
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let (stop, _) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            // A permit first: whoever comes when there is none stays in the
+            // kernel's queue and costs nothing here.
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener::next(&listener).await)
+        };
+        let (permit, (stream, peer)) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = next => accepted,
+        };
+        let one = Connection {
+            router: router.clone(),
+            limits,
+            stop: stop.subscribe(),
+        };
+        let server = server.clone();
+        connections.spawn(async move {
+            one.serve(&server, stream, peer).await;
+            drop(permit);
+        });
+        while connections.try_join_next().is_some() {}
+    }
+
+    let name = listener.name();
+    drop(listener);
+    stop.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(limits.drain, drained).await.is_err() {
+        warn!(
+            listener = name,
+            connections = connections.len(),
+            "closing connections that did not end in time"
+        );
+        // What is cut off here was signed or not; its record says which.
+        connections.shutdown().await;
+    }
+}
+
+fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
+    let server = auto::Builder::new(TokioExecutor::new());
+    let mut server = match protocol {
+        Protocol::Http1 => server.http1_only(),
+        Protocol::Http2 => server.http2_only(),
+    };
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.patience)
+        .max_buf_size(MAX_HEADER);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        // A peer that vanished without closing is noticed.
+        .keep_alive_interval(limits.patience)
+        .keep_alive_timeout(limits.patience)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(MAX_HEADER).unwrap_or(u32::MAX));
+    server
+}
+
+struct Connection {
+    router: Router,
+    limits: Limits,
+    stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve<P: Clone + Send + Sync + 'static>(
+        mut self,
+        server: &auto::Builder<TokioExecutor>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: P,
+    ) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = service_fn({
+            let asked = Arc::clone(&asked);
+            let router = self.router;
+            move |mut request: Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(peer.clone());
+                let router = router.clone();
+                async move { answer(router, request).await }
+            }
+        });
+        let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+
+        let farewell = async {
+            let silent = async {
+                sleep(self.limits.patience).await;
+                if asked.load(Ordering::Relaxed) {
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                // An error says that the server itself is gone.
+                _ = self.stop.wait_for(|stop| *stop) => {}
+                () = sleep(self.limits.age) => {}
+                () = silent => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = farewell => None,
+        };
+        let ended = match ended {
+            Some(ended) => Ok(ended),
+            None => {
+                connection.as_mut().graceful_shutdown();
+                timeout(self.limits.drain, connection).await
+            }
+        };
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "connection broke"),
+            Err(_) => debug!("connection cut: the peer did not let it end"),
+        }
+    }
+}
+
+async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    router.oneshot(request).await
+}

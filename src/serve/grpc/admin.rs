@@ -1,0 +1,329 @@
+//! `sealkeeper.v1.KeyAdmin`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use tracing::info;
+
+use super::identity;
+use super::signer::timestamp;
+use super::status::Fault;
+use crate::agent::Administration;
+use crate::agent::admin::{
+    Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus,
+    PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+};
+use crate::api::v1::{self, key_admin_server};
+use crate::jose::Algorithm;
+use crate::time::Time;
+
+/// The longest `request_id`, in characters.
+const MAX_REQUEST_ID: usize = 64;
+
+/// The longest `kid`, in bytes: what Kubernetes allows.
+const MAX_KID: usize = 1024;
+
+/// The longest note, in bytes. It is stored with the key set's record.
+const MAX_NOTE: usize = 1024;
+
+/// The administration edge over whatever keeps the keys.
+pub(super) struct Admin<A> {
+    administration: Arc<A>,
+}
+
+impl<A: Administration> Admin<A> {
+    pub(super) const fn new(administration: Arc<A>) -> Self {
+        Self { administration }
+    }
+
+    /// Every change takes this way.
+    async fn change<T>(
+        &self,
+        request: Request<T>,
+        order: impl FnOnce(T) -> Result<(Option<v1::Order>, Change), Fault>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        let caller = identity::caller(&request)?;
+        let (order, change) = order(request.into_inner()).map_err(Fault::into_status)?;
+        let order = checked_order(order, change).map_err(Fault::into_status)?;
+        info!(%caller, key_set = ?order.key_set, request_id = ?order.request_id, "change ordered");
+        let changed = self.administration.change(&caller, order).await;
+        let changed = changed.map_err(|error| Fault::admin(error).into_status())?;
+        Ok(Response::new(change_response(changed)))
+    }
+}
+
+#[tonic::async_trait]
+impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        let caller = identity::caller(&request)?;
+        let name = request.into_inner().key_set;
+        let name = Some(name.as_str()).filter(|name| !name.is_empty());
+        let key_sets = self.administration.key_sets(&caller, name).await;
+        let key_sets = key_sets.map_err(|error| Fault::admin(error).into_status())?;
+        Ok(Response::new(v1::ListKeysResponse {
+            key_sets: key_sets.into_iter().map(key_set).collect(),
+        }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<v1::RotateKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::RotateKeyRequest { order, alg }| {
+            let algorithm = match alg.as_str() {
+                "" => None,
+                name => Some(name.parse::<Algorithm>().map_err(|error| {
+                    Fault::field("alg", error.to_string(), "use a registered name")
+                })?),
+            };
+            Ok((order, Change::Rotate { algorithm }))
+        })
+        .await
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |request| {
+            let reason = revocation_reason(request.reason)?;
+            let change = Change::Revoke {
+                kid: checked_kid(request.kid)?,
+                reason,
+                note: checked_note(request.note)?,
+            };
+            Ok((request.order, change))
+        })
+        .await
+    }
+
+    async fn rollback_key(
+        &self,
+        request: Request<v1::RollbackKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::RollbackKeyRequest { order, kid }| {
+            let kid = checked_kid(kid)?;
+            Ok((order, Change::Rollback { kid }))
+        })
+        .await
+    }
+
+    async fn hold_key(
+        &self,
+        request: Request<v1::HoldKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::HoldKeyRequest { order, kid, note }| {
+            let kid = checked_kid(kid)?;
+            let note = checked_note(note)?;
+            Ok((order, Change::Hold { kid, note }))
+        })
+        .await
+    }
+
+    async fn release_key(
+        &self,
+        request: Request<v1::ReleaseKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::ReleaseKeyRequest { order, kid }| {
+            let kid = checked_kid(kid)?;
+            Ok((order, Change::Release { kid }))
+        })
+        .await
+    }
+
+    async fn confirm_clock(
+        &self,
+        request: Request<v1::ConfirmClockRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::ConfirmClockRequest { order, reading }| {
+            let reading = reading.and_then(time).ok_or_else(|| {
+                Fault::field(
+                    "reading",
+                    "expected a date, got none".into(),
+                    "say what your own clock reads",
+                )
+            })?;
+            Ok((order, Change::ConfirmClock { reading }))
+        })
+        .await
+    }
+}
+
+fn checked_order(order: Option<v1::Order>, change: Change) -> Result<Order, Fault> {
+    let order = order.unwrap_or_default();
+    let id = order.request_id.chars().count();
+    if !(1..=MAX_REQUEST_ID).contains(&id) {
+        return Err(Fault::field(
+            "order.request_id",
+            format!("expected 1 to {MAX_REQUEST_ID} characters, got {id}"),
+            "choose an id for this change, such as a UUID",
+        ));
+    }
+    if order.key_set.is_empty() {
+        return Err(Fault::field(
+            "order.key_set",
+            "expected a name, got none".into(),
+            "name the key set to change",
+        ));
+    }
+    Ok(Order {
+        request_id: order.request_id,
+        key_set: order.key_set,
+        expected_version: Some(order.expected_version).filter(|version| !version.is_empty()),
+        change,
+    })
+}
+
+fn checked_kid(kid: String) -> Result<String, Fault> {
+    if (1..=MAX_KID).contains(&kid.len()) {
+        return Ok(kid);
+    }
+    Err(Fault::field(
+        "kid",
+        format!("expected 1 to {MAX_KID} bytes, got {}", kid.len()),
+        "list the key set's keys",
+    ))
+}
+
+fn checked_note(note: String) -> Result<String, Fault> {
+    if note.len() <= MAX_NOTE {
+        return Ok(note);
+    }
+    Err(Fault::field(
+        "note",
+        format!("expected at most {MAX_NOTE} bytes, got {}", note.len()),
+        "shorten the note",
+    ))
+}
+
+fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {
+    match v1::RevocationReason::try_from(number) {
+        Ok(v1::RevocationReason::Unspecified) => Ok(RevocationReason::Unspecified),
+        Ok(v1::RevocationReason::Compromised) => Ok(RevocationReason::Compromised),
+        Ok(v1::RevocationReason::Superseded) => Ok(RevocationReason::Superseded),
+        Err(_) => Err(Fault::field(
+            "reason",
+            format!("expected a known reason, got {number}"),
+            "use one of the contract's reasons",
+        )),
+    }
+}
+
+/// `None` for what is no date (google.protobuf.Timestamp).
+fn time(at: prost_types::Timestamp) -> Option<Time> {
+    let ms = i64::from(at.nanos) / 1_000_000;
+    if !(0..1000).contains(&ms) {
+        return None;
+    }
+    let ms = at.seconds.checked_mul(1000)?.checked_add(ms)?;
+    Some(Time::from_millis(ms))
+}
+
+fn change_response(changed: Changed) -> v1::ChangeResponse {
+    v1::ChangeResponse {
+        key_set: Some(key_set(changed.key_set)),
+        done: changed.done,
+        pending: changed.pending,
+        trusted_until: changed.trusted_until.map(timestamp),
+        durable: changed.durable,
+    }
+}
+
+fn key_set(set: KeySetStatus) -> v1::KeySet {
+    v1::KeySet {
+        name: set.name,
+        version: set.version,
+        issuer: set.issuer,
+        keys: set.keys.into_iter().map(key).collect(),
+        next: set.next.into_iter().map(event).collect(),
+        clock_in_doubt: set.clock_in_doubt,
+    }
+}
+
+fn key(key: KeyStatus) -> v1::Key {
+    let phase = match key.phase {
+        KeyPhase::Generating => v1::Phase::Generating,
+        KeyPhase::Published => v1::Phase::Published,
+        KeyPhase::Active => v1::Phase::Active,
+        KeyPhase::Retiring => v1::Phase::Retiring,
+        KeyPhase::Retired => v1::Phase::Retired,
+        KeyPhase::Revoked => v1::Phase::Revoked,
+    };
+    let private_half = match key.private_half {
+        PrivateHalf::Present => v1::PrivateHalf::Present,
+        PrivateHalf::Destroyed => v1::PrivateHalf::Destroyed,
+        PrivateHalf::None => v1::PrivateHalf::None,
+    };
+    v1::Key {
+        kid: key.kid,
+        alg: key.algorithm.to_string(),
+        phase: phase.into(),
+        private_half: private_half.into(),
+        placements: key.placements.into_iter().map(placement).collect(),
+        published: key.published.map(timestamp),
+        observed: key.observed.map(timestamp),
+        activates: key.activates.map(timestamp),
+        active_since: key.active_since.map(timestamp),
+        retiring_since: key.retiring_since.map(timestamp),
+        private_destroyed: key.private_destroyed.map(timestamp),
+        removed: key.removed.map(timestamp),
+        exp_ceiling: key.exp_ceiling.map(timestamp),
+        hold: key.hold.map(|HoldStatus { since, by, note }| v1::Hold {
+            since: Some(timestamp(since)),
+            by,
+            note,
+        }),
+        revocation: key.revocation.map(revocation),
+    }
+}
+
+fn placement(placement: PlacementStatus) -> v1::Placement {
+    v1::Placement {
+        device: placement.device,
+        handle_id: placement.handle_id,
+        state: placement.state,
+    }
+}
+
+fn revocation(revocation: RevocationStatus) -> v1::Revocation {
+    let reason = match revocation.reason {
+        RevocationReason::Unspecified => v1::RevocationReason::Unspecified,
+        RevocationReason::Compromised => v1::RevocationReason::Compromised,
+        RevocationReason::Superseded => v1::RevocationReason::Superseded,
+    };
+    v1::Revocation {
+        at: Some(timestamp(revocation.at)),
+        by: revocation.by,
+        reason: reason.into(),
+        note: revocation.note,
+    }
+}
+
+fn event(event: Upcoming) -> v1::Event {
+    v1::Event {
+        at: Some(timestamp(event.at)),
+        kind: event.kind,
+        kid: event.kid.unwrap_or_default(),
+        alg: event.algorithm.to_string(),
+        waits_for: event.waits_for.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_survive_the_wire() {
+        for ms in [0, 1, 999, 1000, 1_700_000_000_123, -1, -1000, -1001] {
+            let at = Time::from_millis(ms);
+            assert_eq!(time(timestamp(at)), Some(at), "{ms}");
+        }
+        for (seconds, nanos) in [(0, -1_000_000), (0, 1_000_000_000), (i64::MAX, 0)] {
+            assert_eq!(time(prost_types::Timestamp { seconds, nanos }), None);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Who asks.
+
+use tonic::{Request, Status};
+
+use super::status::Fault;
+use crate::policy::Caller;
+
+/// The peer that the acceptor saw when the connection came.
+///
+/// # Errors
+/// `INTERNAL` for a request without one: it did not come through the
+/// acceptor, and nobody can say whose it is.
+#[expect(clippy::result_large_err, reason = "tonic's own error type")]
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = request.extensions().get::<Caller>();
+    caller.cloned().ok_or_else(|| {
+        Fault::internal("NO_PEER", "the request carries no peer".into()).into_status()
+    })
+}

@@ -1,0 +1,241 @@
+//! The one map from errors to gRPC statuses.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::agent::SignError;
+use crate::agent::admin::AdminError;
+use crate::policy::{Reason, Refusal};
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "sealkeeper";
+
+/// The request's fields that a refusal may be about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    /// `key_set`, `claims`, `alg`, `typ`.
+    SignJwt,
+    /// `key_set`, `signing_input`.
+    SignJws,
+    /// `key_set`.
+    GetJwks,
+}
+
+/// Who can do something about it.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    /// The request will never succeed as it is.
+    Caller,
+    /// Trying again may help.
+    Service,
+}
+
+/// An error as callers see it.
+#[derive(Debug)]
+pub(super) struct Fault {
+    code: Code,
+    reason: &'static str,
+    side: Side,
+    message: String,
+    rule: Option<String>,
+    hint: Option<String>,
+    field: Option<&'static str>,
+    retry_after: Option<Duration>,
+}
+
+impl Fault {
+    fn new(code: Code, reason: &'static str, side: Side, message: String) -> Self {
+        Self {
+            code,
+            reason,
+            side,
+            message,
+            rule: None,
+            hint: None,
+            field: None,
+            retry_after: None,
+        }
+    }
+
+    /// A defect of ours.
+    pub(super) fn internal(reason: &'static str, message: String) -> Self {
+        let fault = Self::new(Code::Internal, reason, Side::Service, message);
+        fault.hint("tell the operator: the agent's log has more")
+    }
+
+    /// A field of the request that no rule is needed to refuse.
+    pub(super) fn field(field: &'static str, message: String, hint: &str) -> Self {
+        let mut fault = Self::new(Code::InvalidArgument, "INVALID_FIELD", Side::Caller, message);
+        fault.field = Some(field);
+        fault.hint(hint)
+    }
+
+    /// The edge itself has more requests than it takes.
+    pub(super) fn overloaded(in_flight: usize) -> Self {
+        let message = format!("{in_flight} requests are in flight, and no more are taken");
+        let mut fault = Self::new(
+            Code::ResourceExhausted,
+            "OVERLOADED",
+            Side::Service,
+            message,
+        );
+        fault.retry_after = Some(Duration::from_millis(100));
+        fault.hint("try again after the delay, with fewer requests at a time")
+    }
+
+    /// The reason and whether a rule of policy refused: for the log.
+    pub(super) fn refusal(&self) -> Option<(&'static str, &str)> {
+        self.rule.as_deref().map(|rule| (self.reason, rule))
+    }
+
+    pub(super) fn sign(error: SignError, call: Call) -> Self {
+        let message = error.to_string();
+        match error {
+            SignError::Refused(refusal) => Self::refused(refusal, call),
+            SignError::Unavailable {
+                reason,
+                retry_after,
+                ..
+            } => {
+                let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
+                fault.retry_after = retry_after;
+                fault.hint("try again; if it stays, ask the operator")
+            }
+            SignError::Overloaded { retry_after, .. } => {
+                let mut fault = Self::new(
+                    Code::ResourceExhausted,
+                    "OVERLOADED",
+                    Side::Service,
+                    message,
+                );
+                fault.retry_after = Some(retry_after);
+                fault.hint("try again after the delay, with fewer requests at a time")
+            }
+            SignError::Deadline { .. } => Self::new(
+                Code::DeadlineExceeded,
+                "DEADLINE",
+                Side::Service,
+                message,
+            )
+            .hint("try again, with a longer deadline if this one is short"),
+            SignError::Internal { reason, .. } => Self::internal(reason, message),
+        }
+    }
+
+    fn refused(refusal: Refusal, call: Call) -> Self {
+        let Refusal {
+            reason,
+            rule,
+            message,
+            hint,
+        } = refusal;
+        let code = match reason {
+            Reason::UnknownKeySet | Reason::UnknownAlgorithm => Code::NotFound,
+            Reason::NotAllowed => Code::PermissionDenied,
+            // Right when the caller looked, and another key since.
+            Reason::KidNotActive => Code::FailedPrecondition,
+            Reason::MalformedClaims
+            | Reason::DuplicateMember
+            | Reason::TooLarge
+            | Reason::ClaimNotAllowed
+            | Reason::ExpTooFar
+            | Reason::Expired
+            | Reason::MalformedSigningInput
+            | Reason::HeaderNotAllowed => Code::InvalidArgument,
+        };
+        let mut fault = Self::new(code, reason.code(), Side::Caller, message);
+        fault.rule = Some(rule);
+        fault.field = field(reason, call);
+        fault.hint(&hint)
+    }
+
+    pub(super) fn admin(error: AdminError) -> Self {
+        let message = error.to_string();
+        let caller = |code, reason| Self::new(code, reason, Side::Caller, message.clone());
+        match error {
+            AdminError::UnknownKeySet { .. } => caller(Code::NotFound, "UNKNOWN_KEY_SET")
+                .about("order.key_set")
+                .hint("list the key sets without naming one"),
+            AdminError::UnknownKey { .. } => caller(Code::NotFound, "UNKNOWN_KEY")
+                .about("kid")
+                .hint("list the key set's keys"),
+            AdminError::UnknownTrack { .. } => caller(Code::NotFound, "UNKNOWN_ALGORITHM")
+                .about("alg")
+                .hint("list the key set's keys: each one's alg is its track"),
+            AdminError::Changed { .. } => caller(Code::Aborted, "VERSION_CHANGED")
+                .about("order.expected_version")
+                .hint("look at the key set again, and order again if it still makes sense"),
+            AdminError::Refused {
+                reason,
+                rule,
+                hint,
+                remaining,
+                ..
+            } => {
+                let mut fault = caller(Code::FailedPrecondition, reason);
+                fault.rule = Some(rule);
+                fault.retry_after = remaining;
+                fault.hint(&hint)
+            }
+            AdminError::Unavailable {
+                reason,
+                retry_after,
+                ..
+            } => {
+                let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
+                fault.retry_after = retry_after;
+                fault.hint("nothing was changed; order again")
+            }
+            AdminError::Internal { reason, .. } => Self::internal(reason, message),
+        }
+    }
+
+    fn about(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
+    }
+
+    fn hint(mut self, hint: &str) -> Self {
+        self.hint = Some(hint.to_owned());
+        self
+    }
+
+    /// As it goes over the wire.
+    pub(super) fn into_status(self) -> Status {
+        let mut metadata = HashMap::new();
+        let fault = match self.side {
+            Side::Caller => "caller",
+            Side::Service => "service",
+        };
+        metadata.insert("fault".to_owned(), fault.to_owned());
+        if let Some(rule) = self.rule {
+            metadata.insert("rule".to_owned(), rule);
+        }
+        if let Some(hint) = self.hint {
+            metadata.insert("hint".to_owned(), hint);
+        }
+        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
+        if let Some(delay) = self.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        if let Some(field) = self.field {
+            details.set_bad_request(vec![FieldViolation::new(field, self.message.as_str())]);
+        }
+        Status::with_error_details(self.code, self.message, details)
+    }
+}
+
+/// The request's field that a refusal is about, if it is about one.
+const fn field(reason: Reason, call: Call) -> Option<&'static str> {
+    match (reason, call) {
+        (Reason::NotAllowed, _) => None,
+        (Reason::UnknownKeySet, _) | (_, Call::GetJwks) => Some("key_set"),
+        (Reason::UnknownAlgorithm, Call::SignJwt) => Some("alg"),
+        (Reason::HeaderNotAllowed, Call::SignJwt) => Some("typ"),
+        (_, Call::SignJwt) => Some("claims"),
+        (_, Call::SignJws) => Some("signing_input"),
+    }
+}

@@ -1,0 +1,93 @@
+//! The JWKS of each key set.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::conditional;
+use crate::agent::{Published, Signing};
+
+/// Why not the registered `application/jwk-set+json` (RFC 7517 section 8.5.1):
+/// `application/json` is what nearly every issuer sends, so it is what every
+/// verifier and every cache in front of one was tried with, and those that
+/// look at the type at all take it.
+const JWKS_TYPE: HeaderValue = HeaderValue::from_static("application/json");
+
+/// `GET` and, with the same headers and no body, `HEAD`.
+pub(super) fn router<S: Signing>(signing: Arc<S>) -> Router {
+    Router::new()
+        .route("/.well-known/jwks.json", get(well_known::<S>))
+        .route("/{key_set}/jwks.json", get(of_key_set::<S>))
+        .fallback(nothing_here)
+        .with_state(signing)
+}
+
+async fn well_known<S: Signing>(State(signing): State<Arc<S>>, headers: HeaderMap) -> Response {
+    answer(signing.well_known(), &headers)
+}
+
+async fn of_key_set<S: Signing>(
+    State(signing): State<Arc<S>>,
+    Path(key_set): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    answer(signing.published(&key_set), &headers)
+}
+
+async fn nothing_here() -> Response {
+    not_found("nothing is served here\n")
+}
+
+fn answer(published: Option<Published>, headers: &HeaderMap) -> Response {
+    let Some(published) = published else {
+        return not_found("no such key set\n");
+    };
+    let Ok(etag) = HeaderValue::from_str(&published.etag) else {
+        // Invariant: an entity tag is visible ASCII. Without it, caches still
+        // work by age.
+        return fresh(published, None);
+    };
+    if conditional::is_held(headers, &published.etag) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        describe(&mut response, &published, Some(etag));
+        return response;
+    }
+    fresh(published, Some(etag))
+}
+
+fn fresh(published: Published, etag: Option<HeaderValue>) -> Response {
+    let body = Body::from(Bytes::from_owner(Arc::clone(&published.body)));
+    let mut response = Response::new(body);
+    describe(&mut response, &published, etag);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, JWKS_TYPE);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What a 304 says as well (RFC 9110 section 15.4.5).
+fn describe(response: &mut Response, published: &Published, etag: Option<HeaderValue>) {
+    let headers = response.headers_mut();
+    let cache = format!("public, max-age={}", published.max_age.as_secs());
+    let cache = HeaderValue::from_str(&cache).expect("digits and ASCII make a header");
+    headers.insert(CACHE_CONTROL, cache);
+    if let Some(etag) = etag {
+        headers.insert(ETAG, etag);
+    }
+    // Public keys are for everybody: browsers verify tokens too.
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+}
+
+/// Not stored: a key set that is configured later must not stay unknown.
+fn not_found(text: &'static str) -> Response {
+    let no_store = [(CACHE_CONTROL, "no-store")];
+    (StatusCode::NOT_FOUND, no_store, text).into_response()
+}

@@ -1,0 +1,292 @@
+//! Where connections come from: bound sockets, and an accept loop that
+//! survives what peers and the system do to it.
+
+use std::fs::Permissions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tracing::warn;
+
+use crate::policy::Caller;
+
+/// How long to wait when the process or the system has no file descriptor or
+/// memory left. The connection stays in the kernel's queue meanwhile, and an
+/// accept at once would fail at once.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Why a socket is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something that is no socket stands at the path. It is left alone.
+    #[error("cannot listen on {path}: a file that is no socket is there", path = path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process answers at the path.
+    #[error("cannot listen on {path}: another process listens there", path = path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system said no.
+    #[error("cannot listen on {path}: {why}", path = path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The system said no to an address.
+    #[error("cannot listen on {address}: {why}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+/// A source of connections, each with what is known of its peer.
+pub trait Listener: Send + 'static {
+    /// The connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    /// What is known of the peer.
+    type Peer: Clone + Send + Sync + 'static;
+
+    /// The next connection. An error concerns one connection, or the system
+    /// for a while; none ends the listener.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+
+    /// For messages.
+    fn name(&self) -> String;
+}
+
+/// A Unix socket whose peers are known by their credentials. Its file goes
+/// when it is dropped.
+#[derive(Debug)]
+pub struct Unix {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of our file: another process may have put its own in
+    /// its place, which is not ours to remove.
+    identity: (u64, u64),
+}
+
+/// A TCP socket. Its peers are anybody.
+#[derive(Debug)]
+pub struct Tcp {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Unix {
+    /// Binds `path` with the permission bits `mode`.
+    ///
+    /// A socket file that a killed process left is replaced, once nobody
+    /// answers there. The socket is made in a directory that only we can
+    /// enter, given its mode, and moved to `path`: there is no moment in which
+    /// it can be reached with a wider mode. Whether two daemons may run on one
+    /// state is not settled here but by the store's lock.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(path: &Path, mode: u32) -> Result<Self, BindError> {
+        let io = |why| BindError::Io {
+            path: path.to_owned(),
+            why,
+        };
+        clear(path)?;
+        let nursery = Nursery::beside(path).map_err(io)?;
+        let bound = bind_staged(&nursery.0.join("s"), path, mode);
+        let (listener, identity) = bound.map_err(io)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            identity,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // A file that stays is replaced by the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener for Unix {
+    type Stream = UnixStream;
+    type Peer = Caller;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Caller)> {
+        let (stream, _) = self.listener.accept().await?;
+        // Taken now and kept: the process id could be somebody else's later.
+        let peer = stream.peer_cred()?;
+        let caller = Caller::Unix {
+            uid: peer.uid(),
+            gid: peer.gid(),
+            pid: peer.pid(),
+        };
+        Ok((stream, caller))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl Tcp {
+    /// Binds `address`; port 0 asks for any free one.
+    ///
+    /// # Errors
+    /// [`BindError::Address`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let error = |why| BindError::Address { address, why };
+        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let address = listener.local_addr().map_err(error)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens, with the port that the system chose.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Listener for Tcp {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        // Answers are small and whole: waiting for more to send only delays.
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+/// The next connection, whatever happens before it.
+pub(super) async fn next<L: Listener>(listener: &L) -> (L::Stream, L::Peer) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                warn!(listener = listener.name(), %error, "cannot accept; trying again");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Errors that say: this peer is gone already (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Makes sure that `path` may be replaced: nothing, or a socket at which
+/// nobody answers.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let io = |why| BindError::Io {
+        path: path.to_owned(),
+        why,
+    };
+    // Not following links: a link to a socket elsewhere is not ours.
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => {}
+    }
+    match StdUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        // Its owner removed it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A full queue is somebody who listens; so is an answer.
+        Ok(_) => Err(BindError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn bind_staged(staged: &Path, path: &Path, mode: u32) -> io::Result<(UnixListener, (u64, u64))> {
+    let listener = std::os::unix::net::UnixListener::bind(staged)?;
+    listener.set_nonblocking(true)?;
+    std::fs::set_permissions(staged, Permissions::from_mode(mode))?;
+    let identity = identity(staged)?;
+    std::fs::rename(staged, path)?;
+    Ok((UnixListener::from_std(listener)?, identity))
+}
+
+/// A directory for a socket that is not ready; goes when dropped.
+struct Nursery(PathBuf);
+
+impl Nursery {
+    /// Beside `path`, so that a rename can move the socket. Its name is short,
+    /// because a socket's whole path has at most 107 bytes (unix(7)). Names
+    /// that are taken were left by a killed process or are being used by
+    /// another listener.
+    fn beside(path: &Path) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+        for n in 0..100 {
+            let name = path.with_file_name(format!(".sk{n}"));
+            match std::fs::DirBuilder::new().mode(0o700).create(&name) {
+                Ok(()) => return Ok(Self(name)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        // What stays is empty or a dead socket, and is passed over.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests;
