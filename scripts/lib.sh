@@ -1,0 +1,107 @@
+# What the scripts share. To be sourced by bash, from the top of the
+# repository, with `set -euo pipefail` on.
+
+export DEBIAN_FRONTEND=noninteractive
+
+say() { printf '%s\n' "$*" >&2; }
+
+# die CODE MESSAGE...: 1 for what failed, 2 for what the caller must mend.
+die() {
+  local code=$1
+  shift
+  say "error: $*"
+  exit "$code"
+}
+
+# step NAME COMMAND...: runs a command under a heading and says how long it took.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  say
+  say "== $name"
+  "$@" || die 1 "$name failed after $((SECONDS - began)) s: $*"
+  say "-- $name: $((SECONDS - began)) s"
+}
+
+# Installs the Debian packages that are not there yet. Asks dpkg first: where
+# nothing is missing, apt is not run at all.
+need_packages() {
+  local missing=() package as_root=()
+  if ! command -v dpkg-query >/dev/null; then
+    say "note: this is not Debian; make sure that you have what these packages hold: $*"
+    return
+  fi
+  for package in "$@"; do
+    if [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
+      missing+=("$package")
+    fi
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+
+  local install="apt-get update && apt-get install --yes --no-install-recommends ${missing[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    if command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+      as_root=(sudo DEBIAN_FRONTEND=noninteractive)
+    else
+      say "error: these packages are missing and only root can install them: ${missing[*]}"
+      say "hint: run this as root, then run the script again:"
+      say "  $install"
+      exit 2
+    fi
+  fi
+  say "installing ${missing[*]}"
+  # Another apt may hold the lock for a while, as on a machine just started.
+  ${as_root[@]+"${as_root[@]}"} apt-get -o DPkg::Lock::Timeout=300 -qq update </dev/null >&2 ||
+    die 1 "apt-get update failed; hint: $install"
+  ${as_root[@]+"${as_root[@]}"} apt-get -o DPkg::Lock::Timeout=300 -qq install --yes \
+    --no-install-recommends "${missing[@]}" </dev/null >&2 ||
+    die 1 "apt-get install failed; hint: $install"
+}
+
+# need_rust [COMPONENT...]: a Rust that is new enough, with these of rustfmt
+# and clippy.
+need_rust() {
+  local wanted have component command
+  if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-${HOME:-}/.cargo}/bin/cargo" ]; then
+    PATH="${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH"
+  fi
+  command -v cargo >/dev/null ||
+    die 2 "found no cargo; hint: install Rust from https://rustup.rs"
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+  have=$(rustc --version | cut -d' ' -f2)
+  [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ] ||
+    die 2 "expected Rust $wanted or newer, got $have; hint: rustup update stable"
+  for component in "$@"; do
+    case $component in
+      rustfmt) command=fmt ;;
+      *) command=$component ;;
+    esac
+    if ! cargo "$command" --version >/dev/null 2>&1; then
+      command -v rustup >/dev/null ||
+        die 2 "found no cargo $command; hint: rustup component add $component, or your system's package of that name"
+      say "installing the Rust component $component"
+      rustup component add "$component" >&2 ||
+        die 1 "rustup could not install $component"
+    fi
+  done
+}
+
+# Builds go outside the clone: one directory for each set of dependencies and
+# compiler, so that a fresh clone finds what an earlier one built. They may be
+# deleted at any time; those unused for two weeks are.
+use_target_cache() {
+  if [ -n "${CARGO_TARGET_DIR:-}" ]; then
+    return
+  fi
+  local caches key
+  caches=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper
+  key=$( (cat Cargo.lock && rustc -vV) | sha256sum | cut -c1-16)
+  export CARGO_TARGET_DIR=$caches/target-$key
+  mkdir -p "$CARGO_TARGET_DIR"
+  touch "$CARGO_TARGET_DIR"
+  find "$caches" -mindepth 1 -maxdepth 1 -type d -name 'target-*' -mtime +14 \
+    -exec rm -rf {} +
+}
+
+# Whether a file holds this text, though it be a program.
+holds() { LC_ALL=C grep -aqF -e "$2" "$1"; }
