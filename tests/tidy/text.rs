@@ -54,7 +54,7 @@ pub(super) fn unexplained_dependencies(tree: &Tree) -> Vec<String> {
             }
         } else if section.ends_with("dependencies") && !line.is_empty() && !line.starts_with('#') {
             let reason = comment(line).map(str::trim);
-            if reason.is_none_or(|reason| reason.len() < 5) {
+            if reason.is_none_or(|reason| reason.len() < 4) {
                 found.push(format!("Cargo.toml: no reason after `{line}`"));
             }
         }
