@@ -1,4 +1,5 @@
 //! The one integration-test binary.
 
 mod jose;
+mod simulation;
 mod tidy;

@@ -231,7 +231,7 @@ mod tests {
                     ..good
                 },
                 "rule_1_pre_publish",
-                "1day 10m",
+                "1day 11m 30s",
             ),
             (
                 Timing {
