@@ -135,8 +135,10 @@ impl KeySet {
         self.revoked
             .insert(kid.to_owned(), Revocation { at: now, reason });
         let mut successor = None;
+        let mine = self.keys.values().filter(|key| key.seat() == seat_id);
+        let newest = mine.map(|key| key.created).max();
         if let Some(seat) = self.seats.get_mut(&seat_id) {
-            seat.fresh_after = Some(now);
+            seat.fresh_after = newest.max(Some(now));
             if seat.switch.as_ref().is_some_and(|switch| switch.to == id) {
                 seat.switch = None;
             }

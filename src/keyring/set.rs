@@ -16,6 +16,9 @@ use crate::time::{Span, Time};
 /// today.
 pub const ONLY_GROUP: &str = "main";
 
+/// The least that two instants can differ by.
+const INSTANT: Span = Span::from_millis(1);
+
 /// What the configuration wants of a key set. It is an argument to each step
 /// and never stored: what must outlive a change of it is in the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -263,12 +266,16 @@ impl KeySet {
         tick: &Tick,
         id: KeyId,
     ) -> Vec<Event> {
+        // Why: "after the revocation" is an order, not a reading of the clock,
+        // which stands still while it is clamped.
+        let fresh_after = self.seats.get(seat).and_then(|seat| seat.fresh_after);
+        let created = fresh_after.map_or(tick.now, |after| tick.now.max(after + INSTANT));
         let key = Key {
             id,
             algorithm: seat.algorithm,
             key_type,
             group: seat.group.clone(),
-            created: tick.now,
+            created,
             kid: None,
             public: None,
             phase: Phase::Generating,
