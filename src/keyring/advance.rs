@@ -37,10 +37,11 @@ impl KeySet {
         for seat in self.seats_of(plan) {
             events.extend(self.schedule(&seat, plan, tick));
         }
-        events.extend(self.replenish(plan, tick, ids));
         events.extend(self.destroy_halves(plan, tick));
         events.extend(self.remove_keys(plan, tick));
         self.forget();
+        // Last: a key that was removed leaves room for one.
+        events.extend(self.replenish(plan, tick, ids));
         self.high_water = self.high_water.max(tick.now);
         events
     }
