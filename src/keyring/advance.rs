@@ -203,15 +203,13 @@ impl KeySet {
     }
 
     /// Takes back an activation whose key an origin has lost, as long as every
-    /// replica can still hear of it.
+    /// replica can still hear of it. One that an operator forces waits for no
+    /// origin.
     fn cancel_unseen(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let mut events = Vec::new();
         for seat_id in self.seats_of(plan) {
-            let Some(switch) = self
-                .seats
-                .get(&seat_id)
-                .and_then(|seat| seat.switch.clone())
-            else {
+            let unforced = self.seats.get(&seat_id).filter(|seat| !seat.force);
+            let Some(switch) = unforced.and_then(|seat| seat.switch.clone()) else {
                 continue;
             };
             let key = self.key(switch.to);
