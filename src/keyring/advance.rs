@@ -152,7 +152,9 @@ impl KeySet {
             let last_sign = rules::rule_2_last_use(tick.now, &plan.timing);
             let key = self.key_mut(id);
             match key.phase {
-                Phase::Active { .. } => {
+                // A key that was to be active may have signed at a replica
+                // that has not heard of the change, or whose clock is ahead.
+                Phase::Active { .. } | Phase::Published { .. } if key.exp_ceiling.is_some() => {
                     key.left_epoch = left_epoch;
                     key.phase = Phase::Retiring {
                         since: tick.now,
@@ -161,7 +163,7 @@ impl KeySet {
                     events.push(Event::of(key, tick.now, What::Retiring));
                 }
                 // It never signed: no verifier needs it.
-                Phase::Published { .. } => {
+                Phase::Active { .. } | Phase::Published { .. } => {
                     key.phase = Phase::Retired { since: tick.now };
                     events.push(Event::of(key, tick.now, What::Removed));
                 }
