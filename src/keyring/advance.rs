@@ -72,7 +72,7 @@ impl KeySet {
                 && !key.held
             {
                 if key.has_private_half() {
-                    next.push(last_sign + timing.rollback_window);
+                    next.push(rules::rule_4_destruction(last_sign, timing));
                 }
                 next.push(removal(key, last_sign, plan));
             }
@@ -386,7 +386,8 @@ impl KeySet {
             .min();
         let wanted = |key: &&Key| match key.phase {
             Phase::Retiring { last_sign, .. } => {
-                tick.now >= last_sign + plan.timing.rollback_window && !self.is_next(key.id)
+                let over = rules::rule_4_destruction(last_sign, &plan.timing);
+                tick.now >= over && !self.is_next(key.id)
             }
             Phase::Retired { .. } | Phase::Revoked { .. } => true,
             _ => false,
@@ -498,7 +499,7 @@ impl KeySet {
         };
         let (destroyed, removed) = match key.phase {
             Phase::Retiring { last_sign, .. } => {
-                let half = last_sign + plan.timing.rollback_window;
+                let half = rules::rule_4_destruction(last_sign, &plan.timing);
                 (
                     key.has_private_half().then_some(half),
                     Some(removal(key, last_sign, plan)),

@@ -66,6 +66,16 @@ pub fn rule_4_rollback(half: Half) -> bool {
     }
 }
 
+/// Rule 4, its other side: the earliest destruction of the private half of a
+/// retiring key: `last_sign + max(B, S)`.
+///
+/// B is the time for a rollback. S, because `last_sign` comes that much later
+/// at a replica whose clock is behind, and the handover there needs the half.
+#[must_use]
+pub fn rule_4_destruction(last_sign: Time, timing: &Timing) -> Time {
+    last_sign + timing.rollback_window.max(timing.skew)
+}
+
 /// What a compromise means for those who verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exposure {
@@ -321,6 +331,16 @@ mod tests {
         assert!(super::rule_4_rollback(Half::Present));
         assert!(!super::rule_4_rollback(Half::Destroying));
         assert!(!super::rule_4_rollback(Half::Destroyed));
+    }
+
+    #[test]
+    fn rule_4_destruction() {
+        assert_eq!(super::rule_4_destruction(at(0), &timing()), at(3000));
+        let none = Timing {
+            rollback_window: Span::ZERO,
+            ..timing()
+        };
+        assert_eq!(super::rule_4_destruction(at(0), &none), at(10));
     }
 
     #[test]
