@@ -342,8 +342,12 @@ impl SeatView {
         }
     }
 
-    /// The key before the active one, and its last instant.
+    /// The key before the active one, and its last instant. None in doubt:
+    /// whether a handover is over is a question of time alone.
     fn previous(&self, moment: Moment, timing: &Timing) -> Option<(Time, &SigningKey)> {
+        if let Moment::Doubtful(_) = moment {
+            return None;
+        }
         match (&self.switch, &self.active) {
             (Some((at, _)), Some(active)) if self.switched(moment).is_some() => {
                 Some((rules::rule_2_last_use(*at, timing), active))
