@@ -13,6 +13,7 @@ pub mod conformance;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod memory;
 pub mod sqlite;
+mod unusable;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
 pub use sqlite::Sqlite;
+pub use unusable::Unusable;
 
 /// The longest record, in bytes. Every store can hold one of this size.
 pub const MAX_RECORD: usize = 1 << 20;

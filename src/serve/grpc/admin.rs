@@ -10,6 +10,7 @@ use super::signer::timestamp;
 use super::status::Fault;
 use crate::agent::Administration;
 use crate::agent::admin::{
+    AfterRevocation,
     Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus,
     PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
@@ -93,6 +94,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             let change = Change::Revoke {
                 kid: checked_kid(request.kid)?,
                 reason,
+                then: after_revocation(request.then)?,
                 note: checked_note(request.note)?,
             };
             Ok((request.order, change))
@@ -208,6 +210,19 @@ fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {
             "reason",
             format!("expected a known reason, got {number}"),
             "use one of the contract's reasons",
+        )),
+    }
+}
+
+fn after_revocation(number: i32) -> Result<Option<AfterRevocation>, Fault> {
+    match v1::AfterRevocation::try_from(number) {
+        Ok(v1::AfterRevocation::Unspecified) => Ok(None),
+        Ok(v1::AfterRevocation::Wait) => Ok(Some(AfterRevocation::Wait)),
+        Ok(v1::AfterRevocation::Activate) => Ok(Some(AfterRevocation::Activate)),
+        Err(_) => Err(Fault::field(
+            "then",
+            format!("expected a known choice, got {number}"),
+            "use one of the contract's choices",
         )),
     }
 }
