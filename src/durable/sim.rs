@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::{Disk, DiskFile, Lock};
 
@@ -37,7 +38,7 @@ impl Loss {
 
 /// A disk in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk(Arc<Mutex<State>>, Arc<Condvar>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,6 +55,10 @@ struct State {
     failing_syncs: usize,
     /// Syncs whose record contains this do nothing and say that they did.
     lying: Option<String>,
+    /// Syncs of files do not return.
+    held: bool,
+    /// How many do not.
+    holding: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -109,6 +114,29 @@ impl SimDisk {
         self.state().lying = Some(what.to_owned());
     }
 
+    /// From now on syncs of files do not return, as on a disk that hangs.
+    pub fn hold_syncs(&self) {
+        self.state().held = true;
+    }
+
+    /// The disk hangs no more.
+    pub fn release_syncs(&self) {
+        self.state().held = false;
+        self.1.notify_all();
+    }
+
+    /// Waits until a sync is held.
+    ///
+    /// # Panics
+    /// After 20 seconds without one.
+    pub fn wait_for_held_sync(&self) {
+        let none = |state: &mut State| state.holding == 0;
+        let waited = (self.1)
+            .wait_timeout_while(self.state(), Duration::from_secs(20), none)
+            .unwrap_or_else(|e| e.into_inner());
+        assert!(!waited.1.timed_out(), "nobody syncs anything");
+    }
+
     /// What was done so far, such as `sync /d/f` or `sync-dir /d`.
     #[must_use]
     pub fn operations(&self) -> Vec<String> {
@@ -154,11 +182,12 @@ impl SimDisk {
             };
             dirs.insert(path.clone(), dir);
         }
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             files,
             dirs,
             ..State::default()
-        })))
+        };
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -364,6 +393,13 @@ impl DiskFile for SimFile {
         state.act("sync", &self.path)?;
         if state.lies() {
             return Ok(());
+        }
+        if state.held {
+            state.holding += 1;
+            self.disk.1.notify_all();
+            state = (self.disk.1.wait_while(state, |state| state.held))
+                .unwrap_or_else(|e| e.into_inner());
+            state.holding -= 1;
         }
         let failing = state.failing_syncs > 0;
         state.failing_syncs = state.failing_syncs.saturating_sub(1);
