@@ -1,106 +1,449 @@
-//! Observers: what verifiers really get from an origin of the JWKS.
+//! Fetches a JWKS from a public address, as a verifier would, to see which
+//! keys are really there.
+//!
+//! An answer is *not trusted* for anything but key ids: whoever answers can
+//! delay a rotation or, by claiming keys that verifiers are not served, hasten
+//! it. That is why the address should be the one that verifiers use.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CACHE_CONTROL};
-use hyper::{Request, StatusCode, Uri};
+use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde_json::Value;
 
-use crate::jose::jwk::ServedSet;
+/// The longest body that is read, in bytes. A set of a hundred RSA-4096 keys
+/// has less than half of that.
+const MAX_BODY: usize = 256 << 10;
 
-/// The largest set that is read. Real ones have a few kilobytes; whoever
-/// answers with more is not our origin.
-const LARGEST: usize = 256 * 1024;
-
-/// An address at which the public fetches the JWKS.
-///
-/// It is *not* trusted: whoever answers there can at most keep a new key from
-/// becoming active, or let it become active as early as if it were seen.
+/// A place where a JWKS is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Its name in the record.
-    pub name: String,
+    name: String,
     url: Uri,
 }
 
-/// Not an address that can be observed. The configuration is at fault.
+/// Why an address cannot be observed. The configuration's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected an http:// address of a JWKS, got {url:?}: {why}")]
+#[error("cannot observe {name:?} at {url:?}: {why}")]
 pub struct InvalidOrigin {
-    /// What was given.
+    /// The origin's name.
+    pub name: String,
+    /// The address as it was given; without what stands before an `@`.
     pub url: String,
-    /// What is wrong with it.
+    /// What is wrong with it, and what to do.
     pub why: String,
 }
 
-/// Why an origin told nothing. None of these breaks a run of sightings: only
-/// an answer without the key does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ObserveError {
-    /// No whole answer in time.
-    #[error("no whole answer within {0:?}")]
-    Late(Duration),
-    /// No connection, or it broke.
-    #[error("{0}")]
-    Unreachable(String),
-    /// Not a set at all.
-    #[error("expected 200 OK, got {0}")]
-    Status(u16),
-    /// More than any set.
-    #[error("expected at most {LARGEST} bytes")]
-    TooLarge,
-    /// Something else than a set.
-    #[error("not a JWKS: {0}")]
-    NotASet(String),
-}
-
 impl Origin {
-    /// An origin by its address.
+    /// An origin by a name for logs and the address of its JWKS, such as
+    /// `http://login.example/main/jwks.json`.
+    ///
+    /// # Errors
+    /// [`InvalidOrigin`] for what is not an absolute `http` address. `https`
+    /// is not there yet.
     pub fn new(name: &str, url: &str) -> Result<Self, InvalidOrigin> {
-        let invalid = |why: String| InvalidOrigin { url: url.to_owned(), why };
-        let parsed: Uri = url.parse().map_err(|e| invalid(format!("{e}")))?;
-        if parsed.scheme_str() != Some("http") || parsed.host().is_none() {
-            return Err(invalid("only cleartext HTTP is observed so far".to_owned()));
+        let invalid = |why: &str| InvalidOrigin {
+            name: name.to_owned(),
+            url: without_user(url),
+            why: why.to_owned(),
+        };
+        let parsed: Uri = url.parse().map_err(|e: hyper::http::uri::InvalidUri| {
+            invalid(&format!(
+                "expected an address that begins with http://: {e}"
+            ))
+        })?;
+        match parsed.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(invalid(
+                    "https is not supported yet; give an http address from which the same set is served",
+                ));
+            }
+            _ => return Err(invalid("expected an address that begins with http://")),
         }
-        Ok(Self { name: name.to_owned(), url: parsed })
+        let host = parsed.host().unwrap_or_default();
+        if host.is_empty() {
+            return Err(invalid("expected a host name or an address"));
+        }
+        if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(invalid(
+                "expected no user or password: a JWKS is public, and verifiers send none",
+            ));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            url: parsed,
+        })
+    }
+
+    /// For logs and messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn url(&self) -> &Uri {
+        &self.url
     }
 }
 
-/// Fetches an origin's set as a verifier with an empty cache does, on a new
-/// connection, and returns the `kid`s in it.
-pub async fn fetch(origin: &Origin, patience: Duration) -> Result<BTreeSet<String>, ObserveError> {
-    let late = |_| ObserveError::Late(patience);
-    tokio::time::timeout(patience, fetch_whole(&origin.url)).await.map_err(late)?
+/// A password in an address must not reach a log.
+fn without_user(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}://{}", &url[..scheme], &url[at + 1..])
+        }
+        _ => url.to_owned(),
+    }
 }
 
-async fn fetch_whole(url: &Uri) -> Result<BTreeSet<String>, ObserveError> {
-    let unreachable = |e: &dyn std::fmt::Display| ObserveError::Unreachable(e.to_string());
-    // No pool: an idle connection would go to the same place for ever.
-    let client: Client<_, Empty<Bytes>> =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-    let request = Request::get(url.clone())
+/// Why it is not known which keys an origin serves.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObserveError {
+    /// No answer, or it broke off.
+    #[error("cannot fetch {url}: {why}")]
+    Unreachable {
+        /// The address.
+        url: Uri,
+        /// What the network said.
+        why: String,
+    },
+    /// No whole answer in time.
+    #[error("cannot fetch {url}: expected an answer within {timeout:?}")]
+    Slow {
+        /// The address.
+        url: Uri,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// An answer that a verifier would not take. Redirects are among them:
+    /// not every verifier follows them.
+    #[error("cannot use {url}: expected status 200, got {status}{}", redirect(*status))]
+    Status {
+        /// The address.
+        url: Uri,
+        /// The status that came.
+        status: StatusCode,
+    },
+    /// The answer says that it is something else, such as an error page.
+    #[error("cannot use {url}: expected application/json or the like, got {got:?}")]
+    MediaType {
+        /// The address.
+        url: Uri,
+        /// The `Content-Type` that came; empty where there was none.
+        got: String,
+    },
+    /// More than anybody's JWKS.
+    #[error("cannot use {url}: expected at most {MAX_BODY} bytes, got more")]
+    TooLarge {
+        /// The address.
+        url: Uri,
+    },
+    /// The body is not a JWKS (RFC 7517 section 5).
+    #[error("cannot use {url}: expected a JWKS: {why}")]
+    Malformed {
+        /// The address.
+        url: Uri,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn redirect(status: StatusCode) -> &'static str {
+    if status.is_redirection() {
+        "; configure the address that it leads to"
+    } else {
+        ""
+    }
+}
+
+/// The ids of the keys that `origin` serves now. `timeout` bounds the whole
+/// exchange.
+///
+/// Each call opens a connection of its own: one that is kept open would see
+/// one server behind a balancer, and never the others. Proxies are not used,
+/// and caches on the way are not told to step aside, for verifiers get what
+/// they hold.
+///
+/// # Errors
+/// [`ObserveError`]. None of them says that a key is absent.
+pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<String>, ObserveError> {
+    let slow = |_| ObserveError::Slow {
+        url: origin.url.clone(),
+        timeout,
+    };
+    tokio::time::timeout(timeout, exchange(&origin.url))
+        .await
+        .map_err(slow)?
+}
+
+async fn exchange(url: &Uri) -> Result<BTreeSet<String>, ObserveError> {
+    let unreachable = |e: &dyn std::error::Error| ObserveError::Unreachable {
+        url: url.clone(),
+        why: causes(e),
+    };
+    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http();
+    let request = Request::get(url)
         .header(ACCEPT, "application/jwk-set+json, application/json")
-        .header(CACHE_CONTROL, "no-cache")
+        .header(
+            USER_AGENT,
+            concat!("sealkeeper/", env!("CARGO_PKG_VERSION")),
+        )
         .body(Empty::new())
-        .map_err(|e| unreachable(&e))?;
-    let answer = client.request(request).await.map_err(|e| unreachable(&e))?;
-    if answer.status() != StatusCode::OK {
-        return Err(ObserveError::Status(answer.status().as_u16()));
-    }
-    let body = Limited::new(answer.into_body(), LARGEST).collect().await;
-    let bytes = body.map_err(|e| {
-        if e.is::<http_body_util::LengthLimitError>() {
-            ObserveError::TooLarge
-        } else {
-            ObserveError::Unreachable(e.to_string())
+        .expect("a checked address and constant headers make a request");
+    let response = client.request(request).await.map_err(|e| unreachable(&e))?;
+    check_head(url, &response)?;
+    let body = match Limited::new(response.into_body(), MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(e) if e.is::<LengthLimitError>() => {
+            return Err(ObserveError::TooLarge { url: url.clone() });
         }
-    })?;
-    let served = ServedSet::read(&bytes.to_bytes())
-        .map_err(|e| ObserveError::NotASet(e.to_string()))?;
-    // A key that we cannot read, verifiers cannot either: it was not seen.
-    Ok(served.set.keys.into_iter().map(|jwk| jwk.kid).collect())
+        Err(e) => return Err(unreachable(&*e)),
+    };
+    key_ids(&body).map_err(|why| ObserveError::Malformed {
+        url: url.clone(),
+        why,
+    })
+}
+
+fn check_head(url: &Uri, response: &Response<Incoming>) -> Result<(), ObserveError> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(ObserveError::Status {
+            url: url.clone(),
+            status,
+        });
+    }
+    let content_type = (response.headers().get(CONTENT_TYPE))
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .unwrap_or_default();
+    if is_json(&content_type) {
+        return Ok(());
+    }
+    Err(ObserveError::MediaType {
+        url: url.clone(),
+        got: content_type.chars().take(100).collect(),
+    })
+}
+
+/// `application/json`, or a type with the suffix `+json` (RFC 6839), such as
+/// `application/jwk-set+json` (RFC 7517 section 8.5.1).
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    let essence = essence.trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+/// Every `kid` of a set. As a verifier must (RFC 7517 section 5), this passes
+/// over keys that it does not understand, and those without an id.
+fn key_ids(body: &[u8]) -> Result<BTreeSet<String>, String> {
+    #[derive(Deserialize)]
+    struct Jwks {
+        keys: Vec<Value>,
+    }
+    let jwks: Jwks = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let ids = jwks.keys.iter().filter_map(|key| key.get("kid")?.as_str());
+    Ok(ids.map(str::to_owned).collect())
+}
+
+/// An error with what led to it: the client's own says only that it failed.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::header::LOCATION;
+    use axum::routing::get;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SECONDS: Duration = Duration::from_secs(20);
+
+    /// Serves `answer` at every path; returns its address.
+    async fn serve<F, Fut>(answer: F) -> Origin
+    where
+        F: Fn() -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = axum::http::Response<Body>> + Send,
+    {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/{*path}", get(move || answer()));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Origin::new("test", &format!("http://{address}/main/jwks.json?x=1")).unwrap()
+    }
+
+    fn answer(
+        status: u16,
+        content_type: &str,
+        body: impl Into<Body>,
+    ) -> axum::http::Response<Body> {
+        Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, content_type)
+            .header(LOCATION, "/elsewhere")
+            .body(body.into())
+            .unwrap()
+    }
+
+    async fn fetched(
+        status: u16,
+        content_type: &'static str,
+        body: &str,
+    ) -> Result<Vec<String>, ObserveError> {
+        let body = body.to_owned();
+        let origin =
+            serve(move || std::future::ready(answer(status, content_type, body.clone()))).await;
+        let ids = fetch(&origin, SECONDS).await?;
+        Ok(ids.into_iter().collect())
+    }
+
+    #[tokio::test]
+    async fn the_ids_of_a_set_are_seen() {
+        let set = r#"{"keys":[{"kid":"b","kty":"RSA"},{"kid":"a"}],"more":1}"#;
+        for media_type in [
+            "application/json",
+            "application/jwk-set+json; charset=utf-8",
+            "Application/JSON",
+        ] {
+            assert_eq!(fetched(200, media_type, set).await.unwrap(), ["a", "b"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_that_are_not_understood_are_passed_over() {
+        let set = r#"{"keys":[7,null,{"kid":8},{"kty":"X"},{"kid":"a","kty":"new"},{"kid":"a"}]}"#;
+        assert_eq!(fetched(200, "application/json", set).await.unwrap(), ["a"]);
+        let empty = fetched(200, "application/json", r#"{"keys":[]}"#).await;
+        assert!(empty.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_a_plain_success_counts() {
+        for status in [201, 204, 301, 302, 304, 307, 308, 404, 500, 503] {
+            let error = fetched(status, "application/json", "").await.unwrap_err();
+            assert!(
+                matches!(&error, ObserveError::Status { status: got, .. } if got.as_u16() == status),
+                "{error}"
+            );
+            let leads = error.to_string().contains("the address that it leads to");
+            assert_eq!(leads, (300..400).contains(&status), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_page_is_no_set() {
+        let set = r#"{"keys":[{"kid":"a"}]}"#;
+        for media_type in ["text/html", "application/jsonp", "text/plain; x=+json", ""] {
+            let error = fetched(200, media_type, set).await.unwrap_err();
+            assert!(matches!(error, ObserveError::MediaType { .. }), "{error}");
+        }
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"keys":{}}"#,
+            "<html>",
+            r#"{"keys":[{"kid":"a"}]"#,
+        ] {
+            let error = fetched(200, "application/json", body).await.unwrap_err();
+            assert!(matches!(error, ObserveError::Malformed { .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_bound() {
+        let padded = |len: usize| {
+            let set = r#"{"keys":[{"kid":"a"}]}"#;
+            format!("{set}{}", " ".repeat(len - set.len()))
+        };
+        let longest = fetched(200, "application/json", &padded(MAX_BODY)).await;
+        assert_eq!(longest.unwrap(), ["a"]);
+        let error = (fetched(200, "application/json", &padded(MAX_BODY + 1)).await).unwrap_err();
+        assert!(matches!(error, ObserveError::TooLarge { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_body_ends_at_the_bound() {
+        let origin = serve(|| async {
+            let spaces = std::iter::repeat_with(|| Ok::<_, std::io::Error>(" ".repeat(4096)));
+            let spaces = tokio_stream::iter(spaces);
+            answer(200, "application/json", Body::from_stream(spaces))
+        })
+        .await;
+        let error = fetch(&origin, SECONDS).await.unwrap_err();
+        assert!(matches!(error, ObserveError::TooLarge { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn silence_is_bounded_before_the_answer_and_within_it() {
+        let mute = serve(|| std::future::pending()).await;
+        let stalling = serve(|| async {
+            let nothing = tokio_stream::pending::<Result<String, std::io::Error>>();
+            answer(200, "application/json", Body::from_stream(nothing))
+        })
+        .await;
+        for origin in [mute, stalling] {
+            let error = (fetch(&origin, Duration::from_millis(50)).await).unwrap_err();
+            assert!(matches!(error, ObserveError::Slow { .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_with_its_cause() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let origin = Origin::new("test", &url).unwrap();
+        let error = fetch(&origin, SECONDS).await.unwrap_err();
+        assert!(matches!(error, ObserveError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn only_plain_http_can_be_observed() {
+        Origin::new("a", "http://login.example/main/jwks.json").unwrap();
+        Origin::new("a", "http://[::1]:8080/jwks.json").unwrap();
+        for (url, why) in [
+            (
+                "https://login.example/jwks.json",
+                "https is not supported yet",
+            ),
+            ("login.example/jwks.json", "begins with http://"),
+            ("/jwks.json", "begins with http://"),
+            ("ftp://login.example/", "begins with http://"),
+            ("http://user:pass@login.example/", "no user or password"),
+            ("http:///jwks.json", ""),
+            ("http://a b/", ""),
+            ("", ""),
+        ] {
+            let error = Origin::new("a", url).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+            assert!(!error.to_string().contains("pass@"), "{error}");
+        }
+    }
 }
