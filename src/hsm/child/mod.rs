@@ -1,0 +1,180 @@
+//! The process that holds a device: the module, the sessions, the login.
+//!
+//! Its standard input is a Unix socket to the daemon. Threads block; there is
+//! no async runtime here. The main thread reads, and leaves at once when the
+//! daemon is gone: a child that is stuck in vendor code must not outlive the
+//! daemon and keep the token's login.
+//!
+//! *Trust: the child believes the daemon, which started it. The daemon
+//! believes nothing but the shape of what the child says: each signature is
+//! verified before it is released.*
+
+mod control;
+mod outbox;
+mod queue;
+
+use std::io::{self, BufReader, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::panic;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::FileType;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+use super::frame;
+use super::message::{Call, Request};
+use control::Control;
+use outbox::Outbox;
+use queue::Queue;
+
+/// The hidden first argument with which the daemon starts its children.
+pub const MODE: &str = "device-child";
+
+/// How long a child whose daemon is gone waits for a login under way. To
+/// leave in the middle of it would leave the PIN marker standing.
+pub(crate) const LOGIN_GRACE: Duration = Duration::from_secs(10);
+
+/// Serves the device until the daemon closes the socket on standard input.
+/// Returns only where there is no such socket: somebody started it by hand.
+pub fn run() -> ExitCode {
+    let socket = match standard_input() {
+        Ok(socket) => socket,
+        Err(e) => {
+            let _ = writeln!(
+                io::stderr(),
+                "{MODE} is started by the daemon, with a socket as its standard input: {e}"
+            );
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(e) = no_core_dumps() {
+        complain(&format!("cannot switch core dumps off: {e}"));
+        leave(1)
+    }
+    leave_on_panic();
+    serve(socket)
+}
+
+fn serve(socket: UnixStream) -> ! {
+    let mut reader = match socket.try_clone() {
+        Ok(reader) => reader,
+        Err(e) => {
+            complain(&format!("cannot share the socket: {e}"));
+            leave(1)
+        }
+    };
+    let queue = Arc::new(Queue::default());
+    let gate = Arc::new(LoginGate::default());
+    let (controls, jobs) = mpsc::channel();
+    let control = Control::new(
+        Arc::new(Outbox::new(socket)),
+        Arc::clone(&queue),
+        Arc::clone(&gate),
+    );
+    thread::spawn(move || control.run(&jobs));
+
+    // The first frame holds the PIN: it must not pass through a buffer that
+    // is not wiped.
+    let first = frame::read(&mut reader);
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    let mut next: io::Result<Option<Vec<Request>>> = first;
+    loop {
+        match next {
+            Ok(Some(batch)) => {
+                let controls_of = queue.push(batch);
+                if controls_of
+                    .into_iter()
+                    .any(|call| controls.send(call).is_err())
+                {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(e) => {
+                complain(&format!("the daemon's stream is broken: {e}"));
+                break;
+            }
+        }
+        next = frame::read(&mut reader);
+    }
+    gate.wait(LOGIN_GRACE);
+    leave(0)
+}
+
+/// Everything but signing goes to the control thread.
+fn is_control(call: &Call) -> bool {
+    !matches!(call, Call::Sign(_))
+}
+
+/// Says whether a login is under way.
+#[derive(Debug, Default)]
+struct LoginGate {
+    busy: Mutex<bool>,
+    free: Condvar,
+}
+
+impl LoginGate {
+    /// Runs `login` such that the process does not leave in the middle of it.
+    fn during<T>(&self, login: impl FnOnce() -> T) -> T {
+        *self.lock() = true;
+        let result = login();
+        *self.lock() = false;
+        self.free.notify_all();
+        result
+    }
+
+    fn wait(&self, patience: Duration) {
+        let busy = self.lock();
+        drop(self.free.wait_timeout_while(busy, patience, |busy| *busy));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn standard_input() -> io::Result<UnixStream> {
+    let stdin = rustix::stdio::stdin();
+    let mode = rustix::fs::fstat(stdin)?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::Socket {
+        return Err(io::Error::other("it is no socket"));
+    }
+    Ok(UnixStream::from(stdin.as_fd().try_clone_to_owned()?))
+}
+
+/// The login and, for an instant, the PIN are in this memory.
+fn no_core_dumps() -> io::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    rustix::process::setrlimit(Resource::Core, none)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// A thread that died silently would leave its callers waiting. The message
+/// of a panic is left out: it may quote what it choked on.
+fn leave_on_panic() {
+    panic::set_hook(Box::new(|info| {
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        complain(&format!("panicked at {at}"));
+        leave(101)
+    }));
+}
+
+/// The child has no log; its standard error is the daemon's.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "{MODE}: {what}");
+}
+
+/// Leaves without running exit handlers: vendor code registers some, and they
+/// crash while its threads run.
+fn leave(code: i32) -> ! {
+    signal_hook::low_level::exit(code)
+}

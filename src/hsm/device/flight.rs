@@ -1,0 +1,302 @@
+//! What a child is working on.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{DeviceError, Job};
+use crate::hsm::message::{Answer, Call, Fault, Reply, Request};
+
+/// How many signatures each worker may have before it, done and waiting.
+const PER_WORKER: usize = 8;
+
+/// The requests of one child that are not answered yet.
+///
+/// Few are in flight, so most wait in the daemon: there they form batches,
+/// expire on time, and are not lost when the child is.
+#[derive(Debug)]
+pub(super) struct Flight {
+    jobs: HashMap<u64, InFlight>,
+    signing: usize,
+    control: Option<u64>,
+    window: usize,
+    next_id: u64,
+    /// When the supervisor last asked whether the device is well.
+    pub(super) last_health: Instant,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    request: Request,
+    /// `None`: the supervisor's own health check.
+    caller: Option<Caller>,
+    sent: Instant,
+}
+
+#[derive(Debug)]
+struct Caller {
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Answer, DeviceError>>,
+    retried: bool,
+}
+
+impl Flight {
+    pub(super) fn new(workers: u16) -> Self {
+        Self {
+            jobs: HashMap::new(),
+            signing: 0,
+            control: None,
+            window: usize::from(workers.max(1)) * PER_WORKER,
+            next_id: 1,
+            last_health: Instant::now(),
+        }
+    }
+
+    /// How many more signatures to send now. Nothing until half of the window
+    /// is free: so replies that come one by one are followed by a batch.
+    pub(super) fn room(&self) -> usize {
+        if self.signing * 2 <= self.window {
+            self.window - self.signing
+        } else {
+            0
+        }
+    }
+
+    /// Whether a control request may be sent: one at a time, so that each
+    /// one's time is its own.
+    pub(super) fn control_is_free(&self) -> bool {
+        self.control.is_none()
+    }
+
+    /// Takes a job on board and returns its number; `None` where its caller
+    /// has gone or its time is up.
+    pub(super) fn board(&mut self, job: Job, now: Instant) -> Option<u64> {
+        let left = job.deadline.saturating_duration_since(now);
+        if left.is_zero() || job.reply.is_closed() {
+            // The caller's own timer answers it.
+            return None;
+        }
+        let mut call = job.call;
+        if let Call::Sign(sign) = &mut call {
+            sign.budget_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        }
+        let caller = Caller {
+            deadline: job.deadline,
+            reply: job.reply,
+            retried: job.retried,
+        };
+        Some(self.insert(call, Some(caller), now))
+    }
+
+    /// The supervisor's own question.
+    pub(super) fn health(&mut self, now: Instant) -> u64 {
+        self.last_health = now;
+        self.insert(Call::Health, None, now)
+    }
+
+    fn insert(&mut self, call: Call, caller: Option<Caller>, now: Instant) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        match call {
+            Call::Sign(_) => self.signing += 1,
+            _ => self.control = Some(id),
+        }
+        let flying = InFlight {
+            request: Request { id, call },
+            caller,
+            sent: now,
+        };
+        self.jobs.insert(id, flying);
+        id
+    }
+
+    /// The requests with these numbers, to be sent.
+    pub(super) fn requests(&self, ids: &[u64]) -> Vec<&Request> {
+        ids.iter()
+            .filter_map(|id| self.jobs.get(id))
+            .map(|flying| &flying.request)
+            .collect()
+    }
+
+    /// Hands a reply to its caller. Returns the fault where the child has to
+    /// be replaced; the job stays on board then, to be tried on the next one.
+    pub(super) fn land(&mut self, device: &str, reply: Reply, now: Instant) -> Option<Fault> {
+        if let Err(fault) = &reply.result
+            && fault.cure.needs_new_child()
+        {
+            return Some(fault.clone());
+        }
+        let flying = self.jobs.remove(&reply.id)?;
+        match flying.request.call {
+            Call::Sign(_) => self.signing -= 1,
+            _ => self.control = None,
+        }
+        if let Some(caller) = flying.caller {
+            let waited = now.saturating_duration_since(flying.sent);
+            let result = reply
+                .result
+                .map_err(|fault| DeviceError::from_fault(device, fault, waited));
+            // A caller that has gone needs no answer.
+            let _ = caller.reply.send(result);
+        }
+        None
+    }
+
+    /// Whether a request has been with the child for longer than it may take.
+    pub(super) fn stuck(&self, call: Duration, generate: Duration, now: Instant) -> bool {
+        self.jobs.values().any(|flying| {
+            let limit = match flying.request.call {
+                Call::Generate { .. } => generate,
+                _ => call,
+            };
+            now.saturating_duration_since(flying.sent) > limit
+        })
+    }
+
+    /// The child is gone. Signatures that were tried once may be tried on the
+    /// next; everybody else is told `lost`.
+    ///
+    /// Why only signatures: a second one does no harm. Whether a key was made
+    /// or destroyed is for the caller to find out, from its own journal.
+    pub(super) fn crash(self, now: Instant, lost: &DeviceError) -> Vec<Job> {
+        let mut again = Vec::new();
+        let mut jobs: Vec<_> = self.jobs.into_values().collect();
+        jobs.sort_by_key(|flying| flying.request.id);
+        for flying in jobs {
+            let Some(caller) = flying.caller else {
+                continue;
+            };
+            let retry = matches!(flying.request.call, Call::Sign(_))
+                && !caller.retried
+                && caller.deadline > now;
+            if retry {
+                again.push(Job {
+                    call: flying.request.call,
+                    deadline: caller.deadline,
+                    reply: caller.reply,
+                    retried: true,
+                });
+            } else {
+                let _ = caller.reply.send(Err(lost.clone()));
+            }
+        }
+        again
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::hsm::message::{Cure, FaultKind, ObjectId, Sign};
+    use crate::jose::Algorithm;
+
+    type Answered = oneshot::Receiver<Result<Answer, DeviceError>>;
+
+    fn job(deadline: Instant) -> (Job, Answered) {
+        let (reply, answered) = oneshot::channel();
+        let call = Call::Sign(Sign {
+            object: ObjectId([0; 16]),
+            algorithm: Algorithm::Es256,
+            input: b"a.b".to_vec(),
+            budget_ms: 0,
+        });
+        let job = Job {
+            call,
+            deadline,
+            reply,
+            retried: false,
+        };
+        (job, answered)
+    }
+
+    fn lost() -> DeviceError {
+        DeviceError::Unavailable {
+            device: "d".into(),
+            why: "gone".into(),
+            retry_after: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_batch_goes_when_half_of_the_window_is_free() {
+        let now = Instant::now();
+        let mut flight = Flight::new(1);
+        let mut answers = Vec::new();
+        for _ in 0..flight.room() {
+            let (job, answered) = job(now + Duration::from_secs(1));
+            flight.board(job, now).unwrap();
+            answers.push(answered);
+        }
+        assert_eq!(flight.room(), 0);
+        for id in 1..=3 {
+            let reply = Reply {
+                id,
+                result: Ok(Answer::Signed(vec![1])),
+            };
+            assert_eq!(flight.land("d", reply, now), None);
+            assert_eq!(flight.room(), 0);
+        }
+        let reply = Reply {
+            id: 4,
+            result: Ok(Answer::Signed(vec![1])),
+        };
+        flight.land("d", reply, now);
+        assert_eq!(flight.room(), PER_WORKER / 2);
+    }
+
+    #[test]
+    fn an_expired_job_is_not_sent() {
+        let now = Instant::now();
+        let mut flight = Flight::new(1);
+        let (late, _answered) = job(now);
+        assert!(flight.board(late, now).is_none());
+        let (gone, answered) = job(now + Duration::from_secs(1));
+        drop(answered);
+        assert!(flight.board(gone, now).is_none());
+        assert!(flight.jobs.is_empty());
+    }
+
+    #[test]
+    fn a_signature_is_tried_on_one_more_child_only() {
+        let now = Instant::now();
+        let (first, mut answered) = job(now + Duration::from_secs(1));
+        let mut flight = Flight::new(1);
+        flight.board(first, now).unwrap();
+        let mut again = flight.crash(now, &lost());
+        assert!(answered.try_recv().is_err(), "not answered yet");
+
+        let mut flight = Flight::new(1);
+        flight.board(again.pop().unwrap(), now).unwrap();
+        assert!(flight.crash(now, &lost()).is_empty());
+        assert_eq!(answered.try_recv().unwrap(), Err(lost()));
+    }
+
+    #[test]
+    fn a_fault_that_needs_a_new_child_keeps_the_job_on_board() {
+        let now = Instant::now();
+        let (first, _answered) = job(now + Duration::from_secs(1));
+        let mut flight = Flight::new(1);
+        flight.board(first, now).unwrap();
+        let fault = Fault::new(FaultKind::Unavailable, Cure::Reopen, "gone");
+        let reply = Reply {
+            id: 1,
+            result: Err(fault.clone()),
+        };
+        assert_eq!(flight.land("d", reply, now), Some(fault));
+        assert_eq!(flight.crash(now, &lost()).len(), 1);
+    }
+
+    #[test]
+    fn a_call_that_takes_too_long_is_stuck() {
+        let now = Instant::now();
+        let limit = Duration::from_secs(1);
+        let (first, _answered) = job(now + Duration::from_secs(9));
+        let mut flight = Flight::new(1);
+        flight.board(first, now).unwrap();
+        assert!(!flight.stuck(limit, limit, now + limit));
+        assert!(flight.stuck(limit, limit, now + limit * 2));
+    }
+}

@@ -1,0 +1,473 @@
+//! The daemon's side of a device: a handle that many callers share, and the
+//! supervisor that keeps a child alive behind it.
+
+mod flight;
+mod process;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::message::{
+    Answer, Call, Cure, Fault, FaultKind, Generated, ObjectId, Sign, TokenIdentity, TokenSelector,
+};
+use super::pin_source::PinSupply;
+use crate::jose::{Algorithm, KeyType};
+use supervisor::Supervisor;
+
+/// The longest signing input that goes to a device, in bytes.
+pub const MAX_INPUT: usize = 1 << 20;
+
+/// What a device is and how patient the daemon is with it.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The PKCS#11 module, a shared library.
+    pub module: PathBuf,
+    /// Which token of the module.
+    pub token: TokenSelector,
+    /// The token's serial where it is known from before; otherwise that of
+    /// the first token that is opened is held to.
+    pub expected_serial: Option<String>,
+    /// The user PIN.
+    pub pin: PinSupply,
+    /// The file that lets a wrong PIN be tried once, across restarts. Its
+    /// directory must exist and be writable, and be the same for everybody
+    /// who logs in to this token.
+    pub pin_marker: PathBuf,
+    /// How many sessions sign at the same time. About 30 is the most that a
+    /// network HSM gains from; a software token gains nothing beyond the
+    /// number of cores.
+    pub workers: u16,
+    /// Whether keys must say `CKA_LOCAL = true`.
+    pub require_local: bool,
+    /// All of the child's environment: what the module reads, and no more.
+    pub env: Vec<(OsString, OsString)>,
+    /// The program to run as child: `None` for this one.
+    pub program: Option<PathBuf>,
+    /// How many signatures may wait; more are turned away at once.
+    pub queue: usize,
+    /// How long one call to the device may take before the child counts as
+    /// hung.
+    pub call_timeout: Duration,
+    /// The same for key generation: minutes on slow devices.
+    pub generate_timeout: Duration,
+    /// How long loading, finding the token and logging in may take.
+    pub open_timeout: Duration,
+    /// How often an idle device is asked whether it is well.
+    pub health_interval: Duration,
+}
+
+impl DeviceConfig {
+    /// A device with the usual patience.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        module: impl Into<PathBuf>,
+        token: TokenSelector,
+        pin: PinSupply,
+        pin_marker: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            module: module.into(),
+            token,
+            expected_serial: None,
+            pin,
+            pin_marker: pin_marker.into(),
+            workers: 2,
+            require_local: true,
+            env: Vec::new(),
+            program: None,
+            queue: 1024,
+            call_timeout: Duration::from_secs(10),
+            generate_timeout: Duration::from_secs(120),
+            open_timeout: Duration::from_secs(30),
+            health_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A child is being started; requests wait for it.
+    Starting,
+    /// Logged in and signing.
+    Up {
+        /// Which token.
+        token: TokenIdentity,
+        /// The process that holds it.
+        pid: u32,
+    },
+    /// Requests are turned away; it is tried again and again.
+    Down {
+        /// For people.
+        why: String,
+        /// What cures it.
+        cure: Cure,
+        /// Whether the PIN must not be tried, and an operator has to look.
+        pin_blocked: bool,
+        /// Since when.
+        since: std::time::Instant,
+    },
+    /// The last handle is gone, or [`Device::shut_down`] was called.
+    Closed,
+}
+
+/// Why a device did not do what it was asked, by what the caller can do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Wait and try again, or use another device.
+    #[error("device {device} is not available: {why}")]
+    Unavailable {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+        /// When it makes sense to try again.
+        retry_after: Duration,
+    },
+    /// Send less. The request was not started.
+    #[error("device {device} has {queued} requests waiting")]
+    Overloaded {
+        /// Its name.
+        device: String,
+        /// How many wait.
+        queued: usize,
+        /// When it makes sense to try again.
+        retry_after: Duration,
+    },
+    /// The caller's own deadline passed. A signature may have been made; it
+    /// is not released.
+    #[error("device {device} did not answer before the deadline, {waited:?} after it was asked")]
+    Deadline {
+        /// Its name.
+        device: String,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The right token, logged in, does not hold the key.
+    #[error("device {device}: {why}")]
+    NoSuchKey {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+    },
+    /// The key is there and must not be used as it is.
+    #[error("device {device}: {why}")]
+    BadKey {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+    },
+    /// The request can never succeed on this device.
+    #[error("device {device}: {why}")]
+    Refused {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+    },
+    /// An operator has to look at the PIN, then run `sealkeeper device unlock`.
+    #[error("device {device}: {why}")]
+    PinBlocked {
+        /// Its name.
+        device: String,
+        /// For people. Names the command.
+        why: String,
+    },
+    /// A defect, ours or the module's.
+    #[error("device {device}: defect: {why}")]
+    Defect {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+    },
+}
+
+/// A device that may be shared. Cloning is cheap; when the last clone is
+/// dropped, the child ends.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    queue: usize,
+    call_timeout: Duration,
+    generate_timeout: Duration,
+    signs: mpsc::Sender<Job>,
+    controls: mpsc::Sender<Job>,
+    state: watch::Receiver<State>,
+    stop: Arc<Notify>,
+}
+
+/// A request and the caller who waits for its answer.
+#[derive(Debug)]
+struct Job {
+    call: Call,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Answer, DeviceError>>,
+    /// Whether a child died over it before.
+    retried: bool,
+}
+
+impl Device {
+    /// Starts the device's supervisor on the current runtime. Returns at once:
+    /// a device that is absent comes up when it can.
+    #[must_use]
+    pub fn start(config: DeviceConfig) -> Self {
+        let (signs, sign_jobs) = mpsc::channel(config.queue.max(1));
+        let (controls, control_jobs) = mpsc::channel(CONTROL_QUEUE);
+        let (state_in, state) = watch::channel(State::Starting);
+        let stop = Arc::new(Notify::new());
+        let inner = Inner {
+            name: config.name.clone(),
+            queue: config.queue.max(1),
+            call_timeout: config.call_timeout,
+            generate_timeout: config.generate_timeout,
+            signs,
+            controls,
+            state,
+            stop: Arc::clone(&stop),
+        };
+        let supervisor = Supervisor::new(config, sign_jobs, control_jobs, state_in, stop);
+        tokio::spawn(supervisor.run());
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// How it is, and how that changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.inner.state.clone()
+    }
+
+    /// Makes a key pair and proves it: attributes read back, a signature made
+    /// and verified. With an id that exists already, proves and returns that
+    /// pair.
+    pub async fn generate(
+        &self,
+        object: ObjectId,
+        key_type: KeyType,
+        algorithm: Algorithm,
+        deadline: std::time::Instant,
+    ) -> Result<Generated, DeviceError> {
+        let call = Call::Generate {
+            object,
+            key_type,
+            algorithm,
+        };
+        match self.control(call, deadline.into()).await? {
+            Answer::Generated(generated) => Ok(generated),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The key pair with this id. `None` is certain: the right token answered,
+    /// logged in, and does not hold it.
+    pub async fn find(&self, object: ObjectId) -> Result<Option<Generated>, DeviceError> {
+        match self.control(Call::Find { object }, self.patience()).await? {
+            Answer::Found(found) => Ok(found),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Destroys both halves, or what there is of them. That nothing is there
+    /// is fine, once the right token has said so.
+    pub async fn destroy(&self, object: ObjectId) -> Result<(), DeviceError> {
+        match self
+            .control(Call::Destroy { object }, self.patience())
+            .await?
+        {
+            Answer::Destroyed => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Whether the token is there, the same, and logged in.
+    pub async fn health(&self) -> Result<(), DeviceError> {
+        match self.control(Call::Health, self.patience()).await? {
+            Answer::Healthy => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Signs a JWS signing input; the signature comes in JOSE form (RFC 7518
+    /// section 3), its length checked, not yet verified.
+    pub async fn sign(
+        &self,
+        object: ObjectId,
+        algorithm: Algorithm,
+        input: impl Into<Vec<u8>>,
+        deadline: std::time::Instant,
+    ) -> Result<Vec<u8>, DeviceError> {
+        let input = input.into();
+        if input.len() > MAX_INPUT {
+            return Err(DeviceError::Refused {
+                device: self.inner.name.clone(),
+                why: format!(
+                    "expected a signing input of at most {MAX_INPUT} bytes, got {}",
+                    input.len()
+                ),
+            });
+        }
+        let call = Call::Sign(Sign {
+            object,
+            algorithm,
+            input,
+            budget_ms: 0,
+        });
+        let queued = self.inner.queue;
+        match self
+            .ask(&self.inner.signs, queued, call, deadline.into())
+            .await?
+        {
+            Answer::Signed(signature) => Ok(signature),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Ends the child and waits for its end; everybody who waits for an
+    /// answer is told. Dropping the last handle does the same unawaited.
+    pub async fn shut_down(&self) {
+        self.inner.stop.notify_one();
+        let mut state = self.inner.state.clone();
+        // An error means that the supervisor is gone: just as well.
+        let _ = state.wait_for(|state| *state == State::Closed).await;
+    }
+
+    async fn control(&self, call: Call, deadline: Instant) -> Result<Answer, DeviceError> {
+        self.ask(&self.inner.controls, CONTROL_QUEUE, call, deadline)
+            .await
+    }
+
+    async fn ask(
+        &self,
+        queue: &mpsc::Sender<Job>,
+        capacity: usize,
+        call: Call,
+        deadline: Instant,
+    ) -> Result<Answer, DeviceError> {
+        let asked = Instant::now();
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            call,
+            deadline,
+            reply,
+            retried: false,
+        };
+        queue.try_send(job).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => DeviceError::Overloaded {
+                device: self.inner.name.clone(),
+                queued: capacity,
+                retry_after: RETRY_OVERLOADED,
+            },
+            mpsc::error::TrySendError::Closed(_) => self.closed(),
+        })?;
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(self.closed()),
+            Err(_elapsed) => Err(DeviceError::Deadline {
+                device: self.inner.name.clone(),
+                waited: asked.elapsed(),
+            }),
+        }
+    }
+
+    /// For calls that have no deadline of their own: they may have to wait
+    /// for one key generation.
+    fn patience(&self) -> Instant {
+        Instant::now() + self.inner.generate_timeout + self.inner.call_timeout
+    }
+
+    fn closed(&self) -> DeviceError {
+        DeviceError::Unavailable {
+            device: self.inner.name.clone(),
+            why: "it was shut down".into(),
+            retry_after: RETRY_CLOSED,
+        }
+    }
+
+    fn unexpected(&self, answer: &Answer) -> DeviceError {
+        DeviceError::Defect {
+            device: self.inner.name.clone(),
+            why: format!(
+                "the child gave another kind of answer than asked for: {}",
+                kind(answer)
+            ),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("name", &self.inner.name)
+            .field("state", &*self.inner.state.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Few callers administer keys at the same time.
+const CONTROL_QUEUE: usize = 64;
+const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
+const RETRY_CLOSED: Duration = Duration::from_secs(1);
+/// Where the device itself says to try again.
+const RETRY_BUSY: Duration = Duration::from_millis(250);
+
+fn kind(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Opened(_) => "opened",
+        Answer::Generated(_) => "generated",
+        Answer::Found(_) => "found",
+        Answer::Signed(_) => "signed",
+        Answer::Destroyed => "destroyed",
+        Answer::Healthy => "healthy",
+    }
+}
+
+impl DeviceError {
+    fn from_fault(device: &str, fault: Fault, waited: Duration) -> Self {
+        let device = device.to_owned();
+        let why = fault.why;
+        match fault.kind {
+            FaultKind::NoSuchKey => Self::NoSuchKey { device, why },
+            FaultKind::BadKey => Self::BadKey { device, why },
+            FaultKind::Refused => Self::Refused { device, why },
+            FaultKind::PinBlocked => Self::PinBlocked { device, why },
+            FaultKind::Defect => Self::Defect { device, why },
+            FaultKind::Expired => Self::Deadline { device, waited },
+            FaultKind::Unavailable => Self::Unavailable {
+                device,
+                why,
+                retry_after: RETRY_BUSY,
+            },
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The one login of a child (PKCS#11 v3.1 section 5.6.8).
+
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, UserType};
+use cryptoki::types::RawAuthPin;
+
+use super::Token;
+use super::error::{ckr, class, fault};
+use crate::hsm::message::{Cure, Fault, FaultKind, Open};
+use crate::hsm::pin_marker::{Login, MarkerError};
+
+/// Logs the whole process in, once, behind the durable marker.
+///
+/// A crash between the marker and its removal leaves it standing: whether the
+/// token counted a try cannot be known then.
+pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<(), Fault> {
+    let before = token.info()?;
+    if before.user_pin_locked() || before.user_pin_final_try() {
+        let state = if before.user_pin_locked() {
+            "is locked"
+        } else {
+            "has one try left"
+        };
+        return Err(blocked(
+            open,
+            &format!("the token says that its user PIN {state}: no login was tried"),
+        ));
+    }
+    let login = Login::begin(&open.pin_marker).map_err(|e| marker_fault(open, &e))?;
+    let pin = RawAuthPin::new(Box::new(open.pin.expose().to_vec()));
+    let error = match session.login_with_raw(UserType::User, &pin) {
+        Ok(()) => return login.clear().map_err(|e| marker_fault(open, &e)),
+        Err(error) => error,
+    };
+    match verdict(&error) {
+        Verdict::NotTried => {
+            login.clear().map_err(|e| marker_fault(open, &e))?;
+            Err(fault("logging in", &error))
+        }
+        Verdict::Unclear => {
+            // PKCS#11 v3.1 section 3.2: the flag says that a wrong PIN was
+            // entered since the last good login. A token that answers, and
+            // counted nothing, did not judge the PIN.
+            let counted = match token.info() {
+                Ok(after) => after.user_pin_count_low() && !before.user_pin_count_low(),
+                Err(_) => true,
+            };
+            if counted {
+                let fault = fault("logging in", &error);
+                login.stand(&fault.why);
+                return Err(blocked(open, &fault.why));
+            }
+            login.clear().map_err(|e| marker_fault(open, &e))?;
+            Err(fault("logging in", &error))
+        }
+        Verdict::Pin(rv) => {
+            let reason = format!("the token refused the PIN: C_Login said {}", ckr(rv));
+            login.stand(&reason);
+            Err(blocked(open, &reason))
+        }
+    }
+}
+
+enum Verdict {
+    /// The token did not look at the PIN.
+    NotTried,
+    /// The token judged the PIN.
+    Pin(RvError),
+    /// It may or may not have counted a try.
+    Unclear,
+}
+
+fn verdict(error: &Error) -> Verdict {
+    use RvError as R;
+    match error {
+        Error::Pkcs11(rv, _) if class(*rv).0 == FaultKind::PinBlocked => Verdict::Pin(*rv),
+        Error::Pkcs11(
+            R::TokenNotPresent
+            | R::DeviceRemoved
+            | R::SlotIdInvalid
+            | R::SessionHandleInvalid
+            | R::SessionClosed
+            | R::CryptokiNotInitialized
+            | R::OperationActive
+            | R::UserAlreadyLoggedIn
+            | R::UserAnotherAlreadyLoggedIn
+            | R::UserTypeInvalid
+            | R::FunctionNotSupported
+            | R::ArgumentsBad,
+            _,
+        ) => Verdict::NotTried,
+        _ => Verdict::Unclear,
+    }
+}
+
+fn marker_fault(open: &Open, error: &MarkerError) -> Fault {
+    match error {
+        MarkerError::Standing { .. } => blocked(open, &error.to_string()),
+        MarkerError::Busy { .. } => {
+            Fault::new(FaultKind::Unavailable, Cure::TryAgain, error.to_string())
+        }
+        MarkerError::Io { .. } => Fault::new(
+            FaultKind::Unavailable,
+            Cure::Never,
+            format!("{error}; without a durable marker no login is tried"),
+        ),
+    }
+}
+
+fn blocked(open: &Open, why: &str) -> Fault {
+    Fault::new(
+        FaultKind::PinBlocked,
+        Cure::Never,
+        format!(
+            "{why}; check the PIN, then run: sealkeeper device unlock {}",
+            open.device
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    fn of(rv: RvError) -> Verdict {
+        verdict(&Error::Pkcs11(rv, Function::Login))
+    }
+
+    #[test]
+    fn only_what_surely_was_no_try_clears_the_marker() {
+        assert!(matches!(of(RvError::PinIncorrect), Verdict::Pin(_)));
+        assert!(matches!(of(RvError::PinLocked), Verdict::Pin(_)));
+        assert!(matches!(of(RvError::TokenNotPresent), Verdict::NotTried));
+        for unclear in [
+            RvError::GeneralError,
+            RvError::DeviceError,
+            RvError::FunctionFailed,
+            RvError::HostMemory,
+            RvError::VendorDefined(1 << 31),
+        ] {
+            assert!(matches!(of(unclear), Verdict::Unclear), "{unclear:?}");
+        }
+    }
+}

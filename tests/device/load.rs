@@ -1,0 +1,88 @@
+//! Many callers at the same time.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use sealkeeper::hsm::DeviceError;
+use sealkeeper::jose::{Algorithm, KeyType, Verifier};
+use tokio::task::JoinSet;
+
+use super::{is_up, object, signal, soon, up};
+use crate::softhsm::SoftHsm;
+
+#[tokio::test]
+async fn sixty_four_callers_get_their_own_signatures() {
+    let hsm = SoftHsm::new();
+    let device = up(hsm.device_config()).await;
+    let made = device
+        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
+        .await
+        .unwrap();
+    let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
+    let mut callers = JoinSet::new();
+    for caller in 0..64 {
+        let (device, verifier) = (device.clone(), verifier.clone());
+        callers.spawn(async move {
+            for n in 0..20 {
+                let input = format!("caller{caller}.request{n}");
+                let signature = device
+                    .sign(object(1), Algorithm::Es256, input.clone(), soon())
+                    .await
+                    .unwrap();
+                verifier.verify(input.as_bytes(), &signature).unwrap();
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_at_once() {
+    let hsm = SoftHsm::new();
+    let mut config = hsm.device_config();
+    config.queue = 4;
+    config.workers = 1;
+    let device = up(config).await;
+    let made = device
+        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
+        .await
+        .unwrap();
+    let pid = is_up(&device).await;
+    signal(pid, Signal::STOP);
+    let started = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..100 {
+        let device = device.clone();
+        callers.spawn(async move {
+            device
+                .sign(object(1), Algorithm::Es256, *b"a.b", soon())
+                .await
+        });
+    }
+    // Those that found no room are back while the child does nothing.
+    let mut turned_away = 0;
+    while turned_away < 100 - 4 - 8 {
+        let answer = callers.join_next().await.unwrap().unwrap();
+        let Err(DeviceError::Overloaded { queued, .. }) = answer else {
+            panic!("expected to be turned away, got {answer:?}");
+        };
+        assert_eq!(queued, 4);
+        turned_away += 1;
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    signal(pid, Signal::CONT);
+    let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
+    while let Some(answer) = callers.join_next().await {
+        match answer.unwrap() {
+            Ok(signature) => verifier.verify(b"a.b", &signature).unwrap(),
+            Err(DeviceError::Overloaded { .. }) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
