@@ -73,6 +73,9 @@ impl Sub<Span> for Time {
     }
 }
 
+/// The last instant that RFC 3339 has a date for: 9999-12-31T23:59:59.999Z.
+const LAST_DATE_MS: u64 = 253_402_300_799_999;
+
 /// RFC 3339 in UTC, to the millisecond only where there is one.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +84,10 @@ impl fmt::Display for Time {
         };
         if *self >= Self::FAR_FUTURE {
             return f.write_str("never");
+        }
+        // A caller who gives milliseconds for seconds gets here.
+        if ms > LAST_DATE_MS {
+            return write!(f, "{} s after 1970", ms / 1000);
         }
         let at = std::time::UNIX_EPOCH + Duration::from_millis(ms);
         if ms.is_multiple_of(1000) {
@@ -186,5 +193,29 @@ impl std::iter::Sum for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.to_duration()).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The formatter behind this fails beyond the year 9999, and a failing
+    /// `Display` panics in whoever formats.
+    #[test]
+    fn every_instant_has_a_text() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1, "1970-01-01T00:00:00.001Z"),
+            (-1, "1 ms before 1970"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "253402300800 s after 1970"),
+            (1_800_000_000_000_000, "1800000000000 s after 1970"),
+            (Time::FAR_FUTURE.as_millis(), "never"),
+            (i64::MAX, "never"),
+            (i64::MIN, "9223372036854775808 ms before 1970"),
+        ] {
+            assert_eq!(Time::from_millis(ms).to_string(), text);
+        }
     }
 }
