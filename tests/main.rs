@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 
 mod device;
+mod edges;
 mod jose;
 mod simulation;
 mod softhsm;

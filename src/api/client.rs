@@ -52,9 +52,10 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> io::Error {
     let mut cause = error;
     loop {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return io
-                .raw_os_error()
-                .map_or_else(|| io::Error::other(io.to_string()), io::Error::from_raw_os_error);
+            return io.raw_os_error().map_or_else(
+                || io::Error::other(io.to_string()),
+                io::Error::from_raw_os_error,
+            );
         }
         match cause.source() {
             Some(next) => cause = next,

@@ -11,9 +11,7 @@ pub mod client;
 pub mod v1 {
     #![expect(
         missing_docs,
-        clippy::clone_on_ref_ptr,
-        clippy::derive_partial_eq_without_eq,
-        clippy::doc_markdown,
+        clippy::allow_attributes,
         reason = "generated from proto/, whose comments are the documentation"
     )]
     tonic::include_proto!("sealkeeper.v1");

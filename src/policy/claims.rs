@@ -67,12 +67,7 @@ impl<'a> Claims<'a> {
     }
 
     /// Holds the claims to everything but `exp` against the clock.
-    pub(super) fn examine(
-        &self,
-        rules: &Rules,
-        rule: &Rule,
-        now: Time,
-    ) -> Result<Own, Refusal> {
+    pub(super) fn examine(&self, rules: &Rules, rule: &Rule, now: Time) -> Result<Own, Refusal> {
         self.check_names(rules, rule)?;
         let iss = self.check_issuer(rules)?;
         let iat = self.date(rules, "iat")?;
@@ -89,7 +84,10 @@ impl<'a> Claims<'a> {
     }
 
     fn check_names(&self, rules: &Rules, rule: &Rule) -> Result<(), Refusal> {
-        let forbidden = self.members.iter().find(|(n, _)| rule.forbidden.contains(n));
+        let forbidden = self
+            .members
+            .iter()
+            .find(|(n, _)| rule.forbidden.contains(n));
         if let Some((name, _)) = forbidden {
             return Err(rules.refuse(
                 Reason::ClaimNotAllowed,

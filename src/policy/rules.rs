@@ -152,7 +152,10 @@ type Problem = (&'static str, String);
 fn check_limits(draft: &Draft) -> Result<(), Problem> {
     let problem = |field, problem: String| Err((field, problem));
     if draft.issuer.is_empty() || draft.issuer.chars().any(char::is_control) {
-        return problem("issuer", "expected a name without control characters".into());
+        return problem(
+            "issuer",
+            "expected a name without control characters".into(),
+        );
     }
     if draft.default_lifetime < Span::from_secs(1) {
         return problem(
@@ -226,7 +229,9 @@ fn check_audiences(audiences: Option<&[Audience]>) -> Result<(), Problem> {
                 return problem("expected an audience, got nothing".into());
             }
             Audience::Prefix(text) if !text.ends_with(['/', ':']) => {
-                return problem(format!("expected a prefix that ends in / or :, got {text:?}"));
+                return problem(format!(
+                    "expected a prefix that ends in / or :, got {text:?}"
+                ));
             }
             Audience::Exact(_) | Audience::Prefix(_) => {}
         }

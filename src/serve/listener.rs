@@ -102,6 +102,9 @@ impl Unix {
             path: path.to_owned(),
             why,
         };
+        // The staged name may fit where this one does not, and a rename does
+        // not look: nobody could connect.
+        std::os::unix::net::SocketAddr::from_pathname(path).map_err(io)?;
         clear(path)?;
         let nursery = Nursery::beside(path).map_err(io)?;
         let bound = bind_staged(&nursery.0.join("s"), path, mode);

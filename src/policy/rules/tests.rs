@@ -36,27 +36,87 @@ fn drafts_that_make_no_sense_are_not_loaded() {
     let cases: &[(Change, Option<usize>, &str)] = &[
         (|d| d.issuer.clear(), None, "issuer"),
         (|d| d.issuer.push('\n'), None, "issuer"),
-        (|d| d.default_lifetime = Span::from_millis(999), None, "default_lifetime"),
-        (|d| d.default_lifetime = Span::from_secs(3601), None, "default_lifetime"),
+        (
+            |d| d.default_lifetime = Span::from_millis(999),
+            None,
+            "default_lifetime",
+        ),
+        (
+            |d| d.default_lifetime = Span::from_secs(3601),
+            None,
+            "default_lifetime",
+        ),
         (|d| d.max_payload = 0, None, "max_payload"),
         (|d| d.rules[0].name.clear(), Some(0), "name"),
         (|d| d.rules.push(rule("one")), Some(1), "name"),
         (|d| d.rules[0].who = Matcher::default(), Some(0), "who"),
-        (|d| d.rules[0].who.uids = Some(BTreeSet::new()), Some(0), "who"),
-        (|d| d.rules[0].who.gids = Some(BTreeSet::new()), Some(0), "who"),
+        (
+            |d| d.rules[0].who.uids = Some(BTreeSet::new()),
+            Some(0),
+            "who",
+        ),
+        (
+            |d| d.rules[0].who.gids = Some(BTreeSet::new()),
+            Some(0),
+            "who",
+        ),
         (|d| d.rules[0].operations.clear(), Some(0), "operations"),
-        (|d| d.rules[0].algorithms = Algorithms::Only(BTreeSet::new()), Some(0), "algorithms"),
+        (
+            |d| d.rules[0].algorithms = Algorithms::Only(BTreeSet::new()),
+            Some(0),
+            "algorithms",
+        ),
         (|d| d.rules[0].typ.clear(), Some(0), "typ"),
-        (|d| d.rules[0].typ.push(Typ::Is(String::new())), Some(0), "typ"),
-        (|d| d.rules[0].typ.push(Typ::Is("a\"b".into())), Some(0), "typ"),
-        (|d| d.rules[0].typ.push(Typ::Is("Application/at+jwt".into())), Some(0), "typ"),
-        (|d| d.rules[0].typ.push(Typ::Is("x".repeat(128))), Some(0), "typ"),
-        (|d| drop(d.rules[0].required.insert("admin".into())), Some(0), "forbidden"),
-        (|d| drop(d.rules[0].forbidden.insert("exp".into())), Some(0), "forbidden"),
-        (|d| d.rules[0].audiences = Some(vec![]), Some(0), "audiences"),
-        (|d| d.rules[0].audiences = Some(vec![Audience::Exact(String::new())]), Some(0), "audiences"),
-        (|d| d.rules[0].audiences = Some(vec![Audience::Prefix("https://a.example".into())]), Some(0), "audiences"),
-        (|d| d.rules[0].audiences = Some(vec![Audience::Prefix(String::new())]), Some(0), "audiences"),
+        (
+            |d| d.rules[0].typ.push(Typ::Is(String::new())),
+            Some(0),
+            "typ",
+        ),
+        (
+            |d| d.rules[0].typ.push(Typ::Is("a\"b".into())),
+            Some(0),
+            "typ",
+        ),
+        (
+            |d| d.rules[0].typ.push(Typ::Is("Application/at+jwt".into())),
+            Some(0),
+            "typ",
+        ),
+        (
+            |d| d.rules[0].typ.push(Typ::Is("x".repeat(128))),
+            Some(0),
+            "typ",
+        ),
+        (
+            |d| d.rules[0].required.extend(["admin".into()]),
+            Some(0),
+            "forbidden",
+        ),
+        (
+            |d| d.rules[0].forbidden.extend(["exp".into()]),
+            Some(0),
+            "forbidden",
+        ),
+        (
+            |d| d.rules[0].audiences = Some(vec![]),
+            Some(0),
+            "audiences",
+        ),
+        (
+            |d| d.rules[0].audiences = Some(vec![Audience::Exact(String::new())]),
+            Some(0),
+            "audiences",
+        ),
+        (
+            |d| d.rules[0].audiences = Some(vec![Audience::Prefix("https://a.example".into())]),
+            Some(0),
+            "audiences",
+        ),
+        (
+            |d| d.rules[0].audiences = Some(vec![Audience::Prefix(String::new())]),
+            Some(0),
+            "audiences",
+        ),
     ];
     Rules::try_from(draft()).unwrap();
     for (change, rule, field) in cases {
@@ -86,6 +146,10 @@ fn what_is_given_of_a_matcher_must_all_hold() {
         (None, None, 0, 0, false),
     ] {
         let who = Matcher { uids, gids };
-        assert_eq!(who.matches(&caller(uid, gid)), matches, "{who:?} {uid}:{gid}");
+        assert_eq!(
+            who.matches(&caller(uid, gid)),
+            matches,
+            "{who:?} {uid}:{gid}"
+        );
     }
 }

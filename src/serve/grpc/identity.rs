@@ -10,7 +10,6 @@ use crate::policy::Caller;
 /// # Errors
 /// `INTERNAL` for a request without one: it did not come through the
 /// acceptor, and nobody can say whose it is.
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>();
     caller.cloned().ok_or_else(|| {

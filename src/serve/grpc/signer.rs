@@ -58,9 +58,8 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
             .on(self.signing.sign_jwt(&caller, request, waiting.until))
             .await
             .map_err(|error| refuse(Fault::sign(error, Call::SignJwt)))?;
-        let token = jose::compact(&signed.signing_input, &signed.signature).map_err(|error| {
-            refuse(Fault::internal("MALFORMED_TOKEN", error.to_string()))
-        })?;
+        let token = jose::compact(&signed.signing_input, &signed.signature)
+            .map_err(|error| refuse(Fault::internal("MALFORMED_TOKEN", error.to_string())))?;
         Ok(Response::new(SignJwtResponse {
             token,
             alg: signed.algorithm.to_string(),

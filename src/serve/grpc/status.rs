@@ -33,9 +33,12 @@ enum Side {
     Service,
 }
 
-/// An error as callers see it.
+/// An error as callers see it. Boxed, since most answers are none.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct Fault(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     code: Code,
     reason: &'static str,
     side: Side,
@@ -48,7 +51,7 @@ pub(super) struct Fault {
 
 impl Fault {
     fn new(code: Code, reason: &'static str, side: Side, message: String) -> Self {
-        Self {
+        Self(Box::new(Parts {
             code,
             reason,
             side,
@@ -57,7 +60,7 @@ impl Fault {
             hint: None,
             field: None,
             retry_after: None,
-        }
+        }))
     }
 
     /// A defect of ours.
@@ -68,8 +71,13 @@ impl Fault {
 
     /// A field of the request that no rule is needed to refuse.
     pub(super) fn field(field: &'static str, message: String, hint: &str) -> Self {
-        let mut fault = Self::new(Code::InvalidArgument, "INVALID_FIELD", Side::Caller, message);
-        fault.field = Some(field);
+        let mut fault = Self::new(
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            Side::Caller,
+            message,
+        );
+        fault.0.field = Some(field);
         fault.hint(hint)
     }
 
@@ -82,13 +90,13 @@ impl Fault {
             Side::Service,
             message,
         );
-        fault.retry_after = Some(Duration::from_millis(100));
+        fault.0.retry_after = Some(Duration::from_millis(100));
         fault.hint("try again after the delay, with fewer requests at a time")
     }
 
     /// The reason and whether a rule of policy refused: for the log.
     pub(super) fn refusal(&self) -> Option<(&'static str, &str)> {
-        self.rule.as_deref().map(|rule| (self.reason, rule))
+        self.0.rule.as_deref().map(|rule| (self.0.reason, rule))
     }
 
     pub(super) fn sign(error: SignError, call: Call) -> Self {
@@ -101,7 +109,7 @@ impl Fault {
                 ..
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
-                fault.retry_after = retry_after;
+                fault.0.retry_after = retry_after;
                 fault.hint("try again; if it stays, ask the operator")
             }
             SignError::Overloaded { retry_after, .. } => {
@@ -111,16 +119,13 @@ impl Fault {
                     Side::Service,
                     message,
                 );
-                fault.retry_after = Some(retry_after);
+                fault.0.retry_after = Some(retry_after);
                 fault.hint("try again after the delay, with fewer requests at a time")
             }
-            SignError::Deadline { .. } => Self::new(
-                Code::DeadlineExceeded,
-                "DEADLINE",
-                Side::Service,
-                message,
-            )
-            .hint("try again, with a longer deadline if this one is short"),
+            SignError::Deadline { .. } => {
+                Self::new(Code::DeadlineExceeded, "DEADLINE", Side::Service, message)
+                    .hint("try again, with a longer deadline if this one is short")
+            }
             SignError::Internal { reason, .. } => Self::internal(reason, message),
         }
     }
@@ -147,8 +152,8 @@ impl Fault {
             | Reason::HeaderNotAllowed => Code::InvalidArgument,
         };
         let mut fault = Self::new(code, reason.code(), Side::Caller, message);
-        fault.rule = Some(rule);
-        fault.field = field(reason, call);
+        fault.0.rule = Some(rule);
+        fault.0.field = field(reason, call);
         fault.hint(&hint)
     }
 
@@ -176,8 +181,8 @@ impl Fault {
                 ..
             } => {
                 let mut fault = caller(Code::FailedPrecondition, reason);
-                fault.rule = Some(rule);
-                fault.retry_after = remaining;
+                fault.0.rule = Some(rule);
+                fault.0.retry_after = remaining;
                 fault.hint(&hint)
             }
             AdminError::Unavailable {
@@ -186,7 +191,7 @@ impl Fault {
                 ..
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
-                fault.retry_after = retry_after;
+                fault.0.retry_after = retry_after;
                 fault.hint("nothing was changed; order again")
             }
             AdminError::Internal { reason, .. } => Self::internal(reason, message),
@@ -194,37 +199,38 @@ impl Fault {
     }
 
     fn about(mut self, field: &'static str) -> Self {
-        self.field = Some(field);
+        self.0.field = Some(field);
         self
     }
 
     fn hint(mut self, hint: &str) -> Self {
-        self.hint = Some(hint.to_owned());
+        self.0.hint = Some(hint.to_owned());
         self
     }
 
     /// As it goes over the wire.
     pub(super) fn into_status(self) -> Status {
+        let parts = *self.0;
         let mut metadata = HashMap::new();
-        let fault = match self.side {
+        let fault = match parts.side {
             Side::Caller => "caller",
             Side::Service => "service",
         };
         metadata.insert("fault".to_owned(), fault.to_owned());
-        if let Some(rule) = self.rule {
+        if let Some(rule) = parts.rule {
             metadata.insert("rule".to_owned(), rule);
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = parts.hint {
             metadata.insert("hint".to_owned(), hint);
         }
-        let mut details = ErrorDetails::with_error_info(self.reason, DOMAIN, metadata);
-        if let Some(delay) = self.retry_after {
+        let mut details = ErrorDetails::with_error_info(parts.reason, DOMAIN, metadata);
+        if let Some(delay) = parts.retry_after {
             details.set_retry_info(Some(delay));
         }
-        if let Some(field) = self.field {
-            details.set_bad_request(vec![FieldViolation::new(field, self.message.as_str())]);
+        if let Some(field) = parts.field {
+            details.set_bad_request(vec![FieldViolation::new(field, parts.message.as_str())]);
         }
-        Status::with_error_details(self.code, self.message, details)
+        Status::with_error_details(parts.code, parts.message, details)
     }
 }
 

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 
 fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    std::fs::symlink_metadata(path)
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o777
 }
 
 /// Everything in a directory, so that a test sees what was left behind.

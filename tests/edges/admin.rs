@@ -1,0 +1,495 @@
+//! The administration edge.
+
+use std::sync::{Arc, Mutex};
+
+use sealkeeper::agent::Administration;
+use sealkeeper::agent::admin::{
+    AdminError, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
+    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+};
+use sealkeeper::api::client;
+use sealkeeper::api::v1;
+use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
+use sealkeeper::jose::Algorithm;
+use sealkeeper::policy::Caller;
+use sealkeeper::time::Time;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::*;
+
+/// In the agent's place: does nothing, and remembers what it was asked.
+#[derive(Default)]
+struct Keeper {
+    orders: Mutex<Vec<(Caller, Order)>>,
+    failure: Mutex<Option<AdminError>>,
+}
+
+impl Administration for Keeper {
+    async fn key_sets(
+        &self,
+        _: &Caller,
+        key_set: Option<&str>,
+    ) -> Result<Vec<KeySetStatus>, AdminError> {
+        match key_set {
+            None | Some("main") => Ok(vec![status()]),
+            Some(name) => Err(AdminError::UnknownKeySet { name: name.into() }),
+        }
+    }
+
+    async fn change(&self, caller: &Caller, order: Order) -> Result<Changed, AdminError> {
+        if let Some(error) = self.failure.lock().unwrap().clone() {
+            return Err(error);
+        }
+        self.orders.lock().unwrap().push((caller.clone(), order));
+        Ok(Changed {
+            key_set: status(),
+            done: vec!["key-1 is blocked".into()],
+            pending: vec!["key-1 is being destroyed".into()],
+            trusted_until: Some(at(9)),
+            durable: true,
+        })
+    }
+}
+
+/// A different date for each `n`.
+fn at(n: i64) -> Time {
+    Time::from_millis(1_800_000_000_000 + n * 1001)
+}
+
+fn date(n: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp {
+        seconds: 1_800_000_000 + n,
+        nanos: i32::try_from(n).unwrap() * 1_000_000,
+    })
+}
+
+/// Everything that can be set is, each date another.
+fn status() -> KeySetStatus {
+    KeySetStatus {
+        name: "main".into(),
+        version: "v7".into(),
+        issuer: "https://issuer.example".into(),
+        keys: vec![KeyStatus {
+            kid: "key-1".into(),
+            algorithm: Algorithm::Rs256,
+            phase: KeyPhase::Revoked,
+            private_half: PrivateHalf::Destroyed,
+            placements: vec![PlacementStatus {
+                device: "hsm1".into(),
+                handle_id: vec![1, 2],
+                state: "destroyed".into(),
+            }],
+            published: Some(at(1)),
+            observed: Some(at(2)),
+            activates: Some(at(3)),
+            active_since: Some(at(4)),
+            retiring_since: Some(at(5)),
+            private_destroyed: Some(at(6)),
+            removed: Some(at(7)),
+            exp_ceiling: Some(at(8)),
+            hold: Some(HoldStatus {
+                since: at(10),
+                by: "uid:1".into(),
+                note: "forensics".into(),
+            }),
+            revocation: Some(RevocationStatus {
+                at: at(11),
+                by: "uid:2".into(),
+                reason: RevocationReason::Compromised,
+                note: "leak".into(),
+            }),
+        }],
+        next: vec![Upcoming {
+            at: at(12),
+            kind: "activate".into(),
+            kid: Some("key-2".into()),
+            algorithm: Algorithm::Es256,
+            waits_for: Some("observation".into()),
+        }],
+        clock_in_doubt: true,
+    }
+}
+
+/// The same, as it must arrive.
+fn arrived() -> v1::KeySet {
+    v1::KeySet {
+        name: "main".into(),
+        version: "v7".into(),
+        issuer: "https://issuer.example".into(),
+        keys: vec![v1::Key {
+            kid: "key-1".into(),
+            alg: "RS256".into(),
+            phase: v1::Phase::Revoked.into(),
+            private_half: v1::PrivateHalf::Destroyed.into(),
+            placements: vec![v1::Placement {
+                device: "hsm1".into(),
+                handle_id: vec![1, 2],
+                state: "destroyed".into(),
+            }],
+            published: date(1),
+            observed: date(2),
+            activates: date(3),
+            active_since: date(4),
+            retiring_since: date(5),
+            private_destroyed: date(6),
+            removed: date(7),
+            exp_ceiling: date(8),
+            hold: Some(v1::Hold {
+                since: date(10),
+                by: "uid:1".into(),
+                note: "forensics".into(),
+            }),
+            revocation: Some(v1::Revocation {
+                at: date(11),
+                by: "uid:2".into(),
+                reason: v1::RevocationReason::Compromised.into(),
+                note: "leak".into(),
+            }),
+        }],
+        next: vec![v1::Event {
+            at: date(12),
+            kind: "activate".into(),
+            kid: "key-2".into(),
+            alg: "ES256".into(),
+            waits_for: "observation".into(),
+        }],
+        clock_in_doubt: true,
+    }
+}
+
+fn serve(keeper: &Arc<Keeper>) -> Server {
+    let keeper = Arc::clone(keeper);
+    Server::start(move |listener, stopped| async move {
+        let stopped = async { drop(stopped.await) };
+        let limits = Limits::default();
+        sealkeeper::serve::grpc::serve_admin(listener, keeper, limits, stopped).await;
+    })
+}
+
+async fn connect(server: &Server) -> KeyAdminClient<Channel> {
+    KeyAdminClient::new(client::connect(server.path()).await.unwrap())
+}
+
+fn order() -> Option<v1::Order> {
+    Some(v1::Order {
+        request_id: "r-1".into(),
+        key_set: "main".into(),
+        expected_version: "v6".into(),
+    })
+}
+
+fn hold() -> v1::HoldKeyRequest {
+    v1::HoldKeyRequest {
+        order: order(),
+        kid: "key-1".into(),
+        note: "n".into(),
+    }
+}
+
+#[tokio::test]
+async fn keys_are_listed_with_all_that_is_known() {
+    let server = serve(&Arc::default());
+    let mut client = connect(&server).await;
+    for key_set in ["", "main"] {
+        let request = v1::ListKeysRequest {
+            key_set: key_set.into(),
+        };
+        let reply = client.list_keys(request).await.unwrap().into_inner();
+        assert_eq!(reply.key_sets, [arrived()]);
+    }
+    let request = v1::ListKeysRequest {
+        key_set: "other".into(),
+    };
+    let status = client.list_keys(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(Told::of(&status).reason, "UNKNOWN_KEY_SET");
+}
+
+#[tokio::test]
+async fn each_change_arrives_as_it_was_ordered() {
+    let keeper = Arc::<Keeper>::default();
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    let kid = || "key-1".to_owned();
+    let order_ = order;
+
+    let reply = client
+        .revoke_key(v1::RevokeKeyRequest {
+            order: order_(),
+            kid: kid(),
+            reason: v1::RevocationReason::Superseded.into(),
+            note: "n".into(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let expected = v1::ChangeResponse {
+        key_set: Some(arrived()),
+        done: vec!["key-1 is blocked".into()],
+        pending: vec!["key-1 is being destroyed".into()],
+        trusted_until: date(9),
+        durable: true,
+    };
+    assert_eq!(reply, expected);
+
+    for alg in ["", "ES512"] {
+        let alg = alg.into();
+        let order = order_();
+        client
+            .rotate_key(v1::RotateKeyRequest { order, alg })
+            .await
+            .unwrap();
+    }
+    let (order, kid_) = (order_(), kid());
+    client
+        .rollback_key(v1::RollbackKeyRequest { order, kid: kid_ })
+        .await
+        .unwrap();
+    client.hold_key(hold()).await.unwrap();
+    let (order, kid_) = (order_(), kid());
+    client
+        .release_key(v1::ReleaseKeyRequest { order, kid: kid_ })
+        .await
+        .unwrap();
+    let (order, reading) = (order_(), date(3));
+    client
+        .confirm_clock(v1::ConfirmClockRequest { order, reading })
+        .await
+        .unwrap();
+    let any_version = Some(v1::Order {
+        expected_version: String::new(),
+        ..order_().unwrap()
+    });
+    let order = any_version;
+    client
+        .release_key(v1::ReleaseKeyRequest { order, kid: kid() })
+        .await
+        .unwrap();
+
+    let orders = keeper.orders.lock().unwrap().clone();
+    let changes: Vec<_> = orders
+        .iter()
+        .map(|(_, order)| order.change.clone())
+        .collect();
+    let note = || "n".to_owned();
+    assert_eq!(
+        changes,
+        [
+            Change::Revoke {
+                kid: kid(),
+                reason: RevocationReason::Superseded,
+                note: note()
+            },
+            Change::Rotate { algorithm: None },
+            Change::Rotate {
+                algorithm: Some(Algorithm::Es512)
+            },
+            Change::Rollback { kid: kid() },
+            Change::Hold {
+                kid: kid(),
+                note: note()
+            },
+            Change::Release { kid: kid() },
+            Change::ConfirmClock { reading: at(3) },
+            Change::Release { kid: kid() },
+        ]
+    );
+    let uid = rustix::process::getuid().as_raw();
+    for (at, (caller, order)) in orders.iter().enumerate() {
+        assert!(matches!(caller, Caller::Unix { uid: found, .. } if *found == uid));
+        assert_eq!(
+            (order.request_id.as_str(), order.key_set.as_str()),
+            ("r-1", "main")
+        );
+        let version = (at < 7).then_some("v6");
+        assert_eq!(order.expected_version.as_deref(), version);
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
+    let keeper = Arc::<Keeper>::default();
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    client.hold_key(hold()).await.unwrap();
+    let with = |change: fn(&mut v1::Order)| {
+        let mut order = order().unwrap();
+        change(&mut order);
+        v1::HoldKeyRequest {
+            order: Some(order),
+            ..hold()
+        }
+    };
+    let holds = [
+        (
+            v1::HoldKeyRequest {
+                order: None,
+                ..hold()
+            },
+            "order.request_id",
+        ),
+        (with(|o| o.request_id.clear()), "order.request_id"),
+        (with(|o| o.request_id = "x".repeat(65)), "order.request_id"),
+        (with(|o| o.key_set.clear()), "order.key_set"),
+        (
+            v1::HoldKeyRequest {
+                kid: String::new(),
+                ..hold()
+            },
+            "kid",
+        ),
+        (
+            v1::HoldKeyRequest {
+                kid: "x".repeat(1025),
+                ..hold()
+            },
+            "kid",
+        ),
+        (
+            v1::HoldKeyRequest {
+                note: "x".repeat(1025),
+                ..hold()
+            },
+            "note",
+        ),
+    ];
+    let mut refused = Vec::new();
+    for (request, field) in holds {
+        refused.push((client.hold_key(request).await.unwrap_err(), field));
+    }
+    let request = v1::RevokeKeyRequest {
+        order: order(),
+        kid: "key-1".into(),
+        reason: 7,
+        note: String::new(),
+    };
+    refused.push((client.revoke_key(request).await.unwrap_err(), "reason"));
+    let request = v1::RotateKeyRequest {
+        order: order(),
+        alg: "none".into(),
+    };
+    refused.push((client.rotate_key(request).await.unwrap_err(), "alg"));
+    let no_date = Some(prost_types::Timestamp {
+        seconds: 0,
+        nanos: -1_000_000,
+    });
+    for reading in [None, no_date] {
+        let order = order();
+        let request = v1::ConfirmClockRequest { order, reading };
+        refused.push((client.confirm_clock(request).await.unwrap_err(), "reading"));
+    }
+    for (status, field) in refused {
+        assert_eq!(status.code(), Code::InvalidArgument, "{field}: {status}");
+        let told = Told::of(&status);
+        assert_eq!(told.reason, "INVALID_FIELD");
+        assert_eq!(told.field(), Some(field));
+        assert_eq!(told.metadata("fault"), Some("caller"));
+        assert!(told.metadata("hint").is_some());
+    }
+    assert_eq!(keeper.orders.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn each_failure_has_its_code_and_details() {
+    let keeper = Arc::<Keeper>::default();
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    let day = Duration::from_secs(86_400);
+    let cases = [
+        (
+            AdminError::UnknownKeySet { name: "x".into() },
+            (
+                Code::NotFound,
+                "UNKNOWN_KEY_SET",
+                "caller",
+                Some("order.key_set"),
+                None,
+            ),
+        ),
+        (
+            AdminError::UnknownKey {
+                key_set: "main".into(),
+                kid: "x".into(),
+            },
+            (Code::NotFound, "UNKNOWN_KEY", "caller", Some("kid"), None),
+        ),
+        (
+            AdminError::UnknownTrack {
+                key_set: "main".into(),
+                algorithm: Algorithm::Ps256,
+            },
+            (
+                Code::NotFound,
+                "UNKNOWN_ALGORITHM",
+                "caller",
+                Some("alg"),
+                None,
+            ),
+        ),
+        (
+            AdminError::Changed {
+                expected: "v6".into(),
+                found: "v7".into(),
+            },
+            (
+                Code::Aborted,
+                "VERSION_CHANGED",
+                "caller",
+                Some("order.expected_version"),
+                None,
+            ),
+        ),
+        (
+            AdminError::Refused {
+                reason: "TOO_EARLY",
+                rule: "pre_publish".into(),
+                why: "key-2 may become active on 2027-01-16".into(),
+                hint: "wait, or revoke the active key".into(),
+                remaining: Some(day),
+            },
+            (
+                Code::FailedPrecondition,
+                "TOO_EARLY",
+                "caller",
+                None,
+                Some(day),
+            ),
+        ),
+        (
+            AdminError::Unavailable {
+                reason: "STORE_FAILED",
+                why: "the disk is full".into(),
+                retry_after: Some(day),
+            },
+            (
+                Code::Unavailable,
+                "STORE_FAILED",
+                "service",
+                None,
+                Some(day),
+            ),
+        ),
+        (
+            AdminError::Internal {
+                reason: "BUG",
+                why: "this cannot be".into(),
+            },
+            (Code::Internal, "BUG", "service", None, None),
+        ),
+    ];
+    for (error, (code, reason, fault, field, retry)) in cases {
+        *keeper.failure.lock().unwrap() = Some(error.clone());
+        let status = client.hold_key(hold()).await.unwrap_err();
+        assert_eq!(status.code(), code, "{reason}");
+        assert_eq!(status.message(), error.to_string());
+        let told = Told::of(&status);
+        assert_eq!(told.reason, reason);
+        assert_eq!(told.metadata("fault"), Some(fault), "{reason}");
+        assert_eq!(told.field(), field, "{reason}");
+        assert_eq!(told.retry_after(), retry, "{reason}");
+        assert!(told.metadata("hint").is_some(), "{reason}");
+        let rule = (reason == "TOO_EARLY").then_some("pre_publish");
+        assert_eq!(told.metadata("rule"), rule, "{reason}");
+    }
+}
