@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod admin;
+mod connections;
 mod fake;
 mod grpc;
 mod http;
