@@ -96,6 +96,8 @@ async fn shutdown_does_not_wait_for_ever() {
     let signer = Arc::new(Signer::shut());
     let limits = Limits {
         drain: Duration::from_millis(50),
+        // Nothing but the drain ends the request.
+        deadline: Duration::from_secs(3600),
         ..Limits::default()
     };
     let mut server = Server::signer(&signer, limits);
