@@ -1,1 +1,131 @@
-//! (being built)
+//! The configuration: one TOML file, read once, checked as a whole.
+//!
+//! What is written ([`raw`], with the place of each value) becomes what is
+//! meant ([`Config`]), or an [`Invalid`] that shows every mistake with file,
+//! line and caret. Nothing outside the file is looked at: whether a module
+//! can be loaded or a PIN file can be read is for the start to find out, so
+//! that a configuration can be checked on another machine.
+//!
+//! Trust: whoever may change this file may sign anything. It holds no secret.
+
+mod check;
+mod device;
+mod diagnostic;
+mod key_set;
+mod raw;
+mod rule;
+mod serve;
+mod uri;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+pub use device::{Device, pin_marker};
+pub use diagnostic::Invalid;
+pub use key_set::KeySet;
+pub use serve::Serve;
+
+use check::Check;
+
+/// A configuration that makes sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the agent keeps its state. Absolute.
+    pub state_dir: PathBuf,
+    /// Sockets and listeners.
+    pub serve: Serve,
+    /// Devices by name.
+    pub devices: BTreeMap<String, Device>,
+    /// Key sets by name; each one's device is in [`Config::devices`].
+    pub key_sets: BTreeMap<String, KeySet>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {why}\nhint: --config FILE names another", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// The file can be read, and makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// Every mistake that can be told from the file alone, at once; but of
+    /// what is not TOML, or not of the right type, only the first.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |why| ConfigError::Read {
+            path: path.to_owned(),
+            why,
+        };
+        let text = fs::read_to_string(path).map_err(read)?;
+        let absolute = std::path::absolute(path).map_err(read)?;
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
+        Ok(Self::parse(&text, &path.display().to_string(), folder)?)
+    }
+
+    /// Checks a text. `name` stands for the file in what is said about it;
+    /// relative paths start from `folder`, which is absolute.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn parse(text: &str, name: &str, folder: &Path) -> Result<Self, Invalid> {
+        let mut check = Check::new(folder);
+        let config = match toml::from_str(text) {
+            Ok(raw) => Self::check(&raw, &mut check),
+            Err(error) => {
+                check.not_toml(&error, text.len());
+                None
+            }
+        };
+        match (config, check.into_problems()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(Invalid::new(name, text, problems)),
+        }
+    }
+
+    /// `None` only after a problem was noted.
+    fn check(raw: &raw::Config, check: &mut Check<'_>) -> Option<Self> {
+        let state_dir = check.path_or(raw.state_dir.as_ref(), "state_dir", "/var/lib/sealkeeper");
+        let serve = serve::check(&raw.serve, &raw.key_set, check);
+        let devices: Option<BTreeMap<_, _>> = all(raw.device.iter().map(|(name, device)| {
+            let named = check.name("device", name);
+            let device = device::check(name, device, check);
+            Some((named?, device?))
+        }));
+        let key_sets: Option<BTreeMap<_, _>> = all(raw.key_set.iter().map(|(name, key_set)| {
+            let named = check.name("key_set", name);
+            let key_set = key_set::check(name, key_set, &raw.device, check);
+            Some((named?, key_set?))
+        }));
+        if raw.key_set.is_empty() {
+            check.say(
+                0..0,
+                "expected at least one [key_set.NAME], got none".into(),
+                "a key set is what the agent signs for: an issuer, a device, tracks and rules",
+            );
+        }
+        Some(Self {
+            state_dir: state_dir?,
+            serve: serve?,
+            devices: devices?,
+            key_sets: key_sets?,
+        })
+    }
+}
+
+/// All of them, or nothing, but only after each was looked at.
+fn all<T, C: FromIterator<T>>(items: impl Iterator<Item = Option<T>>) -> Option<C> {
+    let items: Vec<_> = items.collect();
+    items.into_iter().collect()
+}

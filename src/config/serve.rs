@@ -1,0 +1,181 @@
+//! Where the agent listens.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::check::Check;
+use super::raw::{self, Text};
+
+/// `sun_path` has 108 bytes, one of them the final zero (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Sockets and listeners, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// The Unix socket that signs. Absolute, at most 107 bytes.
+    pub signing_socket: PathBuf,
+    /// Its permission bits.
+    pub signing_socket_mode: u32,
+    /// The Unix socket of administration: whoever can connect may administer.
+    pub admin_socket: PathBuf,
+    /// Its permission bits.
+    pub admin_socket_mode: u32,
+    /// Where JWKS are served over HTTP. Port 0 means any free one.
+    pub jwks_listen: SocketAddr,
+    /// The key set that `/.well-known/jwks.json` shows; `None` if there are
+    /// several and the configuration names none.
+    pub well_known: Option<String>,
+}
+
+pub(super) fn check(
+    raw: &raw::Serve,
+    key_sets: &BTreeMap<Text, raw::KeySet>,
+    check: &mut Check<'_>,
+) -> Option<Serve> {
+    let signing_socket = socket(
+        raw.signing_socket.as_ref(),
+        "serve.signing_socket",
+        "/run/sealkeeper/sign.sock",
+        check,
+    );
+    let admin_socket = socket(
+        raw.admin_socket.as_ref(),
+        "serve.admin_socket",
+        "/run/sealkeeper/admin.sock",
+        check,
+    );
+    if let (Some(signing), Some(admin), Some(at)) = (
+        &signing_socket,
+        &admin_socket,
+        raw.admin_socket.as_ref().or(raw.signing_socket.as_ref()),
+    ) && signing == admin
+    {
+        check.say(
+            at.span(),
+            "serve.admin_socket: expected another path than serve.signing_socket".into(),
+            "whoever may sign would be allowed to administer",
+        );
+    }
+    let signing_socket_mode = mode(raw.socket_mode.as_ref(), "serve.socket_mode", 0o660, check);
+    let admin_socket_mode = mode(
+        raw.admin_socket_mode.as_ref(),
+        "serve.admin_socket_mode",
+        0o600,
+        check,
+    );
+    let jwks_listen = listen(raw.jwks_listen.as_ref(), check);
+    let well_known = well_known(raw.well_known.as_ref(), key_sets, check);
+    Some(Serve {
+        signing_socket: signing_socket?,
+        signing_socket_mode: signing_socket_mode?,
+        admin_socket: admin_socket?,
+        admin_socket_mode: admin_socket_mode?,
+        jwks_listen: jwks_listen?,
+        well_known: well_known?,
+    })
+}
+
+fn socket(
+    text: Option<&Text>,
+    field: &str,
+    default: &str,
+    check: &mut Check<'_>,
+) -> Option<PathBuf> {
+    let path = check.path_or(text, field, default)?;
+    let len = path.as_os_str().len();
+    match text {
+        Some(text) if len > LONGEST_SOCKET_PATH => {
+            check.say(
+                text.span(),
+                format!("{field}: expected at most {LONGEST_SOCKET_PATH} bytes, got {len}"),
+                "the kernel allows no longer path for a socket: use a shorter folder",
+            );
+            None
+        }
+        _ => Some(path),
+    }
+}
+
+/// Octal, as for chmod(1). Nobody outside owner and group: `0666` would make
+/// every process of the machine a caller.
+fn mode(text: Option<&Text>, field: &str, default: u32, check: &mut Check<'_>) -> Option<u32> {
+    let Some(text) = text else {
+        return Some(default);
+    };
+    match u32::from_str_radix(text.get_ref(), 8) {
+        Ok(mode) if mode & !0o770 == 0 => return Some(mode),
+        Ok(mode) if mode & !0o777 == 0 => check.say(
+            text.span(),
+            format!("{field}: expected nothing for others, got {mode:04o}"),
+            "put the callers in a group, and let the folder or the socket belong to it",
+        ),
+        _ => check.say(
+            text.span(),
+            format!(
+                "{field}: expected permission bits in octal, got {:?}",
+                text.get_ref()
+            ),
+            "\"0660\" lets the owner and the group connect, \"0600\" the owner alone",
+        ),
+    }
+    None
+}
+
+fn listen(text: Option<&Text>, check: &mut Check<'_>) -> Option<SocketAddr> {
+    let Some(text) = text else {
+        return Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    };
+    text.get_ref().parse().map_or_else(
+        |_| {
+            check.say(
+                text.span(),
+                format!(
+                    "serve.jwks_listen: expected an address and a port, got {:?}",
+                    text.get_ref()
+                ),
+                "such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080; port 0 takes any free one",
+            );
+            None
+        },
+        Some,
+    )
+}
+
+/// The one that is named, else the only one there is.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it makes sense"
+)]
+fn well_known(
+    text: Option<&Text>,
+    key_sets: &BTreeMap<Text, raw::KeySet>,
+    check: &mut Check<'_>,
+) -> Option<Option<String>> {
+    let Some(text) = text else {
+        let only = (key_sets.len() == 1).then(|| key_sets.keys().next());
+        return Some(only.flatten().map(|name| name.get_ref().clone()));
+    };
+    if key_sets.contains_key(text.get_ref().as_str()) {
+        return Some(Some(text.get_ref().clone()));
+    }
+    check.say(
+        text.span(),
+        format!(
+            "serve.well_known: expected a configured key set, got {:?}",
+            text.get_ref()
+        ),
+        format!("configured: {}", names(key_sets)),
+    );
+    None
+}
+
+/// What there is, for a hint.
+pub(super) fn names<T>(of: &BTreeMap<Text, T>) -> String {
+    let names: Vec<_> = of.keys().map(|name| name.get_ref().as_str()).collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
