@@ -175,12 +175,25 @@ impl KeySet {
     }
 
     /// A key that is no longer wanted before it exists: whatever the device
-    /// may already hold of it is destroyed.
+    /// may already hold of it is destroyed, by the replica that was to make
+    /// it. Only that one knows whether the device is still at it; a destruction
+    /// by another would find nothing, and the key would appear afterwards.
     fn abandon(&mut self, id: KeyId, tick: &Tick) -> Vec<Event> {
-        self.intents.retain(|_, intent| intent.task.key() != id);
+        let mut owner = tick.replica.clone();
+        self.intents.retain(|_, intent| {
+            let about = intent.task.key() == id;
+            if about {
+                owner.clone_from(&intent.owner);
+            }
+            !about
+        });
         let abandoned = Event::of(self.key(id), tick.now, What::GenerationAbandoned);
         let mut events = vec![abandoned];
-        events.extend(self.begin_destruction(id, tick));
+        let tick = Tick {
+            replica: owner,
+            ..tick.clone()
+        };
+        events.extend(self.begin_destruction(id, &tick));
         events
     }
 
