@@ -1,0 +1,482 @@
+//! A model of the agent: how the keyring is meant to be driven.
+
+use std::collections::BTreeSet;
+
+use sealkeeper::keyring::{
+    Doubt, Event, Genesis, Half, IntentId, KeyId, KeySet, Moment, NoSigner, OperatorError,
+    Outcome, Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
+};
+use sealkeeper::time::Time;
+
+use super::outside::kid_of;
+use super::random::millis;
+use super::world::{Flight, Item, World, ids, shift};
+
+/// Why a change did not come about.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The replica is down, or has nothing to start from.
+    Down,
+    /// Its clock is in doubt.
+    Doubt,
+    /// The store does not take it.
+    NoStore,
+    /// The keyring refused.
+    Refused(OperatorError),
+}
+
+impl World {
+    /// Judges the clock of a replica, and makes what a step is told.
+    fn judge(&mut self, r: usize) -> Result<Tick, Stop> {
+        let (wall, boot) = (self.wall(r), self.boot(r));
+        let timing = self.plan.timing;
+        let replica = &mut self.replicas[r];
+        let high_water = match &replica.cached {
+            Some((set, _)) => set.high_water,
+            None => return Err(Stop::Down),
+        };
+        let before = replica.guard.doubt();
+        let judged = replica.guard.read(wall, boot, high_water, &timing);
+        if let (None, Err(doubt)) = (before, judged) {
+            self.totals.count(match doubt {
+                Doubt::SteppedBack { .. } => "clock: doubted after a step back",
+                Doubt::LeaptForward { .. } => "clock: doubted after a leap forward",
+                Doubt::Gap { .. } => "clock: doubted at a start after a gap",
+            });
+        }
+        self.invariant_doubts_a_wrong_clock(r, judged.is_err());
+        let now = judged.map_err(|_| Stop::Doubt)?;
+        let recent = timing.propagation + timing.skew + timing.adoption.times(10);
+        let replica = &self.replicas[r];
+        let reader = replica.guard.anchor().map(|anchor| anchor.expected(boot));
+        let live = self
+            .origins
+            .iter()
+            .zip(&replica.answered)
+            .filter(|(_, at)| at.is_some_and(|at| reader.is_some_and(|now| now <= at + recent)))
+            .map(|(origin, _)| origin.name.clone())
+            .collect();
+        Ok(Tick {
+            now,
+            replica: replica.name.clone(),
+            adopted: replica.view.as_ref().map_or(0, |view| view.epoch),
+            live,
+        })
+    }
+
+    /// One change of the record by one replica: apply it, take the steps that
+    /// are due, store, adopt. A conflict reads the record anew and tries again.
+    pub(crate) fn change(
+        &mut self,
+        r: usize,
+        apply: &dyn Fn(&mut KeySet, &Plan, &Tick) -> Result<Vec<Event>, OperatorError>,
+    ) -> Result<(), Stop> {
+        if !self.replicas[r].up {
+            return Err(Stop::Down);
+        }
+        for _ in 0..3 {
+            if self.replicas[r].cached.is_none() {
+                self.load(r)?;
+            }
+            let tick = self.judge(r)?;
+            let Some((before, version)) = self.replicas[r].cached.clone() else {
+                return Err(Stop::Down);
+            };
+            let mut set = before.clone();
+            let mut events = apply(&mut set, &self.plan, &tick).map_err(Stop::Refused)?;
+            let mut ids = ids(&mut self.random);
+            events.extend(set.advance(&self.plan, &tick, &mut ids));
+            self.invariant_deadline(&set, &tick);
+            if !self.reaches_store(r) {
+                self.totals.count("store: refused");
+                return Err(Stop::NoStore);
+            }
+            if self.mishap(4) {
+                self.crash(r, "before the write");
+                return Err(Stop::Down);
+            }
+            if !set.is_worth_storing(&before, &self.plan) {
+                if version == self.store.version {
+                    self.adopt(r);
+                    return Ok(());
+                }
+                self.replicas[r].cached = None;
+                continue;
+            }
+            let as_json = self.random.chance(60);
+            if !self.store.compare_and_swap(version, &set, as_json) {
+                self.totals.count("store: conflict");
+                self.replicas[r].cached = None;
+                continue;
+            }
+            self.stored(r, &events, &tick);
+            let intends = set.next_intent > before.next_intent;
+            if self.mishap(if intends { 40 } else { 6 }) {
+                self.crash(r, if intends { "after the intents" } else { "after the outcome, before the view" });
+                return Err(Stop::Down);
+            }
+            self.replicas[r].cached = Some((set, version + 1));
+            self.adopt(r);
+            return Ok(());
+        }
+        Err(Stop::NoStore)
+    }
+
+    fn load(&mut self, r: usize) -> Result<(), Stop> {
+        if !self.reaches_store(r) {
+            return Err(Stop::NoStore);
+        }
+        self.replicas[r].cached = Some((self.store.record.clone(), self.store.version));
+        Ok(())
+    }
+
+    /// Gives readers the record that is cached, which is the store's.
+    fn adopt(&mut self, r: usize) {
+        let Some(moment) = self.moment(r) else { return };
+        let Some((set, _)) = &self.replicas[r].cached else {
+            return;
+        };
+        if matches!(set.genesis, Genesis::Pending { .. }) {
+            return;
+        }
+        let lease = self
+            .fleet
+            .then(|| moment.time() + self.plan.timing.adoption);
+        let view = set.view(&self.plan, lease);
+        self.invariant_view(r, &view);
+        let replica = &mut self.replicas[r];
+        replica.view = Some(view);
+        replica.fresh = self.now;
+    }
+
+    /// Reads the store and adopts what is there, in doubt or not.
+    pub(crate) fn sync(&mut self, r: usize) {
+        if self.replicas[r].up && self.load(r).is_ok() {
+            // The first reading of a process anchors its readers too.
+            let _ = self.judge(r);
+            self.adopt(r);
+        }
+    }
+
+    /// One round of the agent: what is due, what the device is to do, and
+    /// blocked keys whose revocation is not yet durable.
+    pub(crate) fn tick(&mut self, r: usize) {
+        let done = self.change(r, &|_, _, _| Ok(Vec::new()));
+        self.say(|| format!("tick {r}: {done:?}"));
+        if done.is_err() {
+            return;
+        }
+        let blocked: Vec<String> = self.replicas[r].blocked.iter().cloned().collect();
+        for kid in blocked {
+            if !self.store.record.revoked.contains_key(&kid) {
+                let _ = self.revoke_stored(r, &kid, Some(Then::Wait));
+            }
+        }
+        self.carry_out(r);
+    }
+
+    /// Carries out what is on record for this replica.
+    pub(crate) fn carry_out(&mut self, r: usize) {
+        let Some((set, _)) = &self.replicas[r].cached else {
+            return;
+        };
+        let mine: Vec<(IntentId, Task)> = set
+            .intents
+            .iter()
+            .filter(|(_, intent)| intent.owner == self.replicas[r].name)
+            .map(|(id, intent)| (*id, intent.task.clone()))
+            .collect();
+        for (id, task) in mine {
+            let key = task.key();
+            if !self.replicas[r].up || self.replicas[r].working.contains(&key) {
+                continue;
+            }
+            if self.device.away || self.mishap(60) {
+                self.totals.count("device: refused");
+                continue;
+            }
+            match task {
+                Task::Generate { .. } if self.mishap(250) => {
+                    self.totals.count("device: slow");
+                    let life = self.replicas[r].life;
+                    self.replicas[r].working.insert(key);
+                    let most = self.plan.timing.adoption.times(20).as_millis();
+                    let at = self.now + millis(self.random.from_to(0, most));
+                    let item = Item::Generated {
+                        r,
+                        life,
+                        intent: id,
+                        key,
+                    };
+                    self.agenda.push((at, item));
+                }
+                Task::Generate { .. } => self.generate(r, id, key),
+                Task::Destroy { .. } => self.destroy(r, id, key),
+            }
+        }
+    }
+
+    /// The device makes a key, now.
+    pub(crate) fn generate(&mut self, r: usize, intent: IntentId, key: KeyId) {
+        if self.device.away {
+            self.totals.count("device: refused");
+            return;
+        }
+        let salt = self.random.next();
+        let public = self.device.generate(key, salt);
+        if self.mishap(60) {
+            self.totals.count("device: made it and said no");
+            return;
+        }
+        if self.mishap(40) {
+            self.crash(r, "after the device call");
+            return;
+        }
+        let kid = kid_of(&public);
+        let outcome = Outcome::Generated { public, kid };
+        self.complete(r, intent, &outcome);
+    }
+
+    fn destroy(&mut self, r: usize, intent: IntentId, key: KeyId) {
+        self.invariant_destroys_what_nobody_uses(r, key);
+        self.device.objects.remove(&key);
+        if self.mishap(40) {
+            self.crash(r, "after the device call");
+            return;
+        }
+        self.complete(r, intent, &Outcome::Destroyed);
+    }
+
+    fn complete(&mut self, r: usize, intent: IntentId, outcome: &Outcome) {
+        let done = self.change(r, &|set, _, tick| {
+            match set.complete(intent, outcome.clone(), tick) {
+                Ok(events) => Ok(events),
+                // Taken back meanwhile: what was made will be destroyed.
+                Err(UnexpectedOutcome::NoIntent(_)) => Ok(Vec::new()),
+                Err(unexpected) => panic!("{unexpected}"),
+            }
+        });
+        self.say(|| format!("replica {r} completes {intent:?}: {done:?}"));
+    }
+
+    /// A replica asks an origin what it serves.
+    pub(crate) fn observe(&mut self, r: usize, o: usize) {
+        if self.origins[o].dead || !self.replicas[r].up {
+            return;
+        }
+        let Some(Moment::Sure(reader)) = self.moment(r) else {
+            return;
+        };
+        let kids = self.origins[o].serves.clone();
+        let name = self.origins[o].name.clone();
+        let at = self.wall(r);
+        self.replicas[r].answered[o] = Some(reader);
+        let done = self.change(r, &|set, plan, _| Ok(set.observe(&name, &kids, at, plan)));
+        if done.is_ok() {
+            self.observed(r, o, &kids);
+        }
+        self.say(|| format!("replica {r} observes {o}, {} kids: {done:?}", kids.len()));
+    }
+
+    /// Ends a key: in memory and on disk first, then in the record.
+    pub(crate) fn revoke(&mut self, r: usize, kid: &str, then: Option<Then>) {
+        if !self.replicas[r].up {
+            return;
+        }
+        self.replicas[r].blocked.insert(kid.to_owned());
+        self.replicas[r].tombstones.insert(kid.to_owned());
+        let mut done = self.revoke_stored(r, kid, then);
+        if let Err(Stop::Refused(OperatorError::NoSafeStandby { .. })) = done {
+            let then = if self.random.chance(500) {
+                Then::Wait
+            } else {
+                Then::Activate
+            };
+            done = self.revoke_stored(r, kid, Some(then));
+        }
+        match &done {
+            Err(Stop::Refused(_)) => {
+                self.replicas[r].blocked.remove(kid);
+                self.replicas[r].tombstones.remove(kid);
+            }
+            Err(_) => self.totals.count("revoked: not yet durable"),
+            Ok(()) => {}
+        }
+        self.say(|| format!("replica {r} revokes {kid}: {done:?}"));
+        self.carry_out(r);
+    }
+
+    fn revoke_stored(&mut self, r: usize, kid: &str, then: Option<Then>) -> Result<(), Stop> {
+        self.change(r, &|set, plan, tick| {
+            let revoked = set.revoke(kid, Reason::Compromised, then, plan, tick)?;
+            Ok(revoked.events)
+        })
+    }
+
+    /// Somebody wants a signature.
+    pub(crate) fn sign(&mut self, r: usize) {
+        let Some(moment) = self.moment(r).filter(|_| self.replicas[r].up) else {
+            return;
+        };
+        let most = self.plan.timing.max_token_lifetime;
+        let exp = match self.random.below(3) {
+            0 => moment.time() + most,
+            _ => moment.time() + millis(self.random.from_to(1, most.as_millis())),
+        };
+        let Some(view) = &self.replicas[r].view else {
+            return;
+        };
+        let track = self.random.pick(&self.plan.tracks).map(|(alg, _)| *alg);
+        let jws = self.random.chance(400);
+        let chosen = if jws {
+            let named = view.nameable(moment).unwrap_or_default();
+            let chosen = self.random.pick(&named).copied();
+            if chosen.is_some_and(|key| view.signer(Some(key.algorithm), moment) != Ok(key)) {
+                self.totals.count("sign: during the handover");
+            }
+            chosen
+        } else {
+            match view.signer(track.filter(|_| self.random.chance(500)), moment) {
+                Ok(key) => Some(key),
+                Err(refusal) => {
+                    self.totals.count(match refusal {
+                        NoSigner::NoTrack(_) => "sign: refused, no track",
+                        NoSigner::NoneActive { .. } => "sign: refused, none active",
+                        NoSigner::Overdue { .. } => "sign: refused, hard limit",
+                        NoSigner::LeaseEnded(_) => "sign: refused, lease over",
+                    });
+                    None
+                }
+            }
+        };
+        let Some(key) = chosen.cloned() else { return };
+        if exp > key.exp_ceiling || self.replicas[r].blocked.contains(&key.kid) {
+            return;
+        }
+        self.invariant_signs_with_what_exists(r, &key, moment);
+        if self.device.away {
+            return;
+        }
+        let most = self.plan.timing.signing_deadline.as_millis();
+        let took = millis(self.random.from_to(0, most));
+        let flight = Flight { kid: key.kid, exp };
+        let life = self.replicas[r].life;
+        self.agenda
+            .push((self.now + took, Item::Release { r, life, flight }));
+    }
+
+    /// A signature is finished: may it leave, by the view of now?
+    pub(crate) fn release(&mut self, r: usize, flight: &Flight) {
+        let (Some(moment), Some(view)) = (self.moment(r), &self.replicas[r].view) else {
+            return;
+        };
+        if !view.may_release(&flight.kid, moment, &self.replicas[r].blocked) {
+            self.totals.count("sign: dropped at the release");
+            return;
+        }
+        self.totals.signatures += 1;
+        self.invariant_release(r, flight, moment);
+        self.invariant_published_first(r, &flight.kid);
+        self.ledger.token(&flight.kid, flight.exp);
+    }
+
+    /// Ends `init`, once every first key exists.
+    pub(crate) fn begin(&mut self) {
+        for round in 0.. {
+            assert!(round < 1000, "init does not end");
+            self.pass(self.now + self.plan.timing.adoption);
+            self.start(0);
+            self.tick(0);
+            if self.store.record.intents.is_empty() {
+                let ended = self.finish_genesis();
+                if ended {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn finish_genesis(&mut self) -> bool {
+        let Ok(tick) = self.judge(0) else { return false };
+        let mut set = self.store.record.clone();
+        let Ok(events) = set.finish_genesis(&self.plan, tick.now) else {
+            return false;
+        };
+        let swapped = self
+            .store
+            .compare_and_swap(self.store.version, &set, true);
+        assert!(swapped, "nobody else is there yet");
+        self.stored(0, &events, &tick);
+        for r in 0..self.replicas.len() {
+            self.sync(r);
+        }
+        true
+    }
+
+    /// The `kid`s of keys in some phase.
+    pub(crate) fn kids(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<String> {
+        self.store
+            .record
+            .keys
+            .values()
+            .filter(|key| wanted(&key.phase))
+            .filter_map(|key| key.kid.clone())
+            .collect()
+    }
+
+    /// An operator looks at the clock of a replica, sets it right and says so.
+    pub(crate) fn confirm_clock(&mut self, r: usize) {
+        if !self.replicas[r].up {
+            return;
+        }
+        self.replicas[r].fault = 0;
+        let (wall, boot) = (self.wall(r), self.boot(r));
+        if self.replicas[r].guard.doubt().is_none() || self.load(r).is_err() {
+            return;
+        }
+        let Some((mut set, version)) = self.replicas[r].cached.clone() else {
+            return;
+        };
+        set.confirm_clock(wall);
+        if self.store.compare_and_swap(version, &set, false) {
+            self.totals.count("clock: confirmed");
+            self.ledger.previous = set.clone();
+            self.replicas[r].guard.confirm(wall, boot);
+            self.replicas[r].cached = Some((set, version + 1));
+            self.replicas[r].answered.fill(None);
+            self.adopt(r);
+        }
+    }
+
+    /// Whether some signer of this replica's view, at this moment, needs the
+    /// object.
+    pub(crate) fn uses(&self, r: usize, id: KeyId) -> bool {
+        let (Some(moment), Some(view)) = (self.moment(r), &self.replicas[r].view) else {
+            return false;
+        };
+        let blocked = &self.replicas[r].blocked;
+        self.replicas[r].up
+            && view
+                .nameable(moment)
+                .unwrap_or_default()
+                .iter()
+                .any(|key| key.id == id && !blocked.contains(&key.kid))
+    }
+
+    /// The objects that the record says are in the device.
+    pub(crate) fn present(&self) -> BTreeSet<KeyId> {
+        self.store
+            .record
+            .keys
+            .values()
+            .filter(|key| !matches!(key.phase, Phase::Generating))
+            .filter(|key| key.placements.values().any(|half| *half == Half::Present))
+            .map(|key| key.id)
+            .collect()
+    }
+
+    /// The local time of a replica at which true time is `at`, and back.
+    pub(crate) fn truly(&self, r: usize, local: Time) -> Time {
+        shift(local, -self.replicas[r].offset)
+    }
+}

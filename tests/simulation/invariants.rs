@@ -1,0 +1,475 @@
+//! What must hold, whatever happens. Each is judged in true time, from what
+//! the world knows and no agent does.
+
+use std::collections::BTreeSet;
+
+use sealkeeper::keyring::{
+    Event, Genesis, Half, Key, KeyId, KeySet, Moment, Phase, SigningKey, Switch, Tick, View, rules,
+};
+use sealkeeper::time::{Span, Time};
+
+use super::random::millis;
+use super::world::{Flight, World, shift};
+
+impl World {
+    /// After each event.
+    pub(crate) fn invariants(&mut self) {
+        self.invariant_objects();
+        self.invariant_set_size();
+    }
+
+    fn half_skew(&self) -> Span {
+        self.plan.timing.skew.divided_by(2)
+    }
+
+    /// A record was stored: what must hold between it and the one before.
+    pub(crate) fn stored(&mut self, r: usize, events: &[Event], tick: &Tick) {
+        for event in events {
+            self.totals.count(event.what.name());
+        }
+        if self.trace {
+            for event in events {
+                let kid = event.kid.as_deref().unwrap_or("?");
+                println!("{}   {} {kid} at {} ({r}, {})", self.now.as_millis(), event.what.name(), event.at.as_millis(), tick.now.as_millis());
+            }
+        }
+        let after = self.store.record.clone();
+        let before = std::mem::replace(&mut self.ledger.previous, after.clone());
+        invariant_never_back(&before, &after);
+        self.note_switches(&before, &after);
+        for key in after.keys.values() {
+            let old = before.keys.get(&key.id);
+            if old.is_none_or(|old| old.phase != key.phase) {
+                self.note_phase(old, key, &before, &after);
+            }
+        }
+        let revoked = after.revoked.len() > before.revoked.len();
+        if revoked {
+            self.ledger.oversize = true;
+        }
+    }
+
+    fn note_switches(&mut self, before: &KeySet, after: &KeySet) {
+        let wait = self.plan.timing.propagation + self.plan.timing.verifier_cache;
+        for (id, seat) in &after.seats {
+            let old = before.seats.get(id).and_then(|seat| seat.switch.as_ref());
+            if seat.switch.as_ref() == old {
+                continue;
+            }
+            if let Some(Switch { to, at, .. }) = &seat.switch {
+                let kid = kid(after, *to);
+                self.ledger.wait.insert(kid.clone(), wait);
+                self.ledger.proven.remove(&kid);
+                if seat.force {
+                    self.ledger.excused.insert(kid);
+                }
+                let ahead = at.since(self.store.record.high_water);
+                assert!(
+                    ahead >= self.plan.timing.adoption,
+                    "an activation is stored {ahead} ahead of now: not every replica hears in time"
+                );
+            }
+        }
+        for (id, seat) in &before.seats {
+            let Some(old) = &seat.switch else { continue };
+            let now = after.seats.get(id).and_then(|seat| seat.switch.as_ref());
+            let active = after.seats.get(id).and_then(|seat| seat.active);
+            if now != Some(old) && active != Some(old.to) {
+                let kid = kid(after, old.to);
+                self.ledger.cancelled.insert(kid, after.epoch);
+            }
+        }
+    }
+
+    fn note_phase(&mut self, old: Option<&Key>, key: &Key, before: &KeySet, after: &KeySet) {
+        let Some(kid) = key.kid.clone() else { return };
+        match key.phase {
+            Phase::Active { .. } => {
+                let planned = before
+                    .seats
+                    .get(&key.seat())
+                    .and_then(|seat| seat.switch.as_ref())
+                    .is_some_and(|switch| switch.to == key.id);
+                let timing = &self.plan.timing;
+                if !planned {
+                    let wait = timing.propagation + timing.verifier_cache;
+                    self.ledger.wait.insert(kid.clone(), wait);
+                    self.ledger.proven.remove(&kid);
+                }
+                let init = matches!(before.genesis, Genesis::Pending { .. });
+                if init || key.forced {
+                    self.ledger.excused.insert(kid);
+                }
+            }
+            Phase::Retired { .. } => self.invariant_removed_dead(&kid),
+            Phase::Revoked { .. } => {
+                self.ledger.revoked.insert(kid, self.now);
+                let seat = before.seats.get(&key.seat());
+                if old.is_some_and(|old| matches!(old.phase, Phase::Active { .. })) {
+                    let next = after.seats.get(&key.seat()).and_then(|seat| seat.active);
+                    let safe = next.is_some_and(|id| !after.keys[&id].forced);
+                    self.totals.count(if safe {
+                        "revoked: active, with a safe standby"
+                    } else {
+                        "revoked: active, without"
+                    });
+                }
+                if seat.is_some_and(|seat| seat.switch.is_some()) {
+                    self.totals.count("revoked: while a switch was ahead");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// (b) A key leaves the set once every token that it signed is dead, at a
+    /// verifier whose clock is half the skew behind.
+    fn invariant_removed_dead(&self, kid: &str) {
+        if let Some(exp) = self.ledger.tokens.get(kid) {
+            let dead = *exp + self.half_skew();
+            assert!(
+                dead <= self.now,
+                "{kid} left the set {} before its last token was dead",
+                dead.since(self.now)
+            );
+        }
+    }
+
+    /// (e) and (d), for every picture that readers get.
+    pub(crate) fn invariant_view(&mut self, r: usize, view: &View) {
+        assert!(!view.published.is_empty(), "the set is empty");
+        let shown: BTreeSet<&String> = view.published.iter().map(|key| &key.kid).collect();
+        assert_eq!(shown.len(), view.published.len(), "a key stands twice");
+        for kid in &view.revoked {
+            assert!(!shown.contains(kid), "{kid} was revoked and is in the set");
+        }
+        for kid in self.ledger.revoked.keys() {
+            assert!(view.revoked.contains(kid), "the revocation of {kid} is forgotten");
+        }
+        if let Some(old) = &self.replicas[r].view {
+            assert!(old.epoch <= view.epoch, "epoch {} after {}", view.epoch, old.epoch);
+        }
+        let live = |key: &Key| key.is_published();
+        if !self.store.record.keys.values().any(live) {
+            self.totals.count("placeholder shown");
+        }
+    }
+
+    /// A signature leaves a replica, now.
+    pub(crate) fn invariant_release(&self, r: usize, flight: &Flight, moment: Moment) {
+        let kid = flight.kid.as_str();
+        let timing = &self.plan.timing;
+        // (d) Never again where it was blocked, not even by a later process.
+        assert!(
+            !self.replicas[r].tombstones.contains(kid),
+            "replica {r} signed with {kid}, which was revoked there"
+        );
+        let epoch = self.replicas[r].view.as_ref().map_or(0, |view| view.epoch);
+        let key = self.store.record.by_kid(kid);
+        let key = key.unwrap_or_else(|| panic!("{kid} signed and is not on record"));
+        let tolerance = self.half_skew() + Span::from_millis(1);
+        match key.phase {
+            // (d) Nowhere once every replica must have heard.
+            Phase::Revoked { .. } => {
+                let known = self.ledger.revoked[kid] + timing.handover();
+                assert!(self.now <= known, "{kid} signed after its revocation");
+                return;
+            }
+            Phase::Active { since } => {
+                let early = since.since(self.now);
+                assert!(early <= tolerance, "{kid} signed {early} before its activation");
+            }
+            // (c) The old key signs until rule 2's bound. A replica that
+            // doubts its clock does not switch by itself; it goes by the
+            // record.
+            Phase::Retiring { last_sign, .. } => {
+                let unaware = matches!(moment, Moment::Doubtful(_)) && epoch < key.left_epoch;
+                let late = self.now.since(last_sign);
+                assert!(
+                    late <= tolerance || unaware,
+                    "{kid} signed {late} after the end of its handover"
+                );
+            }
+            Phase::Published { .. } => self.invariant_signs_ahead(key, epoch),
+            Phase::Generating | Phase::Retired { .. } | Phase::Placeholder => {
+                panic!("{kid} signed and is {}", key.phase.name())
+            }
+        }
+        // (i)
+        let ceiling = key.exp_ceiling.expect("a key that signs has a ceiling");
+        assert!(flight.exp <= ceiling, "{kid} signed above its stored ceiling");
+    }
+
+    /// A key that the record still calls published signs where a switch to it
+    /// has come true, or where nobody can know yet that it was taken back.
+    fn invariant_signs_ahead(&self, key: &Key, epoch: u64) {
+        let kid = key.kid.as_deref().unwrap_or_default();
+        let seat = self.store.record.seats.get(&key.seat());
+        let switch = seat.and_then(|seat| seat.switch.as_ref());
+        if let Some(switch) = switch.filter(|switch| switch.to == key.id) {
+            let early = switch.at.since(self.now);
+            let tolerance = self.half_skew() + Span::from_millis(1);
+            assert!(early <= tolerance, "{kid} signed {early} before its activation");
+            return;
+        }
+        let unaware = self.ledger.cancelled.get(kid).is_some_and(|at| epoch < *at);
+        assert!(unaware, "{kid} signed and was never to be active");
+    }
+
+    /// (a) Whoever fetched the set P + C ago has the key that signs now.
+    pub(crate) fn invariant_published_first(&mut self, r: usize, kid: &str) {
+        let ledger = &self.ledger;
+        if ledger.excused.contains(kid) || ledger.proven.contains(kid) {
+            return;
+        }
+        let Some(key) = self.store.record.by_kid(kid) else { return };
+        if matches!(key.phase, Phase::Retiring { .. } | Phase::Revoked { .. }) {
+            return;
+        }
+        let wait = ledger.wait[kid];
+        let epoch = self.replicas[r].view.as_ref().map_or(0, |view| view.epoch);
+        for o in 0..self.origins.len() {
+            let run = (o, kid.to_owned());
+            let unaware = ledger.broken.get(&run).filter(|(since, _)| epoch < *since);
+            let since = unaware.map(|(_, since)| *since);
+            let since = since.or_else(|| ledger.runs.get(&run).copied());
+            let since = since.unwrap_or_else(|| panic!("{kid} signed, and origin {o} lacks it"));
+            let short = (since + wait).since(self.now);
+            assert!(
+                short == Span::ZERO,
+                "{kid} signed {short} before every verifier could hold it"
+            );
+        }
+        self.ledger.proven.insert(kid.to_owned());
+    }
+
+    /// (f) Whoever begins to sign with a key finds it in the device.
+    pub(crate) fn invariant_signs_with_what_exists(&self, r: usize, key: &SigningKey, at: Moment) {
+        assert!(
+            self.device.objects.contains_key(&key.id),
+            "replica {r} wants to sign with {} at {at:?}, whose private half is gone",
+            key.kid
+        );
+    }
+
+    /// (f) Nothing is destroyed under the hands of a replica.
+    pub(crate) fn invariant_destroys_what_nobody_uses(&self, r: usize, id: KeyId) {
+        for user in 0..self.replicas.len() {
+            assert!(
+                !self.uses(user, id),
+                "replica {r} destroys {id}, with which replica {user} may sign"
+            );
+        }
+    }
+
+    /// (g) Nothing is in the device that the record does not name, and nothing
+    /// that it counts on is lost.
+    fn invariant_objects(&self) {
+        let record = &self.store.record;
+        for id in self.device.objects.keys() {
+            let named = record.keys.get(id).is_some_and(|key| {
+                let there = |half: &Half| matches!(half, Half::Present | Half::Destroying);
+                key.placements.values().any(there)
+            });
+            assert!(named, "{id} is in the device and not on record");
+        }
+        for id in self.present() {
+            assert!(
+                self.device.objects.contains_key(&id),
+                "{id} is present on record and not in the device"
+            );
+        }
+        let publics = record.keys.values().filter_map(|key| key.public.as_ref());
+        let count = publics.clone().count();
+        assert_eq!(publics.collect::<BTreeSet<_>>().len(), count, "a key twice");
+    }
+
+    /// (h)
+    fn invariant_set_size(&mut self) {
+        let most = rules::rule_6_set_size(&self.plan.timing);
+        let record = &self.store.record;
+        let algorithms: BTreeSet<_> = record.keys.values().map(|key| key.algorithm).collect();
+        let largest = algorithms
+            .iter()
+            .map(|algorithm| {
+                let mine = record.keys.values().filter(|key| key.algorithm == *algorithm);
+                mine.filter(|key| key.is_published()).count()
+            })
+            .max()
+            .unwrap_or(0);
+        assert!(
+            largest <= most || self.ledger.oversize,
+            "{largest} keys of one algorithm, and rule 6 counts {most}"
+        );
+        let making = |key: &Key| matches!(key.phase, Phase::Generating);
+        if largest <= most
+            && !record.keys.values().any(making)
+            && record.seats.values().all(|seat| seat.fresh_after.is_none())
+        {
+            self.ledger.oversize = false;
+        }
+    }
+
+    /// (j) A clock that is off by more than all skew is doubted; a replica in
+    /// doubt takes no step.
+    pub(crate) fn invariant_doubts_a_wrong_clock(&self, r: usize, doubted: bool) {
+        let fault = self.replicas[r].fault;
+        assert!(
+            fault == 0 || doubted,
+            "replica {r} believes a clock that is off by {fault} ms"
+        );
+    }
+
+    /// (k) Between now and the deadline there is nothing to do.
+    pub(crate) fn invariant_deadline(&mut self, set: &KeySet, tick: &Tick) {
+        if matches!(set.genesis, Genesis::Pending { .. }) {
+            return;
+        }
+        let deadline = set.deadline(&self.plan, tick);
+        assert!(deadline > tick.now, "a deadline that is not ahead");
+        let room = deadline.since(tick.now).as_millis();
+        let later = match self.random.below(4) {
+            0 => tick.now,
+            1 => shift(deadline, -1),
+            _ => tick.now + millis(self.random.from_to(0, room.min(1 << 45) - 1)),
+        };
+        let tick = Tick {
+            now: later,
+            ..tick.clone()
+        };
+        let mut again = set.clone();
+        let events = again.advance(&self.plan, &tick, &mut || {
+            panic!("a key is generated before the deadline")
+        });
+        assert_eq!(events, [], "at {later}, before the deadline {deadline}");
+        again.high_water = set.high_water;
+        // That this replica has adopted its view is news, not a step.
+        again.replicas.clone_from(&set.replicas);
+        assert_eq!(again, *set, "at {later}, before the deadline {deadline}");
+    }
+
+    /// An origin answered without some keys, and that is on record.
+    pub(crate) fn observed(&mut self, r: usize, o: usize, kids: &BTreeSet<String>) {
+        let record = &self.store.record;
+        let now = self.wall(r).max(record.high_water);
+        let epoch = record.epoch;
+        let mut broke = Vec::new();
+        for key in record.keys.values().filter(|key| key.is_published()) {
+            let Some(kid) = key.kid.as_ref().filter(|kid| !kids.contains(*kid)) else {
+                continue;
+            };
+            let seat = record.seats.get(&key.seat());
+            let switch = seat.and_then(|seat| Some((seat, seat.switch.as_ref()?)));
+            match (&key.phase, switch.filter(|(_, switch)| switch.to == key.id)) {
+                // Taken back, as long as every replica can still hear of it.
+                (Phase::Published { .. }, Some((seat, switch))) => assert!(
+                    seat.force || now + self.plan.timing.adoption > switch.at,
+                    "{kid} is to be active at {}, and origin {o} lacks it",
+                    switch.at
+                ),
+                (Phase::Active { .. }, _) if !self.ledger.proven.contains(kid) => {}
+                _ => broke.push(kid.clone()),
+            }
+        }
+        for kid in broke {
+            self.ledger.broke(o, &kid, epoch);
+        }
+    }
+
+    /// (l) In calm times each rotation happens when it is due.
+    pub(crate) fn invariant_progress(&self, patience: Span) {
+        let record = &self.store.record;
+        for (id, seat) in &record.seats {
+            let active = seat.active.and_then(|id| record.keys.get(&id));
+            let due = match record.due(id, &self.plan) {
+                Some(due) if active.is_some_and(|key| !key.held) => due,
+                _ => self.ledger.calm_since,
+            };
+            let from = due.max(self.ledger.calm_since);
+            let late = self.now.since(from);
+            assert!(
+                late <= patience || active.is_some() && due > self.now,
+                "{}: no rotation for {late} in calm times: {seat:?}",
+                String::from(id.clone())
+            );
+        }
+    }
+
+    /// (m) After all of it: one active key and a standby in each track, and
+    /// nothing else in the device.
+    pub(crate) fn has_settled(&self) -> Result<(), String> {
+        let record = &self.store.record;
+        if !record.intents.is_empty() {
+            return Err(format!("intents: {:?}", record.intents));
+        }
+        for &(algorithm, _) in &self.plan.tracks {
+            let count = |wanted: &dyn Fn(&Phase) -> bool| {
+                let mine = record.keys.values().filter(|key| key.algorithm == algorithm);
+                mine.filter(|key| wanted(&key.phase)).count()
+            };
+            let active = count(&|phase| matches!(phase, Phase::Active { .. }));
+            let standby = count(&|phase| matches!(phase, Phase::Published { .. }));
+            if (active, standby) != (1, 1) {
+                return Err(format!("{algorithm}: {active} active, {standby} standby"));
+            }
+        }
+        let seats = record.seats.values();
+        if let Some(seat) = seats.clone().find(|seat| seat.fresh_after.is_some()) {
+            return Err(format!("a rotation is still wanted: {seat:?}"));
+        }
+        let objects: BTreeSet<KeyId> = self.device.objects.keys().copied().collect();
+        if objects != self.present() {
+            return Err("the device holds something else".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// (i) What only grows.
+fn invariant_never_back(before: &KeySet, after: &KeySet) {
+    assert!(before.epoch <= after.epoch, "the epoch went back");
+    for (kid, revocation) in &before.revoked {
+        assert_eq!(after.revoked.get(kid), Some(revocation), "{kid} came back");
+    }
+    for (id, key) in &before.keys {
+        if let Some(now) = after.keys.get(id) {
+            assert!(key.exp_ceiling <= now.exp_ceiling, "a ceiling went back");
+            assert!(key.longest_lifetime <= now.longest_lifetime);
+        }
+    }
+}
+
+fn kid(set: &KeySet, id: KeyId) -> String {
+    set.keys[&id].kid.clone().expect("it is published")
+}
+
+/// The instants around which something is decided.
+pub(crate) fn instants(world: &World) -> Vec<Time> {
+    let (record, timing) = (&world.store.record, &world.plan.timing);
+    let lead = timing.adoption.times(3);
+    let mut found = Vec::new();
+    for (id, seat) in &record.seats {
+        if let Some(switch) = &seat.switch {
+            found.push(switch.at);
+            found.push(switch.at - timing.adoption);
+            found.push(rules::rule_2_last_use(switch.at, timing));
+        }
+        if let Some(due) = record.due(id, &world.plan) {
+            found.push(due - lead);
+            found.push(due);
+        }
+    }
+    for key in record.keys.values() {
+        if let Phase::Published { .. } = key.phase {
+            for seen in key.sightings.values() {
+                found.push(rules::rule_1_pre_publish(*seen, timing) - lead);
+                found.push(rules::rule_1_pre_publish(*seen, timing));
+            }
+        }
+        if let Phase::Retiring { last_sign, .. } = key.phase {
+            let outlook = record.outlook(key, &world.plan);
+            found.extend([Some(last_sign), outlook.destroyed, outlook.removed].iter().flatten());
+        }
+    }
+    found
+}
