@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::record::KeyEvent;
-use crate::audit::{Audit, AuditError};
+use super::record;
+use crate::audit::{Audit, AuditError, KeyEvent};
 use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
@@ -63,8 +63,10 @@ impl Context {
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         let mut logs: BTreeMap<String, KeyLog> = BTreeMap::new();
-        for event in ports.audit.key_events() {
-            logs.entry(event.key_set.clone()).or_default().learn(&KeyEvent::from_log(&event));
+        for recorded in ports.audit.key_events() {
+            logs.entry(recorded.what.key_set.clone())
+                .or_default()
+                .learn(&recorded.what);
         }
         Self {
             replica: ports.replica,
@@ -93,13 +95,12 @@ impl Context {
     /// Puts a key event on record; synced when it returns.
     pub(super) async fn log_key_event(
         self: &Arc<Self>,
-        key_set: &str,
         event: &KeyEvent,
     ) -> Result<(), AuditError> {
-        let (context, line) = (Arc::clone(self), event.to_log(key_set));
-        blocking(move || context.audit.key_event(&line)).await?;
+        let (context, line) = (Arc::clone(self), event.clone());
+        blocking(move || context.audit.key_event(line)).await?;
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        logs.entry(key_set.to_owned()).or_default().learn(event);
+        logs.entry(event.key_set.clone()).or_default().learn(event);
         Ok(())
     }
 
@@ -128,7 +129,11 @@ impl Context {
         kid: &str,
         at: Time,
     ) -> Result<(), DurableError> {
-        let stone = Tombstone { key_set: key_set.to_owned(), kid: kid.to_owned(), at };
+        let stone = Tombstone {
+            key_set: key_set.to_owned(),
+            kid: kid.to_owned(),
+            at,
+        };
         let context = Arc::clone(self);
         blocking(move || context.tombstones.put(&stone)).await
     }
@@ -155,7 +160,7 @@ impl Context {
 impl KeyLog {
     fn learn(&mut self, event: &KeyEvent) {
         self.events = self.events.max(event.number);
-        if let (true, Some(kid)) = (event.is_revocation(), &event.kid) {
+        if let (true, Some(kid)) = (record::is_revocation(event), &event.kid) {
             self.revoked.insert(kid.clone());
         }
     }

@@ -23,7 +23,10 @@ pub(super) async fn perform(
     key: Option<&Key>,
 ) -> Result<Outcome, DeviceError> {
     let name = task.device();
-    let defect = |why: String| DeviceError::Defect { device: name.to_owned(), why };
+    let defect = |why: String| DeviceError::Defect {
+        device: name.to_owned(),
+        why,
+    };
     let device = context.devices.get(name).ok_or_else(|| {
         defect("the record names this device, and the configuration does not".to_owned())
     })?;
@@ -31,14 +34,22 @@ pub(super) async fn perform(
     match task {
         Task::Generate { .. } => {
             let key = key.ok_or_else(|| {
-                defect(format!("the record asks for the key {} and does not know it", task.key()))
+                defect(format!(
+                    "the record asks for the key {} and does not know it",
+                    task.key()
+                ))
             })?;
             let deadline = Instant::now() + PATIENCE;
             hit(Side::Before, Effect::Generate);
-            let made = device.generate(object, key.key_type, key.algorithm, deadline).await?;
+            let made = device
+                .generate(object, key.key_type, key.algorithm, deadline)
+                .await?;
             hit(Side::After, Effect::Generate);
             let kid = thumbprint(&made.public);
-            Ok(Outcome::Generated { public: made.public, kid })
+            Ok(Outcome::Generated {
+                public: made.public,
+                kid,
+            })
         }
         Task::Destroy { .. } => {
             hit(Side::Before, Effect::Destroy);

@@ -61,18 +61,20 @@ pub fn hit(side: Side, effect: Effect) {
     use std::sync::atomic::{AtomicU64, Ordering};
     static HITS: AtomicU64 = AtomicU64::new(0);
 
-    let Ok(wanted) = std::env::var("SEALKEEPER_FAILPOINT") else { return };
+    let Ok(wanted) = std::env::var("SEALKEEPER_FAILPOINT") else {
+        return;
+    };
     let side = match side {
         Side::Before => "before",
         Side::After => "after",
     };
     let here = format!("{side}:{}", effect.name());
-    let Some((place, nth)) = wanted.rsplit_once(':') else { return };
+    let Some((place, nth)) = wanted.rsplit_once(':') else {
+        return;
+    };
     if place == here && Ok(HITS.fetch_add(1, Ordering::SeqCst) + 1) == nth.parse() {
-        let _ = rustix::process::kill_process(
-            rustix::process::getpid(),
-            rustix::process::Signal::KILL,
-        );
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 

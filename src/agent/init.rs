@@ -80,21 +80,30 @@ pub async fn init(
     writer.begin(&name).await?;
     loop {
         let held = writer.held.clone().ok_or_else(|| vanished(&name))?;
-        let Some((&id, intent)) = held.record.set.intents.first_key_value() else { break };
+        let Some((&id, intent)) = held.record.set.intents.first_key_value() else {
+            break;
+        };
         let key = held.record.set.keys.get(&intent.task.key());
         if let (Task::Generate { device, .. }, Some(key)) = (&intent.task, key) {
-            progress(Progress::Generating { algorithm: key.algorithm, device: device.clone() });
+            progress(Progress::Generating {
+                algorithm: key.algorithm,
+                device: device.clone(),
+            });
         }
         let placeholder = held.record.set.placeholder == Some(intent.task.key());
-        let outcome = effects::perform(&context, &intent.task, key).await.map_err(|error| {
-            InitError::Device { device: intent.task.device().to_owned(), error }
-        })?;
+        let outcome = effects::perform(&context, &intent.task, key)
+            .await
+            .map_err(|error| InitError::Device {
+                device: intent.task.device().to_owned(),
+                error,
+            })?;
         let kid = match &outcome {
             crate::keyring::Outcome::Generated { kid, .. } => Some(kid.clone()),
             crate::keyring::Outcome::Destroyed => None,
         };
         let step = writer.step(Clock::Any, |set, _, tick| {
-            set.complete(id, outcome.clone(), tick).map(|events| ((), events))
+            set.complete(id, outcome.clone(), tick)
+                .map(|events| ((), events))
         });
         match step.await {
             Ok(()) => {}
@@ -106,7 +115,8 @@ pub async fn init(
         }
     }
     let step = writer.step(Clock::Any, |set, plan, tick| {
-        set.finish_genesis(plan, tick.now).map(|events| ((), events))
+        set.finish_genesis(plan, tick.now)
+            .map(|events| ((), events))
     });
     match step.await {
         Ok(()) => {}
@@ -129,7 +139,13 @@ impl Writer {
         }
         // Not loaded: make sure that it is because there is none.
         if self.context.store.load(name).await?.is_some() {
-            let why = self.reader.load().signers.as_ref().err().map(ToString::to_string);
+            let why = self
+                .reader
+                .load()
+                .signers
+                .as_ref()
+                .err()
+                .map(ToString::to_string);
             return Err(InitError::BadRecord(why.unwrap_or_default()));
         }
         let known = self.context.key_log(name).events;
@@ -140,7 +156,10 @@ impl Writer {
         let (set, events) = KeySet::genesis(name, &self.plan, &tick, &mut random_id);
         let mut record = Record::new(set);
         record.post(events);
-        self.held = Some(Held { record: record.clone(), version: None });
+        self.held = Some(Held {
+            record: record.clone(),
+            version: None,
+        });
         self.store(record).await.inspect_err(|_| self.held = None)?;
         Ok(())
     }

@@ -89,8 +89,17 @@ impl Agent {
     pub fn start(context: Context, wanted: Vec<Wanted>, well_known: Option<String>) -> Self {
         let context = Arc::new(context);
         let mut rooms = BTreeMap::new();
-        for Wanted { name, mut plan, rules, origins } in wanted {
-            plan.origins = origins.iter().map(|origin| origin.name.clone()).collect();
+        for Wanted {
+            name,
+            mut plan,
+            rules,
+            origins,
+        } in wanted
+        {
+            plan.origins = origins
+                .iter()
+                .map(|origin| origin.name().to_owned())
+                .collect();
             let reader = Arc::new(Reader::new(&name, rules, plan.timing));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let every = observe_every(&plan).to_duration();
@@ -101,10 +110,16 @@ impl Agent {
             tokio::spawn(writer.run(inbox));
             rooms.insert(name, Room { reader, mailbox });
         }
-        let watched: BTreeMap<String, mpsc::WeakSender<Message>> =
-            rooms.iter().map(|(name, room)| (name.clone(), room.mailbox.downgrade())).collect();
+        let watched: BTreeMap<String, mpsc::WeakSender<Message>> = rooms
+            .iter()
+            .map(|(name, room)| (name.clone(), room.mailbox.downgrade()))
+            .collect();
         tokio::spawn(watch_store(Arc::clone(&context), watched));
-        Self(Arc::new(Inner { context, rooms, well_known }))
+        Self(Arc::new(Inner {
+            context,
+            rooms,
+            well_known,
+        }))
     }
 
     fn clock(&self) -> &dyn Clock {
@@ -136,10 +151,16 @@ impl Administration for Agent {
         _caller: &Caller,
         key_set: Option<&str>,
     ) -> Result<Vec<KeySetStatus>, AdminError> {
-        let names: Vec<&String> =
-            self.0.rooms.keys().filter(|name| key_set.is_none_or(|k| k == *name)).collect();
+        let names: Vec<&String> = self
+            .0
+            .rooms
+            .keys()
+            .filter(|name| key_set.is_none_or(|k| k == *name))
+            .collect();
         if let (true, Some(name)) = (names.is_empty(), key_set) {
-            return Err(AdminError::UnknownKeySet { name: name.to_owned() });
+            return Err(AdminError::UnknownKeySet {
+                name: name.to_owned(),
+            });
         }
         let mut all = Vec::new();
         for name in names {
@@ -153,7 +174,11 @@ impl Administration for Agent {
     async fn change(&self, caller: &Caller, order: Order) -> Result<Changed, AdminError> {
         let name = order.key_set.clone();
         let (reply, answer) = oneshot::channel();
-        let asked = Asked { caller: caller.clone(), order, reply };
+        let asked = Asked {
+            caller: caller.clone(),
+            order,
+            reply,
+        };
         self.tell(&name, Message::Asked(asked)).await?;
         answer.await.map_err(|_| gone(&name))?
     }
@@ -165,7 +190,9 @@ impl Agent {
             .0
             .rooms
             .get(name)
-            .ok_or_else(|| AdminError::UnknownKeySet { name: name.to_owned() })?;
+            .ok_or_else(|| AdminError::UnknownKeySet {
+                name: name.to_owned(),
+            })?;
         room.mailbox.send(message).await.map_err(|_| gone(name))
     }
 }
@@ -190,7 +217,9 @@ fn gone(name: &str) -> AdminError {
 /// that starts with a sighting starts soon.
 fn observe_every(plan: &Plan) -> Span {
     let Timing { propagation, .. } = plan.timing;
-    propagation.divided_by(4).clamp(Span::from_millis(50), Span::from_secs(30))
+    propagation
+        .divided_by(4)
+        .clamp(Span::from_millis(50), Span::from_secs(30))
 }
 
 /// Asks one origin for its set, again and again, until the writer is gone.
@@ -202,11 +231,16 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
     loop {
         ticks.tick().await;
         let fetched: Result<BTreeSet<String>, _> = observe::fetch(&origin, patience).await;
-        let Some(mailbox) = mailbox.upgrade() else { return };
+        let Some(mailbox) = mailbox.upgrade() else {
+            return;
+        };
         match fetched {
             Ok(kids) => {
                 answered = true;
-                let seen = Message::Seen { origin: origin.name.clone(), kids };
+                let seen = Message::Seen {
+                    origin: origin.name().to_owned(),
+                    kids,
+                };
                 if mailbox.send(seen).await.is_err() {
                     return;
                 }
@@ -215,7 +249,7 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
             // activations, and its key set says so at each rotation.
             Err(e) if answered => {
                 answered = false;
-                tracing::warn!(origin = origin.name, "an origin does not answer: {e}");
+                tracing::warn!(origin = origin.name(), "an origin does not answer: {e}");
             }
             Err(_) => {}
         }
@@ -234,8 +268,12 @@ async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, mpsc::WeakSe
                 continue;
             }
         };
-        let Some(room) = rooms.get(&change.key_set) else { continue };
-        let Some(mailbox) = room.upgrade() else { return };
+        let Some(room) = rooms.get(&change.key_set) else {
+            continue;
+        };
+        let Some(mailbox) = room.upgrade() else {
+            return;
+        };
         if mailbox.send(Message::StoreChanged).await.is_err() {
             return;
         }

@@ -14,7 +14,7 @@ use super::reader::PublishedSet;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick, View};
+use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -37,14 +37,20 @@ impl Answered {
     /// The answer to the same order under the same id; another order under an
     /// id that was used is the caller's mistake.
     fn find(&self, order: &Order) -> Option<Result<Changed, AdminError>> {
-        let (before, changed) = self.0.iter().find(|(o, _)| o.request_id == order.request_id)?;
+        let (before, changed) = self
+            .0
+            .iter()
+            .find(|(o, _)| o.request_id == order.request_id)?;
         if before == order {
             return Some(Ok(changed.clone()));
         }
         Some(Err(AdminError::Refused {
             reason: "REQUEST_ID_USED",
             rule: "request_id".to_owned(),
-            why: format!("the request id {:?} was used for another order", order.request_id),
+            why: format!(
+                "the request id {:?} was used for another order",
+                order.request_id
+            ),
             hint: "choose a new request id".to_owned(),
             remaining: None,
         }))
@@ -80,7 +86,11 @@ impl Did {
 impl Writer {
     /// Carries an order out and answers it.
     pub(super) async fn answer(&mut self, asked: Asked) {
-        let Asked { caller, order, reply } = asked;
+        let Asked {
+            caller,
+            order,
+            reply,
+        } = asked;
         let answer = match self.answered.find(&order) {
             Some(answer) => answer,
             None => self.carry_out(&caller, &order).await,
@@ -96,23 +106,32 @@ impl Writer {
         let held = self.held.as_ref().ok_or_else(|| self.dark())?;
         let found = status::version(held);
         if let Some(expected) = order.expected_version.as_ref().filter(|v| **v != found) {
-            return Err(AdminError::Changed { expected: expected.clone(), found });
+            return Err(AdminError::Changed {
+                expected: expected.clone(),
+                found,
+            });
         }
         tracing::info!(key_set = order.key_set, %caller, change = order.change.name(), "an order");
         let did = match &order.change {
-            Change::Revoke { kid, reason, then, .. } => {
-                self.revoke(kid, (*reason).into(), then.map(Into::into)).await?
+            Change::Revoke {
+                kid, reason, then, ..
+            } => {
+                self.revoke(kid, (*reason).into(), then.map(Into::into))
+                    .await?
             }
             Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
             Change::Rotate { algorithm } => {
                 let algorithm = algorithm.unwrap_or(self.default_track());
-                self.ask(|set, plan, tick| set.rotate(algorithm, plan, tick)).await?
+                self.ask(|set, plan, tick| set.rotate(algorithm, plan, tick))
+                    .await?
             }
             Change::Rollback { kid } => {
-                self.ask(|set, plan, tick| set.rollback(kid, plan, tick)).await?
+                self.ask(|set, plan, tick| set.rollback(kid, plan, tick))
+                    .await?
             }
             Change::Hold { kid, .. } => {
-                self.ask(|set, plan, tick| set.hold(kid, plan, tick)).await?
+                self.ask(|set, plan, tick| set.hold(kid, plan, tick))
+                    .await?
             }
             Change::Release { kid } => self.ask(|set, _, tick| set.release(kid, tick)).await?,
         };
@@ -128,7 +147,12 @@ impl Writer {
     /// What an operator sees.
     pub(super) fn status(&self) -> Result<KeySetStatus, AdminError> {
         let held = self.held.as_ref().ok_or_else(|| self.dark())?;
-        Ok(status::key_set(held, &self.reader, &self.plan, self.guard.doubt().is_some()))
+        Ok(status::key_set(
+            held,
+            &self.reader,
+            &self.plan,
+            self.guard.doubt().is_some(),
+        ))
     }
 
     fn dark(&self) -> AdminError {
@@ -137,7 +161,11 @@ impl Writer {
             Err(dark) => (dark.reason(), dark.to_string()),
             Ok(_) => ("NOT_INITIALIZED", "no usable record".to_owned()),
         };
-        AdminError::Unavailable { reason, why, retry_after: None }
+        AdminError::Unavailable {
+            reason,
+            why,
+            retry_after: None,
+        }
     }
 
     /// A change that is a permission: it needs the clock and the store.
@@ -164,18 +192,21 @@ impl Writer {
         // On a copy first: an order that cannot be carried out changes nothing.
         let mut trial = held.record.set.clone();
         let tick = self.tick_for(now);
-        let revoked =
-            trial.revoke(kid, reason, then, &self.plan, &tick).map_err(refusal)?;
+        let revoked = trial
+            .revoke(kid, reason, then, &self.plan, &tick)
+            .map_err(refusal)?;
 
         self.reader.block(kid);
         hit(Side::Before, Effect::WriteTombstone);
         let entombed = self.context.entomb(&self.reader.name, kid, now).await;
         hit(Side::After, Effect::WriteTombstone);
-        let before = held.record.set.view(&self.plan, None);
         let after = trial.view(&self.plan, None);
-        let restricted = Arc::new(View { published: after.published, ..before });
+        let before = held.record.set.view(&self.plan, None);
+        let restricted = Arc::new(before.publishing(after.published));
         let published = PublishedSet::of(&restricted);
-        self.context.write_last_good(&self.reader.name, &published.body).await;
+        self.context
+            .write_last_good(&self.reader.name, &published.body)
+            .await;
         self.show_view(restricted, published, held.record.set.high_water);
 
         self.owed.insert(kid.to_owned(), (reason, then));
@@ -188,9 +219,12 @@ impl Writer {
         );
         if let Err(e) = stored {
             did.durable = entombed.is_ok();
-            did.pending.push(format!("the revocation is not in the store yet: {e}"));
+            did.pending
+                .push(format!("the revocation is not in the store yet: {e}"));
             if let Err(e) = entombed {
-                did.pending.push(format!("and not on disk either: {e}; do not restart the agent"));
+                did.pending.push(format!(
+                    "and not on disk either: {e}; do not restart the agent"
+                ));
             }
         }
         Ok(did)
@@ -204,7 +238,8 @@ impl Writer {
         then: Option<Then>,
     ) -> Result<(), StepError<OperatorError>> {
         self.step(Clock::Any, |set, plan, tick| {
-            set.revoke(kid, reason, then, plan, tick).map(|revoked| ((), revoked.events))
+            set.revoke(kid, reason, then, plan, tick)
+                .map(|revoked| ((), revoked.events))
         })
         .await?;
         self.owed.remove(kid);
@@ -219,7 +254,11 @@ impl Writer {
             // not activated.
             let then = then.or(Some(Then::Wait));
             if let Err(e) = self.pay(&kid, reason, then).await {
-                tracing::error!(key_set = self.reader.name, kid, "a revocation is not stored yet: {e}");
+                tracing::error!(
+                    key_set = self.reader.name,
+                    kid,
+                    "a revocation is not stored yet: {e}"
+                );
             }
         }
     }
@@ -251,7 +290,10 @@ impl Writer {
     }
 
     fn default_track(&self) -> Algorithm {
-        self.plan.tracks.first().map_or(Algorithm::Es256, |(algorithm, _)| *algorithm)
+        self.plan
+            .tracks
+            .first()
+            .map_or(Algorithm::Es256, |(algorithm, _)| *algorithm)
     }
 }
 
@@ -284,9 +326,11 @@ fn refusal(error: OperatorError) -> AdminError {
             "rule_1_pre_publish",
             "choose `--then wait` (nothing is signed until the standby is safe) or `--then activate` (some verifiers refuse its tokens until they fetch the set again)",
         ),
-        OperatorError::NotRetiring { .. } => {
-            refused("NOT_RETIRING", "rule_4_rollback", "`keys list` shows which keys are retiring")
-        }
+        OperatorError::NotRetiring { .. } => refused(
+            "NOT_RETIRING",
+            "rule_4_rollback",
+            "`keys list` shows which keys are retiring",
+        ),
         OperatorError::DestructionBegun { .. } => refused(
             "DESTRUCTION_BEGUN",
             "rule_4_rollback",

@@ -95,7 +95,10 @@ impl Reader {
             name: name.to_owned(),
             rules,
             timing,
-            snapshot: ArcSwap::from_pointee(Snapshot { signers: Err(loading), published: None }),
+            snapshot: ArcSwap::from_pointee(Snapshot {
+                signers: Err(loading),
+                published: None,
+            }),
             blocked: ArcSwap::default(),
         }
     }
@@ -119,17 +122,22 @@ impl Reader {
 
     /// What to sign with, or why nothing is.
     pub(super) fn signers(&self) -> Result<Arc<Signers>, SignError> {
-        self.load().signers.clone().map_err(|dark| SignError::Unavailable {
-            reason: dark.reason(),
-            why: dark.to_string(),
-            retry_after: None,
-        })
+        self.load()
+            .signers
+            .clone()
+            .map_err(|dark| SignError::Unavailable {
+                reason: dark.reason(),
+                why: dark.to_string(),
+                retry_after: None,
+            })
     }
 
     /// Whether a finished signature may leave: by the snapshot of now.
     pub(super) fn may_release(&self, kid: &str, reading: Reading) -> bool {
         let snapshot = self.load();
-        let Ok(signers) = &snapshot.signers else { return false };
+        let Ok(signers) = &snapshot.signers else {
+            return false;
+        };
         let moment = signers.moment(reading, &self.timing);
         signers.view.may_release(kid, moment, &self.blocked.load())
     }
@@ -173,12 +181,18 @@ impl Signers {
                 Some((key.kid.clone(), verifier))
             })
             .collect();
-        Self { view, verifiers: Arc::new(verifiers), guard, high_water }
+        Self {
+            view,
+            verifiers: Arc::new(verifiers),
+            guard,
+            high_water,
+        }
     }
 
     /// The moment of a reading, as this view's writer would judge it.
     pub(super) fn moment(&self, reading: Reading, timing: &Timing) -> Moment {
-        self.guard.moment(reading.wall, reading.boot, self.high_water, timing)
+        self.guard
+            .moment(reading.wall, reading.boot, self.high_water, timing)
     }
 
     /// What a signature by this key is verified with: the *published* public
@@ -214,7 +228,11 @@ impl PublishedSet {
     fn from_bytes(body: Vec<u8>, view: Option<Arc<View>>) -> Self {
         let hash = digest::digest(&digest::SHA256, &body);
         let etag = format!("\"{}\"", base64url::encode(&hash.as_ref()[..16]));
-        Self { body: body.into(), etag: etag.into(), view }
+        Self {
+            body: body.into(),
+            etag: etag.into(),
+            view,
+        }
     }
 }
 
@@ -226,6 +244,10 @@ impl From<NoSigner> for SignError {
             NoSigner::Overdue { .. } => "ROTATION_OVERDUE",
             NoSigner::LeaseEnded(_) => "STORE_UNAVAILABLE",
         };
-        Self::Unavailable { reason, why: why.to_string(), retry_after: None }
+        Self::Unavailable {
+            reason,
+            why: why.to_string(),
+            retry_after: None,
+        }
     }
 }

@@ -10,9 +10,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyring::{Event, KeySet, What};
+use crate::audit::KeyEvent;
 use crate::jose::{Jwk, PublicKey};
-use crate::time::Time;
+use crate::keyring::{Event, KeySet, What};
 
 /// The format of the record. A newer one is refused: it may know restrictions
 /// that this agent does not.
@@ -30,24 +30,6 @@ pub(super) struct Record {
     pub(super) set: KeySet,
 }
 
-/// A key event as the log keeps it. It carries the whole public JWK: the log
-/// alone can rebuild the set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KeyEvent {
-    /// Its number in its key set, from 1.
-    pub(super) number: u64,
-    pub(super) at: Time,
-    pub(super) what: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) detail: Option<String>,
-    /// The key's id, in devices too.
-    pub(super) key: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) kid: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) jwk: Option<serde_json::Value>,
-}
-
 /// Why a record cannot be used. Nothing is signed from it, and nothing
 /// replaces it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +38,9 @@ pub enum RecordError {
     #[error("the record does not read: {0}")]
     Malformed(String),
     /// Written by a newer agent.
-    #[error("expected a record of schema {SCHEMA} or older, got {0}: install the agent that wrote it")]
+    #[error(
+        "expected a record of schema {SCHEMA} or older, got {0}: install the agent that wrote it"
+    )]
     Newer(u32),
     /// An old backup, or a store that went back.
     #[error(
@@ -72,7 +56,12 @@ pub enum RecordError {
 
 impl Record {
     pub(super) fn new(set: KeySet) -> Self {
-        Self { schema: SCHEMA, events: 0, outbox: Vec::new(), set }
+        Self {
+            schema: SCHEMA,
+            events: 0,
+            outbox: Vec::new(),
+            set,
+        }
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, RecordError> {
@@ -96,44 +85,60 @@ impl Record {
     pub(super) fn post(&mut self, events: Vec<Event>) {
         for event in events {
             self.events += 1;
-            self.outbox.push(KeyEvent::new(self.events, &event));
+            self.outbox
+                .push(to_log(&self.set.name, self.events, &event));
         }
     }
 
     /// Refuses a record that the log has seen more of.
     pub(super) fn check_against_log(&self, log: u64) -> Result<(), RecordError> {
         if log > self.events {
-            return Err(RecordError::RolledBack { record: self.events, log });
+            return Err(RecordError::RolledBack {
+                record: self.events,
+                log,
+            });
         }
         Ok(())
     }
 }
 
-impl KeyEvent {
-    fn new(number: u64, event: &Event) -> Self {
-        let jwk = |public: &PublicKey, kid: &String| {
-            let jwk = Jwk::new(kid.clone(), event.algorithm, public.clone()).ok()?;
-            serde_json::to_value(jwk).ok()
-        };
-        let detail = match &event.what {
-            What::Regressed { origin } => Some(format!("origin {origin}")),
-            What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
-                Some(format!("activates {activates}"))
-            }
-            What::DestructionBegun { device } | What::Destroyed { device } => {
-                Some(format!("device {device}"))
-            }
-            What::Revoked { reason } => Some(format!("reason {}", reason.name())),
-            _ => None,
-        };
-        Self {
-            number,
-            at: event.at,
-            what: event.what.name().to_owned(),
-            detail,
-            key: event.key.to_string(),
-            kid: event.kid.clone(),
-            jwk: event.public.as_ref().zip(event.kid.as_ref()).and_then(|(p, k)| jwk(p, k)),
+/// An event as the log keeps it.
+fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
+    let jwk = |public: &PublicKey, kid: &String| {
+        let jwk = Jwk::new(kid.clone(), event.algorithm, public.clone()).ok()?;
+        serde_json::to_value(jwk).ok()
+    };
+    let note = match &event.what {
+        What::Regressed { origin } => Some(format!("origin {origin}")),
+        What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
+            Some(format!("activates {activates}"))
         }
+        What::DestructionBegun { device } | What::Destroyed { device } => {
+            Some(format!("device {device}"))
+        }
+        What::Revoked { reason } => Some(format!("reason {}", reason.name())),
+        _ => None,
+    };
+    KeyEvent {
+        at: event.at,
+        key_set: key_set.to_owned(),
+        number,
+        event: event.what.name().to_owned(),
+        key: event.key.to_string(),
+        kid: event.kid.clone(),
+        jwk: event
+            .public
+            .as_ref()
+            .zip(event.kid.as_ref())
+            .and_then(|(p, k)| jwk(p, k)),
+        note,
     }
 }
+
+/// Whether a line of the log ends a key for ever.
+pub(super) fn is_revocation(event: &KeyEvent) -> bool {
+    event.event == REVOKED
+}
+
+/// [`What::name`] of a revocation.
+const REVOKED: &str = "revoked";

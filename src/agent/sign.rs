@@ -3,15 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest;
-
+use super::Agent;
 use super::failpoint::{Effect, Side, hit};
 use super::reader::Reader;
 use super::signing::{Published, SignError, Signed, Signing};
-use super::Agent;
-use crate::audit::{self, Outcome};
+use crate::audit::{self, InputDigest, Outcome, Verdict};
 use crate::hsm::{DeviceError, ObjectId};
-use crate::jose::{base64url, jws};
+use crate::jose::jws;
 use crate::keyring::{Moment, SigningKey};
 use crate::policy::{self, Caller, CheckError, JwsRequest, JwtRequest, KeyFacts};
 use crate::time::Time;
@@ -30,10 +28,14 @@ impl Signing for Agent {
         let checked =
             policy::check_jwt(&reader.rules, caller, &request, &facts(key), moment.time())
                 .map_err(check_error)?;
-        let header =
-            jws::Header { algorithm: key.algorithm, kid: key.kid.clone(), typ: checked.typ };
+        let header = jws::Header {
+            algorithm: key.algorithm,
+            kid: key.kid.clone(),
+            typ: checked.typ,
+        };
         let input = jws::signing_input(&header, &checked.payload);
-        self.make(reader, key, input, checked.exp, caller, moment, deadline).await
+        self.make(reader, key, input, checked.exp, caller, moment, deadline)
+            .await
     }
 
     async fn sign_jws(
@@ -49,10 +51,25 @@ impl Signing for Agent {
         let facts: Vec<KeyFacts> = nameable.iter().map(|key| facts(key)).collect();
         let checked = policy::check_jws(&reader.rules, caller, &request, &facts, moment.time())
             .map_err(check_error)?;
-        let key = nameable.into_iter().find(|key| key.kid == checked.kid).ok_or_else(|| {
-            defect("KEY_VANISHED", format!("the checked key {} is not in the view", checked.kid))
-        })?;
-        self.make(reader, key, request.signing_input, checked.exp, caller, moment, deadline).await
+        let key = nameable
+            .into_iter()
+            .find(|key| key.kid == checked.kid)
+            .ok_or_else(|| {
+                defect(
+                    "KEY_VANISHED",
+                    format!("the checked key {} is not in the view", checked.kid),
+                )
+            })?;
+        self.make(
+            reader,
+            key,
+            request.signing_input,
+            checked.exp,
+            caller,
+            moment,
+            deadline,
+        )
+        .await
     }
 
     fn published(&self, key_set: &str) -> Option<Published> {
@@ -69,7 +86,10 @@ impl Agent {
     /// Signs what policy allowed. The device and the record work at the same
     /// time; nothing leaves before both are done, the signature verifies
     /// against the *published* key, and the key is still allowed to sign.
-    #[expect(clippy::too_many_arguments, reason = "each is one fact of one signature, fixed once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one fact of one signature, fixed once"
+    )]
     async fn make(
         &self,
         reader: &Reader,
@@ -86,17 +106,27 @@ impl Agent {
         let deadline = deadline.min(started + reader.timing.signing_deadline.to_duration());
         let signers = reader.signers()?;
         let verifier = signers.verifier(&key.kid).ok_or_else(|| {
-            defect("KEY_NOT_PUBLISHED", format!("the set does not show the key {}", key.kid))
+            defect(
+                "KEY_NOT_PUBLISHED",
+                format!("the set does not show the key {}", key.kid),
+            )
         })?;
-        let device = key.devices.first().and_then(|name| self.device(name)).ok_or_else(|| {
-            unavailable("DEVICE_ABSENT", format!("no device that holds {} is configured", key.kid))
-        })?;
+        let device = key
+            .devices
+            .first()
+            .and_then(|name| self.device(name))
+            .ok_or_else(|| {
+                unavailable(
+                    "DEVICE_ABSENT",
+                    format!("no device that holds {} is configured", key.kid),
+                )
+            })?;
         let intent = audit::Intent {
             at: moment.time(),
             key_set: reader.name.clone(),
             kid: key.kid.clone(),
             caller: caller.to_string(),
-            input_sha256: base64url::encode(digest::digest(&digest::SHA256, &input).as_ref()),
+            input: InputDigest::of(&input),
         };
         hit(Side::Before, Effect::AppendSigning);
         let (signature, recorded) = tokio::join!(
@@ -105,12 +135,21 @@ impl Agent {
         );
         hit(Side::After, Effect::AppendSigning);
         let record = recorded.map_err(|e| {
-            unavailable("NOT_RECORDED", format!("the signature could not be recorded: {e}"))
+            unavailable(
+                "NOT_RECORDED",
+                format!("the signature could not be recorded: {e}"),
+            )
         })?;
         let released = signature.map_err(device_error).and_then(|signature| {
             verifier.verify(&input, &signature).map_err(|_| {
-                tracing::error!(kid = key.kid, "the device made a wrong signature; it was withheld");
-                defect("WRONG_SIGNATURE", "the device made a wrong signature".to_owned())
+                tracing::error!(
+                    kid = key.kid,
+                    "the device made a wrong signature; it was withheld"
+                );
+                defect(
+                    "WRONG_SIGNATURE",
+                    "the device made a wrong signature".to_owned(),
+                )
             })?;
             if !reader.may_release(&key.kid, self.clock().read()) {
                 return Err(unavailable(
@@ -122,9 +161,14 @@ impl Agent {
         });
         self.audit().outcome(
             record,
-            match &released {
-                Ok(_) => Outcome::Released,
-                Err(e) => Outcome::Withheld { reason: e.reason().to_owned() },
+            Outcome {
+                at: self.clock().read().wall,
+                verdict: match &released {
+                    Ok(_) => Verdict::Released,
+                    Err(e) => Verdict::Withheld {
+                        reason: e.reason().to_owned(),
+                    },
+                },
             },
         );
         released.map(|signature| Signed {
@@ -138,7 +182,11 @@ impl Agent {
 }
 
 fn facts(key: &SigningKey) -> KeyFacts {
-    KeyFacts { algorithm: key.algorithm, kid: key.kid.clone(), exp_limit: key.exp_ceiling }
+    KeyFacts {
+        algorithm: key.algorithm,
+        kid: key.kid.clone(),
+        exp_limit: key.exp_ceiling,
+    }
 }
 
 fn check_error(error: CheckError) -> SignError {
@@ -148,7 +196,9 @@ fn check_error(error: CheckError) -> SignError {
         // clock is in trouble, the ceiling stays where it is.
         CheckError::CeilingReached { exp_limit, .. } => unavailable(
             "CEILING_REACHED",
-            format!("nothing may be signed that expires after {exp_limit}: the store or the clock is in trouble"),
+            format!(
+                "nothing may be signed that expires after {exp_limit}: the store or the clock is in trouble"
+            ),
         ),
     }
 }
@@ -161,16 +211,26 @@ fn device_error(error: DeviceError) -> SignError {
             why,
             retry_after: Some(retry_after),
         },
-        DeviceError::Overloaded { device, queued, retry_after } => {
-            SignError::Overloaded { device, queued, retry_after }
-        }
+        DeviceError::Overloaded {
+            device,
+            queued,
+            retry_after,
+        } => SignError::Overloaded {
+            device,
+            queued,
+            retry_after,
+        },
         DeviceError::Deadline { waited, .. } => SignError::Deadline { waited },
-        DeviceError::PinBlocked { .. } => {
-            SignError::Unavailable { reason: "PIN_BLOCKED", why, retry_after: None }
-        }
-        DeviceError::NoSuchKey { .. } => {
-            SignError::Unavailable { reason: "KEY_MISSING", why, retry_after: None }
-        }
+        DeviceError::PinBlocked { .. } => SignError::Unavailable {
+            reason: "PIN_BLOCKED",
+            why,
+            retry_after: None,
+        },
+        DeviceError::NoSuchKey { .. } => SignError::Unavailable {
+            reason: "KEY_MISSING",
+            why,
+            retry_after: None,
+        },
         DeviceError::BadKey { .. } => defect("BAD_KEY", why),
         DeviceError::Refused { .. } => defect("DEVICE_REFUSED", why),
         DeviceError::Defect { .. } => defect("DEVICE_DEFECT", why),
@@ -178,7 +238,11 @@ fn device_error(error: DeviceError) -> SignError {
 }
 
 pub(super) fn unavailable(reason: &'static str, why: String) -> SignError {
-    SignError::Unavailable { reason, why, retry_after: Some(Duration::from_secs(1)) }
+    SignError::Unavailable {
+        reason,
+        why,
+        retry_after: Some(Duration::from_secs(1)),
+    }
 }
 
 fn defect(reason: &'static str, why: String) -> SignError {

@@ -1,8 +1,8 @@
 //! A key set in the operator's words.
 
 use super::admin::{
-    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf,
-    RevocationReason, RevocationStatus, Upcoming,
+    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RevocationReason,
+    RevocationStatus, Upcoming,
 };
 use super::reader::Reader;
 use super::writer::Held;
@@ -10,22 +10,34 @@ use crate::keyring::{Event, Half, Key, Phase, Plan, Reason, What, rules};
 
 /// A record's version, as operators quote it.
 pub(super) fn version(held: &Held) -> String {
-    held.version.as_ref().map(ToString::to_string).unwrap_or_default()
+    held.version
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// Everything that an operator sees of a key set.
 pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) -> KeySetStatus {
     let set = &held.record.set;
-    let mut keys: Vec<&Key> =
-        set.keys.values().filter(|key| set.placeholder != Some(key.id)).collect();
+    let mut keys: Vec<&Key> = set
+        .keys
+        .values()
+        .filter(|key| set.placeholder != Some(key.id))
+        .collect();
     keys.sort_by_key(|key| (key.created, key.id));
-    let mut next: Vec<Upcoming> = keys.iter().flat_map(|key| upcoming(held, key, plan)).collect();
+    let mut next: Vec<Upcoming> = keys
+        .iter()
+        .flat_map(|key| upcoming(held, key, plan))
+        .collect();
     next.sort_by_key(|event| event.at);
     KeySetStatus {
         name: set.name.clone(),
         version: version(held),
         issuer: reader.rules.issuer().to_owned(),
-        keys: keys.into_iter().map(|key| status(held, key, plan)).collect(),
+        keys: keys
+            .into_iter()
+            .map(|key| status(held, key, plan))
+            .collect(),
         next,
         clock_in_doubt: doubt,
     }

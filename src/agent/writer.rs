@@ -184,22 +184,37 @@ impl Writer {
 
     async fn try_load(&mut self) -> Result<Option<Dark>, StepError<std::convert::Infallible>> {
         let name = self.reader.name.clone();
-        let stored = self.context.store.load(&name).await.map_err(StepError::Store)?;
+        let stored = self
+            .context
+            .store
+            .load(&name)
+            .await
+            .map_err(StepError::Store)?;
         let Some(Stored { version, bytes }) = stored else {
             return Ok(Some(Dark::NoRecord(name)));
         };
         let record = Record::from_bytes(&bytes).map_err(StepError::Record)?;
         let log = self.context.key_log(&name);
-        record.check_against_log(log.events).map_err(StepError::Record)?;
+        record
+            .check_against_log(log.events)
+            .map_err(StepError::Record)?;
         self.logged = self.logged.max(log.events);
-        for kid in self.context.tombstones(&name).into_iter().chain(log.revoked) {
+        for kid in self
+            .context
+            .tombstones(&name)
+            .into_iter()
+            .chain(log.revoked)
+        {
             self.reader.block(&kid);
             if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
                 self.owed.entry(kid).or_insert((Reason::Compromised, None));
             }
         }
         let pending = matches!(record.set.genesis, Genesis::Pending { .. });
-        self.held = Some(Held { record, version: Some(version) });
+        self.held = Some(Held {
+            record,
+            version: Some(version),
+        });
         Ok(pending.then(|| Dark::InitUnfinished(name)))
     }
 
@@ -219,13 +234,19 @@ impl Writer {
 
     /// Nothing is signed; the last good set is still served.
     async fn go_dark(&mut self, dark: Dark) {
-        tracing::error!(key_set = self.reader.name, reason = dark.reason(), "not signing: {dark}");
+        tracing::error!(
+            key_set = self.reader.name,
+            reason = dark.reason(),
+            "not signing: {dark}"
+        );
         let mut revoked = self.context.tombstones(&self.reader.name);
         revoked.extend(self.context.key_log(&self.reader.name).revoked);
         let last_good = self.context.read_last_good(&self.reader.name);
-        let published =
-            last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
-        self.reader.swap(Snapshot { signers: Err(dark), published });
+        let published = last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
+        self.reader.swap(Snapshot {
+            signers: Err(dark),
+            published,
+        });
     }
 
     // -- Steps -----------------------------------------------------------
@@ -269,10 +290,16 @@ impl Writer {
         let expected = self.held.as_ref().and_then(|held| held.version.clone());
         let bytes = record.to_bytes();
         hit(Side::Before, Effect::StoreRecord);
-        let version =
-            self.context.store.compare_and_swap(&self.reader.name, expected, &bytes).await?;
+        let version = self
+            .context
+            .store
+            .compare_and_swap(&self.reader.name, expected, &bytes)
+            .await?;
         hit(Side::After, Effect::StoreRecord);
-        let held = Held { record, version: Some(version) };
+        let held = Held {
+            record,
+            version: Some(version),
+        };
         self.held = Some(held.clone());
         self.log_events(&held).await;
         if !matches!(held.record.set.genesis, Genesis::Pending { .. }) {
@@ -288,10 +315,13 @@ impl Writer {
                 continue;
             }
             hit(Side::Before, Effect::AppendKeyEvents);
-            match self.context.log_key_event(&self.reader.name, event).await {
+            match self.context.log_key_event(event).await {
                 Ok(()) => self.logged = event.number,
                 Err(e) => {
-                    tracing::error!(key_set = self.reader.name, "the log takes no key event: {e}");
+                    tracing::error!(
+                        key_set = self.reader.name,
+                        "the log takes no key event: {e}"
+                    );
                     return;
                 }
             }
@@ -306,7 +336,9 @@ impl Writer {
         let published = PublishedSet::of(&view);
         if set.epoch != self.adopted {
             hit(Side::Before, Effect::WriteLastGood);
-            self.context.write_last_good(&self.reader.name, &published.body).await;
+            self.context
+                .write_last_good(&self.reader.name, &published.body)
+                .await;
             hit(Side::After, Effect::WriteLastGood);
         }
         self.show_view(view, published, set.high_water);
@@ -317,7 +349,10 @@ impl Writer {
     pub(super) fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
         let signers = Signers::new(view, self.guard.clone(), high_water);
         hit(Side::Before, Effect::SwapView);
-        self.reader.swap(Snapshot { signers: Ok(Arc::new(signers)), published: Some(published) });
+        self.reader.swap(Snapshot {
+            signers: Ok(Arc::new(signers)),
+            published: Some(published),
+        });
         hit(Side::After, Effect::SwapView);
     }
 
@@ -362,7 +397,11 @@ impl Writer {
             Ok::<_, std::convert::Infallible>(((), events))
         });
         if let Err(e) = step.await {
-            tracing::warn!(key_set = self.reader.name, origin, "a sighting was not stored: {e}");
+            tracing::warn!(
+                key_set = self.reader.name,
+                origin,
+                "a sighting was not stored: {e}"
+            );
         }
     }
 
@@ -393,7 +432,8 @@ impl Writer {
         let problem = match result {
             Ok(outcome) => {
                 let step = self.step(Clock::Any, |set, _, tick| {
-                    set.complete(id, outcome.clone(), tick).map(|events| ((), events))
+                    set.complete(id, outcome.clone(), tick)
+                        .map(|events| ((), events))
                 });
                 match step.await {
                     Ok(()) => {
@@ -407,9 +447,14 @@ impl Writer {
         };
         // An outcome that could not be stored is found again: every task may
         // be done twice.
-        let (_, delay) = self.retries.get(&id).copied().unwrap_or((Instant::now(), FIRST_RETRY));
+        let (_, delay) = self
+            .retries
+            .get(&id)
+            .copied()
+            .unwrap_or((Instant::now(), FIRST_RETRY));
         tracing::warn!(key_set = self.reader.name, retry_in = ?delay, "a device task failed: {problem}");
-        self.retries.insert(id, (Instant::now() + delay, (delay * 2).min(LAST_RETRY)));
+        self.retries
+            .insert(id, (Instant::now() + delay, (delay * 2).min(LAST_RETRY)));
     }
 
     // -- Time ------------------------------------------------------------
@@ -417,12 +462,19 @@ impl Writer {
     /// The time that may be acted upon, or the doubt and an estimate.
     fn now(&mut self) -> Result<Time, (Doubt, Time)> {
         let reading = self.context.clock.read();
-        let high_water = self.held.as_ref().map_or(Time::default(), |h| h.record.set.high_water);
+        let high_water = self
+            .held
+            .as_ref()
+            .map_or(Time::default(), |h| h.record.set.high_water);
         let timing = &self.plan.timing;
-        self.guard.read(reading.wall, reading.boot, high_water, timing).map_err(|doubt| {
-            let moment = self.guard.moment(reading.wall, reading.boot, high_water, timing);
-            (doubt, moment.time())
-        })
+        self.guard
+            .read(reading.wall, reading.boot, high_water, timing)
+            .map_err(|doubt| {
+                let moment = self
+                    .guard
+                    .moment(reading.wall, reading.boot, high_water, timing);
+                (doubt, moment.time())
+            })
     }
 
     /// The best estimate of the time, believed or not.
@@ -431,8 +483,15 @@ impl Writer {
     }
 
     pub(super) fn tick_for(&self, now: Time) -> Tick {
-        let patience = self.plan.timing.propagation.max(super::observe_every(&self.plan).times(4));
-        let live = self.live.iter().filter(|(_, at)| now.since(**at) <= patience);
+        let patience = self
+            .plan
+            .timing
+            .propagation
+            .max(super::observe_every(&self.plan).times(4));
+        let live = self
+            .live
+            .iter()
+            .filter(|(_, at)| now.since(**at) <= patience);
         Tick {
             now,
             replica: self.context.replica.clone(),
@@ -449,7 +508,12 @@ impl Writer {
             // A deadline within this very millisecond still lets others run.
             wait = wait.min(deadline.since(at).max(Span::from_millis(1)).to_duration());
         }
-        let retry = self.retries.values().map(|(at, _)| *at).filter(|at| *at > now).min();
+        let retry = self
+            .retries
+            .values()
+            .map(|(at, _)| *at)
+            .filter(|at| *at > now)
+            .min();
         retry.map_or(now + wait, |at| at.min(now + wait))
     }
 }
@@ -479,6 +543,10 @@ impl<E: std::fmt::Display> From<StepError<E>> for AdminError {
             StepError::Record(_) => "RECORD_UNUSABLE",
             StepError::Keyring(_) => "REFUSED",
         };
-        Self::Unavailable { reason, why: error.to_string(), retry_after: None }
+        Self::Unavailable {
+            reason,
+            why: error.to_string(),
+            retry_after: None,
+        }
     }
 }

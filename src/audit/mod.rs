@@ -156,14 +156,19 @@ pub struct KeyEvent {
     pub at: Time,
     /// The key set.
     pub key_set: String,
-    /// The key's id.
-    pub kid: String,
+    /// Its number in its key set, from 1: a record that knows of fewer is an
+    /// old copy.
+    pub number: u64,
     /// What happened, such as `published`; the words are the agent's.
     pub event: String,
-    /// The version of the key set's record, as text.
-    pub version: String,
+    /// The key's id in the record and in devices.
+    pub key: String,
+    /// Its `kid`, once it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
     /// The whole public JWK, so that a lost store can be rebuilt from here.
-    pub jwk: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwk: Option<serde_json::Value>,
     /// A reason or a remark, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,

@@ -44,10 +44,11 @@ fn event(n: u32) -> KeyEvent {
     KeyEvent {
         at: Time::from_secs(i64::from(n)),
         key_set: "main".into(),
-        kid: format!("kid-{n}"),
+        number: n.into(),
         event: "published".into(),
-        version: n.to_string(),
-        jwk: serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}),
+        key: format!("{n:032x}"),
+        kid: Some(format!("kid-{n}")),
+        jwk: Some(serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"})),
         note: None,
     }
 }
@@ -128,8 +129,8 @@ fn the_file_is_json_lines_for_other_programs() {
     let line = read("keys.log");
     assert_eq!(line["jwk"]["kty"], "OKP");
     assert_eq!(
-        (&line["version"], &line["agent"]),
-        (&"1".into(), &"agent-1".into())
+        (&line["number"], &line["agent"]),
+        (&1.into(), &"agent-1".into())
     );
 }
 

@@ -26,12 +26,27 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             KeysCommand::Rotate { order, alg } => {
                 let alg = alg.map(|alg| alg.name().to_owned()).unwrap_or_default();
                 let order = self::order(&config, order)?;
-                admin.rotate_key(RotateKeyRequest { order: Some(order), alg }).await?
+                admin
+                    .rotate_key(RotateKeyRequest {
+                        order: Some(order),
+                        alg,
+                    })
+                    .await?
             }
-            KeysCommand::Revoke { order, kid, reason, then, note } => {
+            KeysCommand::Revoke {
+                order,
+                kid,
+                reason,
+                then,
+                note,
+            } => {
                 let order = self::order(&config, order)?;
-                let mut request =
-                    RevokeKeyRequest { order: Some(order), kid, note, ..Default::default() };
+                let mut request = RevokeKeyRequest {
+                    order: Some(order),
+                    kid,
+                    note,
+                    ..Default::default()
+                };
                 request.set_reason(match reason {
                     RevokeReason::Unspecified => RevocationReason::Unspecified,
                     RevokeReason::Compromised => RevocationReason::Compromised,
@@ -46,15 +61,31 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             }
             KeysCommand::Rollback { order, kid } => {
                 let order = self::order(&config, order)?;
-                admin.rollback_key(RollbackKeyRequest { order: Some(order), kid }).await?
+                admin
+                    .rollback_key(RollbackKeyRequest {
+                        order: Some(order),
+                        kid,
+                    })
+                    .await?
             }
             KeysCommand::Hold { order, kid, note } => {
                 let order = self::order(&config, order)?;
-                admin.hold_key(HoldKeyRequest { order: Some(order), kid, note }).await?
+                admin
+                    .hold_key(HoldKeyRequest {
+                        order: Some(order),
+                        kid,
+                        note,
+                    })
+                    .await?
             }
             KeysCommand::Release { order, kid } => {
                 let order = self::order(&config, order)?;
-                admin.release_key(ReleaseKeyRequest { order: Some(order), kid }).await?
+                admin
+                    .release_key(ReleaseKeyRequest {
+                        order: Some(order),
+                        kid,
+                    })
+                    .await?
             }
         };
         Ok::<_, Failure>(Some(answer.into_inner()))
@@ -69,8 +100,14 @@ pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Resu
         let mut admin = compose::admin(&config).await?;
         let order = self::order(&config, order)?;
         let now = SystemClock::new().read().wall;
-        let reading = Timestamp { seconds: now.as_secs(), nanos: 0 };
-        let request = ConfirmClockRequest { order: Some(order), reading: Some(reading) };
+        let reading = Timestamp {
+            seconds: now.as_secs(),
+            nanos: 0,
+        };
+        let request = ConfirmClockRequest {
+            order: Some(order),
+            reading: Some(reading),
+        };
         Ok::<_, Failure>(admin.confirm_clock(request).await?.into_inner())
     })??;
     tell(&changed, json)
@@ -102,14 +139,19 @@ fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
         say(format!("done:    {done}"))?;
     }
     if let Some(at) = &changed.trusted_until {
-        say(format!("until:   {} bounded verifiers may still trust the key", keys::date(Some(at))))?;
+        say(format!(
+            "until:   {} bounded verifiers may still trust the key",
+            keys::date(Some(at))
+        ))?;
     }
     for pending in &changed.pending {
         say(format!("pending: {pending}"))?;
     }
     if !changed.durable {
-        return Err(Failure::failed("the change holds in memory, and is not on disk yet")
-            .hint("free the disk; do not restart the agent before it is stored"));
+        return Err(
+            Failure::failed("the change holds in memory, and is not on disk yet")
+                .hint("free the disk; do not restart the agent before it is stored"),
+        );
     }
     Ok(())
 }

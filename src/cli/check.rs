@@ -52,9 +52,18 @@ impl Timeline {
             (self.published, "the second key is in the JWKS"),
             (self.ready, "every bounded verifier holds the second key"),
             (self.rotated, "the second key signs; a third is published"),
-            (self.last_use, "the last signature by the first key may leave"),
-            (self.destroyed, "the private half of the first key is destroyed"),
-            (self.removed, "the first key leaves the JWKS: no token of it is alive"),
+            (
+                self.last_use,
+                "the last signature by the first key may leave",
+            ),
+            (
+                self.destroyed,
+                "the private half of the first key is destroyed",
+            ),
+            (
+                self.removed,
+                "the first key leaves the JWKS: no token of it is alive",
+            ),
         ]
     }
 
@@ -68,9 +77,19 @@ impl Timeline {
         };
         let (rotated, destroyed) = (column(self.rotated), column(self.destroyed));
         let first: String = (0..width)
-            .map(|x| if x < rotated { '=' } else if x < destroyed { '-' } else { '.' })
+            .map(|x| {
+                if x < rotated {
+                    '='
+                } else if x < destroyed {
+                    '-'
+                } else {
+                    '.'
+                }
+            })
             .collect();
-        let second: String = (0..width).map(|x| if x < rotated { '-' } else { '=' }).collect();
+        let second: String = (0..width)
+            .map(|x| if x < rotated { '-' } else { '=' })
+            .collect();
         format!(
             "key 1  {first}\nkey 2  {second}\n       = signs   - published, private half present   . published, private half destroyed"
         )
@@ -84,7 +103,9 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let sets = config.key_sets.iter().map(|(name, set)| {
             let timeline = Timeline::of(&set.timing, now);
-            let events = timeline.rows().map(|(at, what)| json!({ "at": at.to_string(), "what": what }));
+            let events = timeline
+                .rows()
+                .map(|(at, what)| json!({ "at": at.to_string(), "what": what }));
             json!({
                 "name": name,
                 "issuer": set.rules.issuer(),
@@ -98,10 +119,17 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     say(format!("{}: good", path.display()))?;
     for (name, set) in &config.key_sets {
         let timeline = Timeline::of(&set.timing, now);
-        say(format!("\nkey set {name} ({}), begun now:", set.rules.issuer()))?;
+        say(format!(
+            "\nkey set {name} ({}), begun now:",
+            set.rules.issuer()
+        ))?;
         let rows = timeline.rows().map(|(at, what)| {
             let after = at.since(timeline.begin);
-            let after = if after == Span::ZERO { "-".to_owned() } else { after.to_string() };
+            let after = if after == Span::ZERO {
+                "-".to_owned()
+            } else {
+                after.to_string()
+            };
             vec![at.to_string(), after, what.to_owned()]
         });
         say(table(&["AT", "AFTER", "WHAT"], rows))?;
@@ -116,7 +144,10 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 fn tracks(set: &KeySet) -> Vec<String> {
-    set.tracks.iter().map(|(alg, key)| format!("{alg} ({key})")).collect()
+    set.tracks
+        .iter()
+        .map(|(alg, key)| format!("{alg} ({key})"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -140,7 +171,10 @@ mod tests {
         let line = Timeline::of(&Timing::default(), Time::from_secs(0));
         let drawing = line.drawing(200);
         let keys: Vec<&str> = drawing.lines().take(2).collect();
-        assert!(keys[0].contains("==--") && keys[0].ends_with('.'), "{drawing}");
+        assert!(
+            keys[0].contains("==--") && keys[0].ends_with('.'),
+            "{drawing}"
+        );
         assert!(keys[1].contains("--=="), "{drawing}");
     }
 }

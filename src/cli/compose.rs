@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -14,7 +14,7 @@ use crate::agent::{Context, Ports, Wanted};
 use crate::api::client;
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::signer_client::SignerClient;
-use crate::audit::Audit;
+use crate::audit::{Audit, Limits};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::durable::{Disk, LastGood, OsDisk, Tombstones};
@@ -62,19 +62,27 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
 /// for its owner alone.
 pub(super) fn open(config: &Config) -> Result<Context, Failure> {
     let state = &config.state_dir;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|e| {
-        Failure::failed(format!("{}: {e}", state.display()))
-            .hint("state_dir must be a folder that the agent may write to")
-    })?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|e| {
+            Failure::failed(format!("{}: {e}", state.display()))
+                .hint("state_dir must be a folder that the agent may write to")
+        })?;
     let failed = |e: &dyn std::fmt::Display| Failure::failed(e);
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let replica = replica(state)?;
-    let audit = Audit::open(Arc::clone(&disk), state.join("audit"), &replica)
-        .map_err(|e| failed(&e))?;
+    let audit = Audit::open(
+        Arc::clone(&disk),
+        state.join("audit"),
+        &replica,
+        Limits::default(),
+    )
+    .map_err(|e| failed(&e))?;
     let tombstones =
         Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
-    let last_good =
-        LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;
+    let last_good = LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;
     let store: Arc<dyn Store> = match Sqlite::open(state.join("keys.sqlite")) {
         Ok(store) => Arc::new(store),
         Err(e) => {
@@ -120,23 +128,26 @@ pub(super) fn random_name() -> Result<String, Failure> {
     let flags = rustix::rand::GetRandomFlags::empty();
     let filled = rustix::rand::getrandom(&mut bytes[..], flags)
         .map_err(|e| Failure::failed(format!("the system's random numbers: {e}")))?;
-    debug_assert_eq!(filled, bytes.len(), "up to 256 bytes come whole (getrandom(2))");
+    debug_assert_eq!(
+        filled,
+        bytes.len(),
+        "up to 256 bytes come whole (getrandom(2))"
+    );
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// The file that lets a wrong PIN be tried once.
-pub(super) fn pin_marker(config: &Config, device: &str) -> PathBuf {
-    crate::config::pin_marker(&config.state_dir, device)
 }
 
 /// A connection to the agent's signing socket.
 pub(super) async fn signer(config: &Config) -> Result<SignerClient<Channel>, Failure> {
-    Ok(SignerClient::new(client::connect(&config.serve.signing_socket).await?))
+    Ok(SignerClient::new(
+        client::connect(&config.serve.signing_socket).await?,
+    ))
 }
 
 /// A connection to the agent's administration socket.
 pub(super) async fn admin(config: &Config) -> Result<KeyAdminClient<Channel>, Failure> {
-    Ok(KeyAdminClient::new(client::connect(&config.serve.admin_socket).await?))
+    Ok(KeyAdminClient::new(
+        client::connect(&config.serve.admin_socket).await?,
+    ))
 }
 
 /// Runs a command on a runtime of its own.
@@ -154,7 +165,10 @@ pub(super) fn harden() {
     // Failing to is no reason not to serve; the unit file does it as well.
     let _ = rustix::process::setrlimit(
         Resource::Core,
-        Rlimit { current: Some(0), maximum: Some(0) },
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
     );
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
@@ -163,7 +177,9 @@ pub(super) fn harden() {
 pub(super) fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SEALKEEPER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         log.init();
     } else {

@@ -11,12 +11,12 @@ use crate::hsm::pin_marker;
 /// Removes the marker that a refused PIN left.
 pub(super) fn unlock(path: &Path, name: &str, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(path)?;
-    if !config.devices.contains_key(name) {
+    let device = config.devices.get(name).ok_or_else(|| {
         let known: Vec<&str> = config.devices.keys().map(String::as_str).collect();
-        return Err(Failure::usage(format!("no device {name:?} is configured"))
-            .hint(format!("one of: {}", known.join(", "))));
-    }
-    let marker = compose::pin_marker(&config, name);
+        Failure::usage(format!("no device {name:?} is configured"))
+            .hint(format!("one of: {}", known.join(", ")))
+    })?;
+    let marker = device.pin_marker(&config.state_dir);
     let stood = pin_marker::unlock(&marker)
         .map_err(|e| Failure::failed(e).hint("may you write to the state directory?"))?;
     if as_json {

@@ -56,7 +56,11 @@ async fn with_progress(
 ) -> Result<Vec<String>, InitError> {
     let bar = ProgressBar::with_draw_target(
         None,
-        if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
+        if quiet {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        },
     );
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -87,7 +91,9 @@ fn failure(error: &InitError) -> Failure {
     let hint = match error {
         InitError::Done(_) => "`sealkeeper keys list` shows its keys",
         InitError::Device { .. } => "`init` goes on where it stopped once the device answers",
-        InitError::Lost(_) => "put the store back from a backup; `init` would orphan every key that verifiers hold",
+        InitError::Lost(_) => {
+            "put the store back from a backup; `init` would orphan every key that verifiers hold"
+        }
         InitError::BadRecord(_) | InitError::Store(_) | InitError::Unexpected(_) => {
             "nothing was changed beyond what is in the record; look at the message above"
         }

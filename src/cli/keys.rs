@@ -15,7 +15,9 @@ pub(super) fn list(config: &Path, key_set: Option<String>, as_json: bool) -> Res
     let config = compose::config(config)?;
     let answer = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
-        let request = ListKeysRequest { key_set: key_set.unwrap_or_default() };
+        let request = ListKeysRequest {
+            key_set: key_set.unwrap_or_default(),
+        };
         Ok::<_, Failure>(admin.list_keys(request).await?.into_inner())
     })??;
     if as_json {
@@ -43,9 +45,23 @@ pub(super) fn text_of(set: &v1::KeySet) -> String {
             notes(key),
         ]
     });
-    let head =
-        ["ALG", "KID", "PHASE", "PRIVATE", "PUBLISHED", "ACTIVE", "RETIRING", "REMOVED", "NOTES"];
-    let mut text = format!("key set {} ({})\n{}\n", set.name, set.issuer, table(&head, rows));
+    let head = [
+        "ALG",
+        "KID",
+        "PHASE",
+        "PRIVATE",
+        "PUBLISHED",
+        "ACTIVE",
+        "RETIRING",
+        "REMOVED",
+        "NOTES",
+    ];
+    let mut text = format!(
+        "key set {} ({})\n{}\n",
+        set.name,
+        set.issuer,
+        table(&head, rows)
+    );
     if set.clock_in_doubt {
         text.push_str("\nthe clock is in doubt: nothing moves until `sealkeeper clock confirm`\n");
     }
@@ -167,7 +183,10 @@ fn time(at: &Timestamp) -> Time {
 
 /// To the second: what a person compares.
 pub(super) fn date(at: Option<&Timestamp>) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| Time::from_secs(time(at).as_secs()).to_string())
+    at.map_or_else(
+        || "-".to_owned(),
+        |at| Time::from_secs(time(at).as_secs()).to_string(),
+    )
 }
 
 fn rfc3339(at: Option<&Timestamp>) -> Option<String> {

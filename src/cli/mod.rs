@@ -247,9 +247,12 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             change::confirm_clock(config, order, json)
         }
         Command::Device(DeviceCommand::Unlock { name }) => device::unlock(config, &name, json),
-        Command::Sign { key_set, alg, typ, claims } => {
-            sign::sign(config, key_set, alg, typ, claims, json)
-        }
+        Command::Sign {
+            key_set,
+            alg,
+            typ,
+            claims,
+        } => sign::sign(config, key_set, alg, typ, claims, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
         Command::Completions { shell } => {
             let mut command = Cli::command();

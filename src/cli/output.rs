@@ -17,17 +17,28 @@ pub(super) struct Failure {
 impl Failure {
     /// The command was understood, and could not be carried out: exit code 1.
     pub(super) fn failed(message: impl fmt::Display) -> Self {
-        Self { code: 1, message: message.to_string(), hint: None }
+        Self {
+            code: 1,
+            message: message.to_string(),
+            hint: None,
+        }
     }
 
     /// The command or the configuration is at fault: exit code 2.
     pub(super) fn usage(message: impl fmt::Display) -> Self {
-        Self { code: 2, message: message.to_string(), hint: None }
+        Self {
+            code: 2,
+            message: message.to_string(),
+            hint: None,
+        }
     }
 
     /// What to do about it.
     pub(super) fn hint(self, hint: impl fmt::Display) -> Self {
-        Self { hint: Some(hint.to_string()), ..self }
+        Self {
+            hint: Some(hint.to_string()),
+            ..self
+        }
     }
 
     /// Tells the operator, on standard error.
@@ -38,12 +49,12 @@ impl Failure {
             let value = serde_json::json!({ "error": self.message, "hint": self.hint });
             writeln!(err, "{value}")
         } else {
-            write!(err, "error: {}", self.message.trim_end()).and_then(|()| writeln!(err)).and_then(
-                |()| match &self.hint {
+            write!(err, "error: {}", self.message.trim_end())
+                .and_then(|()| writeln!(err))
+                .and_then(|()| match &self.hint {
                     Some(hint) => writeln!(err, "hint: {hint}"),
                     None => Ok(()),
-                },
-            )
+                })
         };
         ExitCode::from(self.code)
     }
@@ -62,7 +73,11 @@ impl From<tonic::Status> for Failure {
             Some(reason) => format!("{} ({reason})", status.message()),
             None => format!("{}: {}", status.code(), status.message()),
         };
-        Self { code: 1, message, hint }
+        Self {
+            code: 1,
+            message,
+            hint,
+        }
     }
 }
 
@@ -85,10 +100,15 @@ pub(super) fn say(text: impl fmt::Display) -> Result<(), Failure> {
 /// Rows for people, without lines that a terminal would wrap.
 pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(head.iter().copied());
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_header(head.iter().copied());
     for row in rows {
         table.add_row(row);
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     lines.join("\n")
 }

@@ -28,9 +28,14 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     let context = compose::open(config)?;
     let devices = context.devices();
     let bind = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
-    let signing = bind(&config.serve.signing_socket, config.serve.signing_socket_mode)?;
+    let signing = bind(
+        &config.serve.signing_socket,
+        config.serve.signing_socket_mode,
+    )?;
     let admin = bind(&config.serve.admin_socket, config.serve.admin_socket_mode)?;
-    let jwks = Tcp::bind(config.serve.jwks_listen).await.map_err(Failure::failed)?;
+    let jwks = Tcp::bind(config.serve.jwks_listen)
+        .await
+        .map_err(Failure::failed)?;
     let address = jwks.address();
 
     let mut wanted = Vec::new();
@@ -42,7 +47,11 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         set.origins = vec![Origin::new("own-listener", &url).map_err(Failure::failed)?];
         wanted.push(set);
     }
-    let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()));
+    let agent = Arc::new(Agent::start(
+        context,
+        wanted,
+        config.serve.well_known.clone(),
+    ));
     tracing::info!(
         signing = %signing.path().display(),
         admin = %admin.path().display(),

@@ -24,7 +24,11 @@ pub(super) fn sign(
     as_json: bool,
 ) -> Result<(), Failure> {
     let config = compose::config(config)?;
-    let claims = if claims == "-" { read_input()? } else { claims.into_bytes() };
+    let claims = if claims == "-" {
+        read_input()?
+    } else {
+        claims.into_bytes()
+    };
     let request = SignJwtRequest {
         key_set: compose::key_set(&config, key_set)?,
         claims,
@@ -49,7 +53,9 @@ pub(super) fn sign(
 /// Prints the JWKS.
 pub(super) fn jwks(config: &Path, key_set: Option<String>) -> Result<(), Failure> {
     let config = compose::config(config)?;
-    let request = GetJwksRequest { key_set: compose::key_set(&config, key_set)? };
+    let request = GetJwksRequest {
+        key_set: compose::key_set(&config, key_set)?,
+    };
     let answer = compose::block_on(async {
         let mut signer = compose::signer(&config).await?;
         Ok::<_, Failure>(signer.get_jwks(request).await?.into_inner())

@@ -51,6 +51,12 @@ pub fn pin_marker(state_dir: &Path, device: &str) -> PathBuf {
 }
 
 impl Device {
+    /// The file that lets a wrong PIN be tried once.
+    #[must_use]
+    pub fn pin_marker(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(format!("{}.pin-tried", self.name))
+    }
+
     /// What the port needs. Asks for the PIN where somebody must be asked.
     ///
     /// # Errors

@@ -105,7 +105,9 @@ impl ClockGuard {
     /// follows a clock that leaps to an activation before its time.
     #[must_use]
     pub fn moment(&self, wall: Time, boot: Span, high_water: Time, timing: &Timing) -> Moment {
-        let Some(anchor) = &self.anchor else { return Moment::Doubtful(wall.min(high_water)) };
+        let Some(anchor) = &self.anchor else {
+            return Moment::Doubtful(wall.min(high_water));
+        };
         if self.doubt.is_some() {
             return Moment::Doubtful(anchor.expected(boot));
         }

@@ -236,6 +236,13 @@ fn signing_key(key: &Key) -> Option<SigningKey> {
 }
 
 impl View {
+    /// The same signers with another set: what a restriction shows before it
+    /// is stored.
+    #[must_use]
+    pub fn publishing(self, published: Vec<PublishedKey>) -> Self {
+        Self { published, ..self }
+    }
+
     /// The key that signs for a track (the default one for `None`).
     pub fn signer(
         &self,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sealkeeper::keyring::{
-    Doubt, Event, Genesis, Half, IntentId, KeyId, KeySet, Moment, NoSigner, OperatorError,
-    Outcome, Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
+    Doubt, Event, Genesis, Half, IntentId, KeyId, KeySet, Moment, NoSigner, OperatorError, Outcome,
+    Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
 };
 use sealkeeper::time::Time;
 
@@ -112,7 +112,14 @@ impl World {
             self.stored(r, &events, &tick);
             let intends = set.next_intent > before.next_intent;
             if self.mishap(if intends { 40 } else { 6 }) {
-                self.crash(r, if intends { "after the intents" } else { "after the outcome, before the view" });
+                self.crash(
+                    r,
+                    if intends {
+                        "after the intents"
+                    } else {
+                        "after the outcome, before the view"
+                    },
+                );
                 return Err(Stop::Down);
             }
             self.replicas[r].cached = Some((set, version + 1));
@@ -397,14 +404,14 @@ impl World {
     }
 
     fn finish_genesis(&mut self) -> bool {
-        let Ok(tick) = self.judge(0) else { return false };
+        let Ok(tick) = self.judge(0) else {
+            return false;
+        };
         let mut set = self.store.record.clone();
         let Ok(events) = set.finish_genesis(&self.plan, tick.now) else {
             return false;
         };
-        let swapped = self
-            .store
-            .compare_and_swap(self.store.version, &set, true);
+        let swapped = self.store.compare_and_swap(self.store.version, &set, true);
         assert!(swapped, "nobody else is there yet");
         self.stored(0, &events, &tick);
         for r in 0..self.replicas.len() {

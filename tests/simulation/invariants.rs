@@ -30,7 +30,13 @@ impl World {
         if self.trace {
             for event in events {
                 let kid = event.kid.as_deref().unwrap_or("?");
-                println!("{}   {} {kid} at {} ({r}, {})", self.now.as_millis(), event.what.name(), event.at.as_millis(), tick.now.as_millis());
+                println!(
+                    "{}   {} {kid} at {} ({r}, {})",
+                    self.now.as_millis(),
+                    event.what.name(),
+                    event.at.as_millis(),
+                    tick.now.as_millis()
+                );
             }
         }
         let after = self.store.record.clone();
@@ -144,10 +150,18 @@ impl World {
             assert!(!shown.contains(kid), "{kid} was revoked and is in the set");
         }
         for kid in self.ledger.revoked.keys() {
-            assert!(view.revoked.contains(kid), "the revocation of {kid} is forgotten");
+            assert!(
+                view.revoked.contains(kid),
+                "the revocation of {kid} is forgotten"
+            );
         }
         if let Some(old) = &self.replicas[r].view {
-            assert!(old.epoch <= view.epoch, "epoch {} after {}", view.epoch, old.epoch);
+            assert!(
+                old.epoch <= view.epoch,
+                "epoch {} after {}",
+                view.epoch,
+                old.epoch
+            );
         }
         let live = |key: &Key| key.is_published();
         if !self.store.record.keys.values().any(live) {
@@ -177,7 +191,10 @@ impl World {
             }
             Phase::Active { since } => {
                 let early = since.since(self.now);
-                assert!(early <= tolerance, "{kid} signed {early} before its activation");
+                assert!(
+                    early <= tolerance,
+                    "{kid} signed {early} before its activation"
+                );
             }
             // (c) The old key signs until rule 2's bound. A replica that
             // doubts its clock does not switch by itself; it goes by the
@@ -197,7 +214,10 @@ impl World {
         }
         // (i)
         let ceiling = key.exp_ceiling.expect("a key that signs has a ceiling");
-        assert!(flight.exp <= ceiling, "{kid} signed above its stored ceiling");
+        assert!(
+            flight.exp <= ceiling,
+            "{kid} signed above its stored ceiling"
+        );
     }
 
     /// A key that the record still calls published signs where a switch to it
@@ -209,7 +229,10 @@ impl World {
         if let Some(switch) = switch.filter(|switch| switch.to == key.id) {
             let early = switch.at.since(self.now);
             let tolerance = self.half_skew() + Span::from_millis(1);
-            assert!(early <= tolerance, "{kid} signed {early} before its activation");
+            assert!(
+                early <= tolerance,
+                "{kid} signed {early} before its activation"
+            );
             return;
         }
         let unaware = self.ledger.cancelled.get(kid).is_some_and(|at| epoch < *at);
@@ -222,7 +245,9 @@ impl World {
         if ledger.excused.contains(kid) || ledger.proven.contains(kid) {
             return;
         }
-        let Some(key) = self.store.record.by_kid(kid) else { return };
+        let Some(key) = self.store.record.by_kid(kid) else {
+            return;
+        };
         if matches!(key.phase, Phase::Retiring { .. } | Phase::Revoked { .. }) {
             return;
         }
@@ -292,7 +317,10 @@ impl World {
         let largest = algorithms
             .iter()
             .map(|algorithm| {
-                let mine = record.keys.values().filter(|key| key.algorithm == *algorithm);
+                let mine = record
+                    .keys
+                    .values()
+                    .filter(|key| key.algorithm == *algorithm);
                 mine.filter(|key| key.is_published()).count()
             })
             .max()
@@ -404,7 +432,10 @@ impl World {
         }
         for &(algorithm, _) in &self.plan.tracks {
             let count = |wanted: &dyn Fn(&Phase) -> bool| {
-                let mine = record.keys.values().filter(|key| key.algorithm == algorithm);
+                let mine = record
+                    .keys
+                    .values()
+                    .filter(|key| key.algorithm == algorithm);
                 mine.filter(|key| wanted(&key.phase)).count()
             };
             let active = count(&|phase| matches!(phase, Phase::Active { .. }));
@@ -468,7 +499,11 @@ pub(crate) fn instants(world: &World) -> Vec<Time> {
         }
         if let Phase::Retiring { last_sign, .. } = key.phase {
             let outlook = record.outlook(key, &world.plan);
-            found.extend([Some(last_sign), outlook.destroyed, outlook.removed].iter().flatten());
+            found.extend(
+                [Some(last_sign), outlook.destroyed, outlook.removed]
+                    .iter()
+                    .flatten(),
+            );
         }
     }
     found

@@ -50,7 +50,10 @@ fn simulation() {
         println!("seed {seed}: {why}");
     }
     if let Some((seed, why)) = broken.first() {
-        panic!("{} of {runs} worlds broke. SEALKEEPER_SEED={seed} replays the first: {why}", broken.len());
+        panic!(
+            "{} of {runs} worlds broke. SEALKEEPER_SEED={seed} replays the first: {why}",
+            broken.len()
+        );
     }
     // Fewer seeds need not meet every kind of mishap.
     if runs >= 500 {
@@ -61,7 +64,10 @@ fn simulation() {
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}: expected a number, got {text:?}")),
+    )
 }
 
 /// Runs so many seeds on all processors; what broke comes back with its seed,
@@ -86,7 +92,9 @@ fn many(base: u64, runs: u64) -> (Totals, Vec<(u64, String)>) {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         for thread in threads {
-            let (more, worse) = thread.join().expect("the worker catches what its worlds do");
+            let (more, worse) = thread
+                .join()
+                .expect("the worker catches what its worlds do");
             totals.add(&more);
             broken.extend(worse);
         }

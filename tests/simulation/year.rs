@@ -352,8 +352,17 @@ impl World {
         let timing = self.plan.timing;
         let soon = self.now + timing.adoption;
         let ahead = instants(self);
-        let next = ahead.into_iter().map(|at| shift(at, 0)).filter(|at| *at > soon).min();
-        let most = self.now + if self.is_busy() { timing.adoption.times(5) } else { timing.rotate_every };
+        let next = ahead
+            .into_iter()
+            .map(|at| shift(at, 0))
+            .filter(|at| *at > soon)
+            .min();
+        let most = self.now
+            + if self.is_busy() {
+                timing.adoption.times(5)
+            } else {
+                timing.rotate_every
+            };
         // A little late, as timers are: past the slowest clock.
         let next = next.map_or(most, |at| at.min(most)) + timing.skew;
         next.max(soon)
@@ -364,7 +373,11 @@ impl World {
         let record = &self.store.record;
         let unseen = |key: &Key| {
             matches!(key.phase, Phase::Published { .. })
-                && self.plan.origins.iter().any(|origin| !key.sightings.contains_key(origin))
+                && self
+                    .plan
+                    .origins
+                    .iter()
+                    .any(|origin| !key.sightings.contains_key(origin))
         };
         !record.intents.is_empty() || record.keys.values().any(unseen)
     }

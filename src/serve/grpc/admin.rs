@@ -10,9 +10,8 @@ use super::signer::timestamp;
 use super::status::Fault;
 use crate::agent::Administration;
 use crate::agent::admin::{
-    AfterRevocation,
-    Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus,
-    PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+    AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
+    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
