@@ -199,7 +199,7 @@ pub struct Reply {
 }
 
 /// What a call that went well returns.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The device is open and logged in.
     Opened(TokenIdentity),

@@ -27,6 +27,9 @@ use crate::time::Time;
 /// How long one login waits for another one to the same device.
 const TURN: Duration = Duration::from_secs(10);
 
+/// How long to wait for somebody who only looks at the marker.
+const GLANCE: Duration = Duration::from_millis(200);
+
 /// Whether somebody may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -95,7 +98,7 @@ pub fn unlock(marker: &Path) -> Result<bool, MarkerError> {
         path: marker.to_owned(),
         source,
     };
-    let _turn = take_turn(marker, Duration::ZERO)?;
+    let _turn = take_turn(marker, GLANCE)?;
     match fs::remove_file(marker) {
         Ok(()) => sync_directory(marker).map_err(io).map(|()| true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),

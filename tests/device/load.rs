@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sealkeeper::hsm::DeviceError;
+use sealkeeper::hsm::device::MAX_INPUT;
 use sealkeeper::jose::{Algorithm, KeyType, Verifier};
 use tokio::task::JoinSet;
 
@@ -36,6 +37,41 @@ async fn sixty_four_callers_get_their_own_signatures() {
     while let Some(caller) = callers.join_next().await {
         caller.unwrap();
     }
+}
+
+/// Far more than a socket holds: frames are written and read in pieces.
+#[tokio::test]
+async fn long_inputs_arrive_whole() {
+    let hsm = SoftHsm::new();
+    let device = up(hsm.device_config()).await;
+    let made = device
+        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
+        .await
+        .unwrap();
+    let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
+    let mut callers = JoinSet::new();
+    for n in 0..40 {
+        let (device, verifier) = (device.clone(), verifier.clone());
+        callers.spawn(async move {
+            let input = vec![n; MAX_INPUT];
+            let signature = device
+                .sign(object(1), Algorithm::Es256, input.clone(), soon())
+                .await
+                .unwrap();
+            verifier.verify(&input, &signature).unwrap();
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    let longer = vec![0; MAX_INPUT + 1];
+    let signed = device
+        .sign(object(1), Algorithm::Es256, longer, soon())
+        .await;
+    assert!(
+        matches!(signed, Err(DeviceError::Refused { .. })),
+        "{signed:?}"
+    );
 }
 
 #[tokio::test]

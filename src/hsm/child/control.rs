@@ -9,9 +9,9 @@ use std::thread;
 
 use cryptoki::session::Session;
 
-use super::LoginGate;
 use super::outbox::Outbox;
 use super::queue::Queue;
+use super::{LoginGate, complain};
 use crate::hsm::message::{
     Answer, Call, Cure, Fault, FaultKind, Open, Reply, Request, TokenIdentity,
 };
@@ -78,8 +78,16 @@ impl Control {
         self.gate
             .during(|| pkcs11::log_in(&token, &session, open))?;
         token.check(&session)?;
-        for _ in 0..open.workers.max(1) {
-            let signer = Signer::new(Arc::clone(&token), Arc::clone(&self.changes))?;
+        for n in 0..open.workers.max(1) {
+            let signer = match Signer::new(Arc::clone(&token), Arc::clone(&self.changes)) {
+                Ok(signer) => signer,
+                // The token has no more sessions to give: fewer will do.
+                Err(fault) if n > 0 && fault.cure == Cure::TryAgain => {
+                    complain(&format!("{n} of {} workers: {fault}", open.workers));
+                    break;
+                }
+                Err(fault) => return Err(fault),
+            };
             let queue = Arc::clone(&self.queue);
             let outbox = Arc::clone(&self.outbox);
             thread::spawn(move || work(signer, &queue, &outbox));

@@ -178,3 +178,45 @@ fn complain(what: &str) {
 fn leave(code: i32) -> ! {
     signal_hook::low_level::exit(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn leaving_waits_for_a_login_under_way() {
+        let gate = LoginGate::default();
+        let (begun, beginning) = mpsc::channel();
+        let (end, ending) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let gate = &gate;
+            scope.spawn(move || {
+                gate.during(|| {
+                    begun.send(()).ok();
+                    ending.recv().ok();
+                });
+            });
+            beginning.recv().ok();
+            // It does not end: patience does.
+            let started = Instant::now();
+            gate.wait(Duration::from_millis(20));
+            assert!(started.elapsed() >= Duration::from_millis(20));
+            // It ends: no patience is needed.
+            let leaving = scope.spawn(|| {
+                gate.wait(Duration::from_secs(600));
+            });
+            end.send(()).ok();
+            assert!(leaving.join().is_ok());
+        });
+        assert!(!*gate.lock());
+    }
+
+    #[test]
+    fn leaving_without_a_login_takes_no_time() {
+        let started = Instant::now();
+        LoginGate::default().wait(Duration::from_secs(600));
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+}

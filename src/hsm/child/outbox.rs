@@ -39,6 +39,9 @@ impl Outbox {
                 Err(TryLockError::WouldBlock) => return,
             };
             let batch = mem::take(&mut *self.waiting());
+            if batch.is_empty() {
+                continue;
+            }
             let mut bytes = Vec::new();
             if let Err(e) =
                 frame::encode(&batch, &mut bytes).and_then(|()| socket.write_all(&bytes))

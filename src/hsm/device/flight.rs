@@ -21,6 +21,7 @@ pub(super) struct Flight {
     jobs: HashMap<u64, InFlight>,
     signing: usize,
     control: Option<u64>,
+    workers: usize,
     window: usize,
     next_id: u64,
     /// When the supervisor last asked whether the device is well.
@@ -32,11 +33,13 @@ struct InFlight {
     request: Request,
     /// `None`: the supervisor's own health check.
     caller: Option<Caller>,
-    sent: Instant,
+    /// Since when the child has been at it, as far as we can tell.
+    working: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Caller {
+    asked: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Result<Answer, DeviceError>>,
     retried: bool,
@@ -48,6 +51,7 @@ impl Flight {
             jobs: HashMap::new(),
             signing: 0,
             control: None,
+            workers: usize::from(workers.max(1)),
             window: usize::from(workers.max(1)) * PER_WORKER,
             next_id: 1,
             last_health: Instant::now(),
@@ -71,11 +75,19 @@ impl Flight {
     }
 
     /// Takes a job on board and returns its number; `None` where its caller
-    /// has gone or its time is up.
-    pub(super) fn board(&mut self, job: Job, now: Instant) -> Option<u64> {
+    /// has gone, or its time is up and it was told so.
+    pub(super) fn board(&mut self, device: &str, job: Job, now: Instant) -> Option<u64> {
+        if job.reply.is_closed() {
+            return None;
+        }
         let left = job.deadline.saturating_duration_since(now);
-        if left.is_zero() || job.reply.is_closed() {
-            // The caller's own timer answers it.
+        if left.is_zero() {
+            let late = DeviceError::Deadline {
+                device: device.to_owned(),
+                waited: now.saturating_duration_since(job.asked),
+            };
+            // A caller that has gone needs no answer.
+            let _ = job.reply.send(Err(late));
             return None;
         }
         let mut call = job.call;
@@ -83,20 +95,21 @@ impl Flight {
             sign.budget_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         }
         let caller = Caller {
+            asked: job.asked,
             deadline: job.deadline,
             reply: job.reply,
             retried: job.retried,
         };
-        Some(self.insert(call, Some(caller), now))
+        Some(self.insert(call, Some(caller)))
     }
 
     /// The supervisor's own question.
     pub(super) fn health(&mut self, now: Instant) -> u64 {
         self.last_health = now;
-        self.insert(Call::Health, None, now)
+        self.insert(Call::Health, None)
     }
 
-    fn insert(&mut self, call: Call, caller: Option<Caller>, now: Instant) -> u64 {
+    fn insert(&mut self, call: Call, caller: Option<Caller>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         match call {
@@ -106,7 +119,7 @@ impl Flight {
         let flying = InFlight {
             request: Request { id, call },
             caller,
-            sent: now,
+            working: None,
         };
         self.jobs.insert(id, flying);
         id
@@ -134,7 +147,7 @@ impl Flight {
             _ => self.control = None,
         }
         if let Some(caller) = flying.caller {
-            let waited = now.saturating_duration_since(flying.sent);
+            let waited = now.saturating_duration_since(caller.asked);
             let result = reply
                 .result
                 .map_err(|fault| DeviceError::from_fault(device, fault, waited));
@@ -144,14 +157,32 @@ impl Flight {
         None
     }
 
-    /// Whether a request has been with the child for longer than it may take.
-    pub(super) fn stuck(&self, call: Duration, generate: Duration, now: Instant) -> bool {
-        self.jobs.values().any(|flying| {
+    /// Whether the child has been at one request for longer than it may be.
+    /// To be asked often: it takes the time itself.
+    ///
+    /// Signatures are worked on in order, so the oldest ones, one for each
+    /// worker, are being worked on and the rest wait. A slow device with a
+    /// long queue is not a hung one.
+    pub(super) fn stuck(&mut self, call: Duration, generate: Duration, now: Instant) -> bool {
+        let mut working: Vec<u64> = self
+            .jobs
+            .iter()
+            .filter(|(_, flying)| matches!(flying.request.call, Call::Sign(_)))
+            .map(|(&id, _)| id)
+            .collect();
+        working.sort_unstable();
+        working.truncate(self.workers);
+        working.extend(self.control);
+        working.iter().any(|id| {
+            let Some(flying) = self.jobs.get_mut(id) else {
+                return false;
+            };
             let limit = match flying.request.call {
                 Call::Generate { .. } => generate,
                 _ => call,
             };
-            now.saturating_duration_since(flying.sent) > limit
+            let since = *flying.working.get_or_insert(now);
+            now.saturating_duration_since(since) > limit
         })
     }
 
@@ -174,6 +205,7 @@ impl Flight {
             if retry {
                 again.push(Job {
                     call: flying.request.call,
+                    asked: caller.asked,
                     deadline: caller.deadline,
                     reply: caller.reply,
                     retried: true,
@@ -205,6 +237,7 @@ mod tests {
         });
         let job = Job {
             call,
+            asked: deadline,
             deadline,
             reply,
             retried: false,
@@ -227,7 +260,7 @@ mod tests {
         let mut answers = Vec::new();
         for _ in 0..flight.room() {
             let (job, answered) = job(now + Duration::from_secs(1));
-            flight.board(job, now).unwrap();
+            flight.board("d", job, now).unwrap();
             answers.push(answered);
         }
         assert_eq!(flight.room(), 0);
@@ -251,11 +284,16 @@ mod tests {
     fn an_expired_job_is_not_sent() {
         let now = Instant::now();
         let mut flight = Flight::new(1);
-        let (late, _answered) = job(now);
-        assert!(flight.board(late, now).is_none());
+        let (late, mut told) = job(now);
+        assert!(flight.board("d", late, now).is_none());
+        let told = told.try_recv().unwrap();
+        assert!(
+            matches!(told, Err(DeviceError::Deadline { .. })),
+            "{told:?}"
+        );
         let (gone, answered) = job(now + Duration::from_secs(1));
         drop(answered);
-        assert!(flight.board(gone, now).is_none());
+        assert!(flight.board("d", gone, now).is_none());
         assert!(flight.jobs.is_empty());
     }
 
@@ -264,12 +302,12 @@ mod tests {
         let now = Instant::now();
         let (first, mut answered) = job(now + Duration::from_secs(1));
         let mut flight = Flight::new(1);
-        flight.board(first, now).unwrap();
+        flight.board("d", first, now).unwrap();
         let mut again = flight.crash(now, &lost());
         assert!(answered.try_recv().is_err(), "not answered yet");
 
         let mut flight = Flight::new(1);
-        flight.board(again.pop().unwrap(), now).unwrap();
+        flight.board("d", again.pop().unwrap(), now).unwrap();
         assert!(flight.crash(now, &lost()).is_empty());
         assert_eq!(answered.try_recv().unwrap(), Err(lost()));
     }
@@ -279,7 +317,7 @@ mod tests {
         let now = Instant::now();
         let (first, _answered) = job(now + Duration::from_secs(1));
         let mut flight = Flight::new(1);
-        flight.board(first, now).unwrap();
+        flight.board("d", first, now).unwrap();
         let fault = Fault::new(FaultKind::Unavailable, Cure::Reopen, "gone");
         let reply = Reply {
             id: 1,
@@ -293,10 +331,34 @@ mod tests {
     fn a_call_that_takes_too_long_is_stuck() {
         let now = Instant::now();
         let limit = Duration::from_secs(1);
-        let (first, _answered) = job(now + Duration::from_secs(9));
+        let (first, _answered) = job(now + limit * 9);
         let mut flight = Flight::new(1);
-        flight.board(first, now).unwrap();
+        flight.board("d", first, now).unwrap();
+        assert!(!flight.stuck(limit, limit, now));
         assert!(!flight.stuck(limit, limit, now + limit));
         assert!(flight.stuck(limit, limit, now + limit * 2));
+    }
+
+    #[test]
+    fn waiting_behind_others_is_not_being_stuck() {
+        let now = Instant::now();
+        let limit = Duration::from_secs(1);
+        let mut flight = Flight::new(1);
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            let (job, answered) = job(now + limit * 9);
+            flight.board("d", job, now).unwrap();
+            answers.push(answered);
+        }
+        // A device that takes nearly the limit for each.
+        for id in 1..4 {
+            let at = now + limit * u32::try_from(id).unwrap();
+            assert!(!flight.stuck(limit, limit, at - limit), "{id}");
+            assert!(!flight.stuck(limit, limit, at), "{id}");
+            let result = Ok(Answer::Signed(vec![1]));
+            flight.land("d", Reply { id, result }, at);
+        }
+        assert!(!flight.stuck(limit, limit, now + limit * 4));
+        assert!(flight.stuck(limit, limit, now + limit * 6));
     }
 }

@@ -218,6 +218,7 @@ struct Inner {
 #[derive(Debug)]
 struct Job {
     call: Call,
+    asked: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Result<Answer, DeviceError>>,
     /// Whether a child died over it before.
@@ -372,6 +373,7 @@ impl Device {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             call,
+            asked,
             deadline,
             reply,
             retried: false,

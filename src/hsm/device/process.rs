@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::DeviceConfig;
 use crate::hsm::child::{LOGIN_GRACE, MODE};
@@ -25,7 +25,8 @@ pub(super) struct Process {
     child: Child,
     socket: UnixStream,
     input: Vec<u8>,
-    output: Vec<u8>,
+    /// Holds the PIN for an instant.
+    output: Zeroizing<Vec<u8>>,
     pub(super) pid: u32,
 }
 
@@ -41,7 +42,6 @@ impl Process {
             .arg(&config.name)
             .env_clear()
             .envs(config.env.iter().map(|(name, value)| (name, value)))
-            .current_dir("/")
             // Ctrl-C at a terminal is for the daemon, which still has to
             // answer whom it keeps waiting.
             .process_group(0)
@@ -56,7 +56,7 @@ impl Process {
             child,
             socket: UnixStream::from_std(ours)?,
             input: Vec::new(),
-            output: Vec::new(),
+            output: Zeroizing::default(),
             pid,
         })
     }

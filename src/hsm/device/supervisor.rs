@@ -120,7 +120,7 @@ impl Supervisor {
         let mut flight = Flight::new(self.config.workers);
         match self.serve(&mut process, &mut flight).await {
             Ok(Stopped) => {
-                process.leave().await;
+                process.end().await;
                 Err(Stopped)
             }
             Err(loss) => {
@@ -178,7 +178,7 @@ impl Supervisor {
             let room = flight.room();
             if room > 0 && !self.again.is_empty() {
                 let n = room.min(self.again.len());
-                send(process, flight, self.again.drain(..n))?;
+                send(&self.config.name, process, flight, self.again.drain(..n))?;
                 continue;
             }
             tokio::select! {
@@ -205,13 +205,13 @@ impl Supervisor {
                     if n == 0 {
                         return Ok(Stopped);
                     }
-                    send(process, flight, batch.drain(..))?;
+                    send(&self.config.name, process, flight, batch.drain(..))?;
                 }
                 job = self.controls.recv(), if flight.control_is_free() => {
                     let Some(job) = job else {
                         return Ok(Stopped);
                     };
-                    send(process, flight, [job])?;
+                    send(&self.config.name, process, flight, [job])?;
                 }
                 _ = tick.tick() => self.look_after(process, flight)?,
             }
@@ -357,6 +357,7 @@ impl From<io::Error> for Loss {
 
 /// Puts jobs on board and on their way, in frames of bounded size.
 fn send(
+    device: &str,
     process: &mut Process,
     flight: &mut Flight,
     jobs: impl IntoIterator<Item = Job>,
@@ -364,7 +365,7 @@ fn send(
     let now = Instant::now();
     let ids: Vec<u64> = jobs
         .into_iter()
-        .filter_map(|job| flight.board(job, now))
+        .filter_map(|job| flight.board(device, job, now))
         .collect();
     let requests = flight.requests(&ids);
     let mut rest = requests.as_slice();

@@ -38,12 +38,11 @@ pub(crate) fn class(rv: RvError) -> (FaultKind, Cure) {
         | R::DeviceMemory
         | R::SessionCount => (FaultKind::Unavailable, Cure::TryAgain),
 
-        R::PinIncorrect
-        | R::PinInvalid
-        | R::PinLenRange
-        | R::PinExpired
-        | R::PinLocked
-        | R::UserPinNotInitialized => (FaultKind::PinBlocked, Cure::Never),
+        R::PinIncorrect | R::PinInvalid | R::PinLenRange | R::PinExpired | R::PinLocked => {
+            (FaultKind::PinBlocked, Cure::Never)
+        }
+
+        R::UserPinNotInitialized => (FaultKind::Unavailable, Cure::Never),
 
         R::KeyFunctionNotPermitted | R::KeyTypeInconsistent | R::KeySizeRange => {
             (FaultKind::BadKey, Cure::Never)

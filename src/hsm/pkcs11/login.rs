@@ -85,6 +85,7 @@ fn verdict(error: &Error) -> Verdict {
             | R::UserAlreadyLoggedIn
             | R::UserAnotherAlreadyLoggedIn
             | R::UserTypeInvalid
+            | R::UserPinNotInitialized
             | R::FunctionNotSupported
             | R::ArgumentsBad,
             _,
