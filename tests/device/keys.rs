@@ -201,6 +201,40 @@ async fn a_key_that_can_leave_is_refused() {
 }
 
 #[tokio::test]
+async fn halves_of_two_pairs_are_no_pair() {
+    let hsm = SoftHsm::new();
+    let device = up(hsm.device_config()).await;
+    for n in [1, 2] {
+        device
+            .generate(object(n), KeyType::P256, Algorithm::Es256, soon())
+            .await
+            .unwrap();
+    }
+    let (id, other) = (object(1).to_string(), object(2).to_string());
+    let file = hsm.tokens().with_file_name("public.der");
+    let file = file.to_str().unwrap();
+    hsm.pkcs11_tool(&[
+        "--read-object",
+        "--type",
+        "pubkey",
+        "--id",
+        &other,
+        "-o",
+        file,
+    ]);
+    hsm.pkcs11_tool_logged_in(&["--delete-object", "--type", "pubkey", "--id", &id]);
+    hsm.pkcs11_tool_logged_in(&["--write-object", file, "--type", "pubkey", "--id", &id]);
+
+    let made = device
+        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
+        .await;
+    let Err(DeviceError::BadKey { why, .. }) = made else {
+        panic!("expected a bad key, got {made:?}");
+    };
+    assert!(why.contains("does not verify"), "{why}");
+}
+
+#[tokio::test]
 async fn keys_outlive_their_child() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;

@@ -95,6 +95,8 @@ fn serve(socket: UnixStream) -> ! {
                 }
             }
             Ok(None) => break,
+            // It left replies unread: just as gone.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => break,
             Err(e) => {
                 complain(&format!("the daemon's stream is broken: {e}"));
                 break;

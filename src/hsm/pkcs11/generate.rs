@@ -59,6 +59,8 @@ pub(crate) fn generate(
     }
     let mut notes = Vec::new();
     if halves.any() {
+        // A token that went away between two searches shows half a pair too.
+        token.check(session)?;
         halves.destroy(session)?;
         notes.push("half of an interrupted generation was destroyed first".to_owned());
     }
@@ -92,17 +94,17 @@ pub(crate) fn find(
     require_local: bool,
 ) -> Result<Option<Generated>, Fault> {
     let halves = Halves::find(session, object)?;
-    if !halves.any() {
+    let Some((private, public)) = halves.pair(object)? else {
         token.check(session)?;
-        return Ok(None);
-    }
-    let (private, public) = halves.pair(object)?.ok_or_else(|| {
-        bad(format!(
+        if !halves.any() {
+            return Ok(None);
+        }
+        return Err(bad(format!(
             "key {object} has {} private and {} public halves: an interrupted generation; generate it again or destroy it",
             halves.private.len(),
             halves.public.len()
-        ))
-    })?;
+        )));
+    };
     let evidence = evidence(session, private)?;
     judge(&evidence, require_local)?;
     Ok(Some(Generated {

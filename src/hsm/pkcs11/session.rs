@@ -139,14 +139,7 @@ pub(super) fn sign(
     let signature = session
         .sign(&plan.mechanism(), handle, &plan.data(input))
         .map_err(while_doing("signing"))?;
-    let fits = match kind {
-        Some(kind) => signature.len() == kind.signature_len(),
-        None => [KeyType::Rsa2048, KeyType::Rsa3072, KeyType::Rsa4096]
-            .into_iter()
-            .chain([algorithm.default_key_type()])
-            .any(|kind| algorithm.accepts(kind) && kind.signature_len() == signature.len()),
-    };
-    if fits {
+    if length_fits(kind, algorithm, signature.len()) {
         return Ok(signature);
     }
     Err(Fault::new(
@@ -158,6 +151,22 @@ pub(super) fn sign(
             signature.len()
         ),
     ))
+}
+
+fn length_fits(kind: Option<KeyType>, algorithm: Algorithm, len: usize) -> bool {
+    match kind {
+        Some(kind) => len == kind.signature_len(),
+        // One of the lengths of this algorithm; which, only the public half
+        // can tell.
+        None => [
+            KeyType::Rsa2048,
+            KeyType::Rsa3072,
+            KeyType::Rsa4096,
+            algorithm.default_key_type(),
+        ]
+        .into_iter()
+        .any(|kind| algorithm.accepts(kind) && kind.signature_len() == len),
+    }
 }
 
 pub(super) fn no_such_key(object: ObjectId) -> Fault {
@@ -174,4 +183,23 @@ pub(super) fn duplicate(object: ObjectId, n: usize) -> Fault {
         Cure::Never,
         format!("expected one object with CKA_ID {object}, got {n}: remove what is not ours"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_of_another_length_is_none() {
+        assert!(length_fits(Some(KeyType::P256), Algorithm::Es256, 64));
+        assert!(
+            !length_fits(Some(KeyType::P256), Algorithm::Es256, 71),
+            "DER"
+        );
+        assert!(!length_fits(Some(KeyType::Rsa3072), Algorithm::Rs256, 256));
+        assert!(length_fits(None, Algorithm::Es512, 132));
+        assert!(!length_fits(None, Algorithm::Es512, 256));
+        assert!(length_fits(None, Algorithm::Ps256, 512));
+        assert!(!length_fits(None, Algorithm::Ps256, 64));
+    }
 }
