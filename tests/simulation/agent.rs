@@ -86,7 +86,9 @@ impl World {
             let mut events = apply(&mut set, &self.plan, &tick).map_err(Stop::Refused)?;
             let mut ids = ids(&mut self.random);
             events.extend(set.advance(&self.plan, &tick, &mut ids));
-            self.invariant_deadline(&set, &tick);
+            if self.random.chance(400) {
+                self.invariant_deadline(&set, &tick);
+            }
             if !self.reaches_store(r) {
                 self.totals.count("store: refused");
                 return Err(Stop::NoStore);
@@ -266,23 +268,33 @@ impl World {
         self.say(|| format!("replica {r} completes {intent:?}: {done:?}"));
     }
 
-    /// A replica asks an origin what it serves.
-    pub(crate) fn observe(&mut self, r: usize, o: usize) {
-        if self.origins[o].dead || !self.replicas[r].up {
-            return;
-        }
+    /// A replica asks origins what they serve.
+    pub(crate) fn observe(&mut self, r: usize, origins: &[usize]) {
         let Some(Moment::Sure(reader)) = self.moment(r) else {
             return;
         };
-        let kids = self.origins[o].serves.clone();
-        let name = self.origins[o].name.clone();
-        let at = self.wall(r);
-        self.replicas[r].answered[o] = Some(reader);
-        let done = self.change(r, &|set, plan, _| Ok(set.observe(&name, &kids, at, plan)));
-        if done.is_ok() {
-            self.observed(r, o, &kids);
+        if !self.replicas[r].up {
+            return;
         }
-        self.say(|| format!("replica {r} observes {o}, {} kids: {done:?}", kids.len()));
+        let at = self.wall(r);
+        let mut answers = Vec::new();
+        for &o in origins.iter().filter(|o| !self.origins[**o].dead) {
+            self.replicas[r].answered[o] = Some(reader);
+            let origin = &self.origins[o];
+            answers.push((o, origin.name.clone(), origin.serves.clone()));
+        }
+        let done = self.change(r, &|set, plan, _| {
+            let sightings = answers.iter();
+            Ok(sightings
+                .flat_map(|(_, name, kids)| set.observe(name, kids, at, plan))
+                .collect())
+        });
+        if done.is_ok() {
+            for (o, _, kids) in &answers {
+                self.observed(r, *o, kids);
+            }
+        }
+        self.say(|| format!("replica {r} observes {answers:?}: {done:?}"));
     }
 
     /// Ends a key: in memory and on disk first, then in the record.
@@ -382,6 +394,7 @@ impl World {
             return;
         }
         self.totals.signatures += 1;
+        self.say(|| format!("replica {r} signed with {} at {moment:?}, epoch {}", flight.kid, view.epoch));
         self.invariant_release(r, flight, moment);
         self.invariant_published_first(r, &flight.kid);
         self.ledger.token(&flight.kid, flight.exp);

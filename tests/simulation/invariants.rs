@@ -182,7 +182,11 @@ impl World {
         let key = self.store.record.by_kid(kid);
         let key = key.unwrap_or_else(|| panic!("{kid} signed and is not on record"));
         let tolerance = self.half_skew() + Span::from_millis(1);
+        let doubtful = matches!(moment, Moment::Doubtful(_));
         match key.phase {
+            // A replica that doubts its clock goes by an old one; what it signs
+            // is dead as soon as it is born.
+            Phase::Retired { .. } if doubtful && flight.exp + self.half_skew() <= self.now => {}
             // (d) Nowhere once every replica must have heard.
             Phase::Revoked { .. } => {
                 let known = self.ledger.revoked[kid] + timing.handover();
@@ -199,8 +203,10 @@ impl World {
             // (c) The old key signs until rule 2's bound. A replica that
             // doubts its clock does not switch by itself; it goes by the
             // record.
+            // A rollback that has come true is a switch like any other.
+            Phase::Retiring { .. } if self.is_switched_to(key) => {}
             Phase::Retiring { last_sign, .. } => {
-                let unaware = matches!(moment, Moment::Doubtful(_)) && epoch < key.left_epoch;
+                let unaware = doubtful && epoch < key.left_epoch;
                 let late = self.now.since(last_sign);
                 assert!(
                     late <= tolerance || unaware,
@@ -223,20 +229,22 @@ impl World {
     /// A key that the record still calls published signs where a switch to it
     /// has come true, or where nobody can know yet that it was taken back.
     fn invariant_signs_ahead(&self, key: &Key, epoch: u64) {
-        let kid = key.kid.as_deref().unwrap_or_default();
-        let seat = self.store.record.seats.get(&key.seat());
-        let switch = seat.and_then(|seat| seat.switch.as_ref());
-        if let Some(switch) = switch.filter(|switch| switch.to == key.id) {
-            let early = switch.at.since(self.now);
-            let tolerance = self.half_skew() + Span::from_millis(1);
-            assert!(
-                early <= tolerance,
-                "{kid} signed {early} before its activation"
-            );
+        if self.is_switched_to(key) {
             return;
         }
+        let kid = key.kid.as_deref().unwrap_or_default();
         let unaware = self.ledger.cancelled.get(kid).is_some_and(|at| epoch < *at);
         assert!(unaware, "{kid} signed and was never to be active");
+    }
+
+    /// Whether the key is to be active, and the fastest clock has it that it is.
+    fn is_switched_to(&self, key: &Key) -> bool {
+        let seat = self.store.record.seats.get(&key.seat());
+        let switch = seat.and_then(|seat| seat.switch.as_ref());
+        switch.is_some_and(|switch| {
+            let tolerance = self.half_skew() + Span::from_millis(1);
+            switch.to == key.id && switch.at.since(self.now) <= tolerance
+        })
     }
 
     /// (a) Whoever fetched the set P + C ago has the key that signs now.

@@ -87,7 +87,7 @@ impl World {
             68..74 => {
                 let (r, o) = (self.any_replica(), self.any_origin());
                 self.pull(o);
-                self.observe(r, o);
+                self.observe(r, &[o]);
             }
             74..84 => self.trouble(),
             84..90 => self.clocks(),
@@ -104,15 +104,21 @@ impl World {
                 continue;
             }
             self.sync(r);
+            let mut asked = Vec::new();
             for o in 0..self.origins.len() {
                 if !self.mishap(100) {
                     self.pull(o);
                 }
                 if !self.mishap(100) {
-                    self.observe(r, o);
+                    asked.push(o);
                 }
             }
-            self.tick(r);
+            self.observe(r, &asked);
+            if self.random.chance(300) {
+                self.tick(r);
+            } else {
+                self.carry_out(r);
+            }
             self.sync_others(r);
         }
         self.signatures();
@@ -187,7 +193,7 @@ impl World {
         self.say(|| format!("origin {o} goes back"));
         self.serve(o, old);
         let r = self.any_replica();
-        self.observe(r, o);
+        self.observe(r, &[o]);
     }
 
     fn clocks(&mut self) {
@@ -350,19 +356,19 @@ impl World {
 
     fn next_decision(&mut self) -> Time {
         let timing = self.plan.timing;
+        let record = &self.store.record;
         let soon = self.now + timing.adoption;
         let ahead = instants(self);
-        let next = ahead
-            .into_iter()
-            .map(|at| shift(at, 0))
-            .filter(|at| *at > soon)
-            .min();
-        let most = self.now
-            + if self.is_busy() {
-                timing.adoption.times(5)
-            } else {
-                timing.rotate_every
-            };
+        let next = ahead.into_iter().filter(|at| *at > self.now).min();
+        let wanting = |id| record.due(id, &self.plan).is_none_or(|due| due <= self.now);
+        let most = if self.is_busy() {
+            timing.adoption.times(5)
+        } else if record.seats.keys().any(wanting) {
+            timing.pre_publish().divided_by(6)
+        } else {
+            timing.rotate_every
+        };
+        let most = self.now + most;
         // A little late, as timers are: past the slowest clock.
         let next = next.map_or(most, |at| at.min(most)) + timing.skew;
         next.max(soon)
