@@ -1,6 +1,7 @@
 //! A model of the agent: how the keyring is meant to be driven.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use sealkeeper::keyring::{
     Doubt, Event, Genesis, Half, IntentId, KeyId, KeySet, Moment, NoSigner, OperatorError, Outcome,
@@ -82,7 +83,7 @@ impl World {
             let Some((before, version)) = self.replicas[r].cached.clone() else {
                 return Err(Stop::Down);
             };
-            let mut set = before.clone();
+            let mut set = KeySet::clone(&before);
             let mut events = apply(&mut set, &self.plan, &tick).map_err(Stop::Refused)?;
             let mut ids = ids(&mut self.random);
             events.extend(set.advance(&self.plan, &tick, &mut ids));
@@ -105,7 +106,8 @@ impl World {
                 self.replicas[r].cached = None;
                 continue;
             }
-            let as_json = self.random.chance(60);
+            let as_json = self.random.chance(30);
+            let set = Rc::new(set);
             if !self.store.compare_and_swap(version, &set, as_json) {
                 self.totals.count("store: conflict");
                 self.replicas[r].cached = None;
@@ -417,14 +419,13 @@ impl World {
     }
 
     fn finish_genesis(&mut self) -> bool {
-        let Ok(tick) = self.judge(0) else {
-            return false;
-        };
-        let mut set = self.store.record.clone();
+        let Ok(tick) = self.judge(0) else { return false };
+        let mut set = KeySet::clone(&self.store.record);
         let Ok(events) = set.finish_genesis(&self.plan, tick.now) else {
             return false;
         };
-        let swapped = self.store.compare_and_swap(self.store.version, &set, true);
+        let version = self.store.version;
+        let swapped = self.store.compare_and_swap(version, &Rc::new(set), true);
         assert!(swapped, "nobody else is there yet");
         self.stored(0, &events, &tick);
         for r in 0..self.replicas.len() {
@@ -454,13 +455,15 @@ impl World {
         if self.replicas[r].guard.doubt().is_none() || self.load(r).is_err() {
             return;
         }
-        let Some((mut set, version)) = self.replicas[r].cached.clone() else {
+        let Some((before, version)) = self.replicas[r].cached.clone() else {
             return;
         };
+        let mut set = KeySet::clone(&before);
         set.confirm_clock(wall);
+        let set = Rc::new(set);
         if self.store.compare_and_swap(version, &set, false) {
             self.totals.count("clock: confirmed");
-            self.ledger.previous = set.clone();
+            self.ledger.previous = Rc::clone(&set);
             self.replicas[r].guard.confirm(wall, boot);
             self.replicas[r].cached = Some((set, version + 1));
             self.replicas[r].answered.fill(None);

@@ -2,6 +2,7 @@
 //! the world knows and no agent does.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use sealkeeper::keyring::{
     Event, Genesis, Half, Key, KeyId, KeySet, Moment, Phase, SigningKey, Switch, Tick, View, rules,
@@ -39,8 +40,8 @@ impl World {
                 );
             }
         }
-        let after = self.store.record.clone();
-        let before = std::mem::replace(&mut self.ledger.previous, after.clone());
+        let after = Rc::clone(&self.store.record);
+        let before = std::mem::replace(&mut self.ledger.previous, Rc::clone(&after));
         invariant_never_back(&before, &after);
         self.note_switches(&before, &after);
         for key in after.keys.values() {
@@ -398,7 +399,7 @@ impl World {
             let switch = seat.and_then(|seat| Some((seat, seat.switch.as_ref()?)));
             match (&key.phase, switch.filter(|(_, switch)| switch.to == key.id)) {
                 // Taken back, as long as every replica can still hear of it.
-                (Phase::Published { .. }, Some((seat, switch))) => assert!(
+                (Phase::Published { .. } | Phase::Retiring { .. }, Some((seat, switch))) => assert!(
                     seat.force || now + self.plan.timing.adoption > switch.at,
                     "{kid} is to be active at {}, and origin {o} lacks it",
                     switch.at

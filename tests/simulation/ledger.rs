@@ -2,6 +2,7 @@
 //! sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use sealkeeper::keyring::KeySet;
 use sealkeeper::time::{Span, Time};
@@ -27,7 +28,7 @@ pub(crate) struct Ledger {
     /// When the revocation of a key was stored.
     pub(crate) revoked: BTreeMap<String, Time>,
     /// The record as it was stored last.
-    pub(crate) previous: KeySet,
+    pub(crate) previous: Rc<KeySet>,
     /// Tracks with more keys than rule 6 counts, for a reason: a revocation,
     /// or other numbers in the configuration.
     pub(crate) oversize: bool,
@@ -36,7 +37,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(record: KeySet, now: Time) -> Self {
+    pub(crate) fn new(record: Rc<KeySet>, now: Time) -> Self {
         Self {
             tokens: BTreeMap::new(),
             runs: BTreeMap::new(),

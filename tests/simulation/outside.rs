@@ -1,6 +1,7 @@
 //! What the agent does not rule: the device, the origins, the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use sealkeeper::jose::PublicKey;
 use sealkeeper::jose::key::RawKey;
@@ -56,23 +57,23 @@ pub(crate) struct Origin {
 
 /// One record, changed by compare-and-swap.
 pub(crate) struct Store {
-    pub(crate) record: KeySet,
+    pub(crate) record: Rc<KeySet>,
     pub(crate) version: u64,
     pub(crate) away: bool,
 }
 
 impl Store {
     /// Whether the swap took place.
-    pub(crate) fn compare_and_swap(&mut self, version: u64, new: &KeySet, as_json: bool) -> bool {
+    pub(crate) fn compare_and_swap(&mut self, version: u64, new: &Rc<KeySet>, as_json: bool) -> bool {
         if version != self.version {
             return false;
         }
         self.version += 1;
-        self.record = new.clone();
+        self.record = Rc::clone(new);
         if as_json {
-            let text = serde_json::to_string(new).expect("a record is plain data");
-            self.record = serde_json::from_str(&text).expect("what was written reads back");
-            assert_eq!(self.record, *new, "a record changed in the store");
+            let text = serde_json::to_string(&**new).expect("a record is plain data");
+            let read: KeySet = serde_json::from_str(&text).expect("what was written reads back");
+            assert_eq!(read, **new, "a record changed in the store");
         }
         true
     }

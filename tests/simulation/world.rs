@@ -1,6 +1,7 @@
 //! The world: true time, and everybody in it.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use sealkeeper::keyring::{ClockGuard, IntentId, KeyId, KeySet, Moment, Plan, Tick, View};
 use sealkeeper::time::{Span, Time};
@@ -68,7 +69,7 @@ pub(crate) struct Replica {
     /// It does not reach the store.
     pub(crate) cut_off: bool,
     pub(crate) guard: ClockGuard,
-    pub(crate) cached: Option<(KeySet, u64)>,
+    pub(crate) cached: Option<(Rc<KeySet>, u64)>,
     pub(crate) view: Option<View>,
     /// When, in true time, the view was last known to be the newest.
     pub(crate) fresh: Time,
@@ -132,13 +133,14 @@ impl World {
         for event in events {
             totals.count(event.what.name());
         }
+        let record = Rc::new(record);
         Self {
             random,
             now,
             started: now,
             plan,
             fleet,
-            ledger: Ledger::new(record.clone(), now),
+            ledger: Ledger::new(Rc::clone(&record), now),
             store: Store {
                 record,
                 version: 1,
