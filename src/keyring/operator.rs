@@ -79,6 +79,13 @@ pub enum OperatorError {
         /// The key.
         kid: String,
     },
+    /// A rollback while another switch is so near that not every replica would
+    /// hear of the change in time.
+    #[error("another key becomes active at {at}: try again after that")]
+    SwitchNear {
+        /// When.
+        at: Time,
+    },
     /// A key that is held is not touched.
     #[error("{kid} is held; release it first")]
     Held {
@@ -234,6 +241,13 @@ impl KeySet {
         if let Some(held) = held {
             let kid = self.key(held).kid.clone().unwrap_or_default();
             return Err(OperatorError::Held { kid });
+        }
+        match &seat.switch {
+            Some(switch) if switch.to == id => return Ok(Vec::new()),
+            Some(near) if near.at < tick.now + plan.timing.adoption => {
+                return Err(OperatorError::SwitchNear { at: near.at });
+            }
+            _ => {}
         }
         let at = tick.now + ahead(plan);
         let observed = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
