@@ -315,23 +315,26 @@ impl KeySet {
         Some((key.id, due.max(earliest).max(tick.now + ahead(plan))))
     }
 
-    /// When the active key of a seat has been active for long enough; for a
-    /// seat without one, at once.
+    /// When the next rotation of a seat is wanted: by the schedule, or earlier
+    /// where an operator or a revocation asks; for a seat without an active
+    /// key, at once.
     #[must_use]
     pub fn due(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
         let seat = self.seats.get(seat_id)?;
-        let Some(active) = seat.active else {
+        if seat.active.is_none() {
             return Some(Time::default());
-        };
-        match self.key(active).phase {
-            Phase::Active { since } => {
-                let asked = [seat.rotate_at, seat.fresh_after]
-                    .into_iter()
-                    .flatten()
-                    .min();
-                let by_schedule = since + plan.timing.rotate_every;
-                Some(asked.map_or(by_schedule, |at| at.min(by_schedule)))
-            }
+        }
+        let by_schedule = self.due_by_schedule(seat_id, plan)?;
+        let asked = [seat.rotate_at, seat.fresh_after].into_iter().flatten();
+        Some(asked.fold(by_schedule, Time::min))
+    }
+
+    /// When the active key of a seat has been active for a whole period. The
+    /// hard limit counts from here: an early rotation that takes its time does
+    /// not make the key any older.
+    pub(super) fn due_by_schedule(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
+        match self.key(self.seats.get(seat_id)?.active?).phase {
+            Phase::Active { since } => Some(since + plan.timing.rotate_every),
             _ => None,
         }
     }

@@ -157,16 +157,13 @@ impl KeySet {
                 _ => None,
             })
             .max_by_key(|(last_sign, key)| (*last_sign, key.id));
-        let due = self.due(
-            &super::SeatId {
-                algorithm,
-                group: plan.group.clone(),
-            },
-            plan,
-        );
+        let id = super::SeatId {
+            algorithm,
+            group: plan.group.clone(),
+        };
         let stop_at = match plan.timing.hard_limit {
-            HardLimit::Stop(limit) if seat.active.is_some() => due.map(|due| due + limit),
-            _ => None,
+            HardLimit::Stop(limit) => self.due_by_schedule(&id, plan).map(|due| due + limit),
+            HardLimit::Page(_) => None,
         };
         SeatView {
             algorithm,
