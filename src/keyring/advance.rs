@@ -448,6 +448,7 @@ impl KeySet {
         let mut retired: Vec<(Time, KeyId)> = self
             .keys
             .values()
+            .filter(|key| !key.held)
             .filter(|key| {
                 key.placements
                     .values()
@@ -514,7 +515,7 @@ impl KeySet {
             _ => None,
         };
         let (destroyed, removed) = match key.phase {
-            Phase::Retiring { last_sign, .. } => {
+            Phase::Retiring { last_sign, .. } if !key.held => {
                 let half = rules::rule_4_destruction(last_sign, &plan.timing);
                 (
                     key.has_private_half().then_some(half),
