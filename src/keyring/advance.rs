@@ -367,7 +367,7 @@ impl KeySet {
                 group: plan.group.clone(),
             };
             if self.wants_key(&seat_id, key_type, plan) {
-                events.extend(self.generate(&seat_id, key_type, plan, tick, ids()));
+                events.extend(self.generate(&seat_id, key_type, plan, tick, ids));
             }
         }
         events

@@ -19,6 +19,10 @@ pub const ONLY_GROUP: &str = "main";
 /// The least that two instants can differ by.
 const INSTANT: Span = Span::from_millis(1);
 
+/// How many ids are drawn until one is new: more than one means that
+/// randomness is broken already.
+const DRAWS: usize = 4;
+
 /// What the configuration wants of a key set. It is an argument to each step
 /// and never stored: what must outlive a change of it is in the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -220,7 +224,7 @@ impl KeySet {
                 group: plan.group.clone(),
             };
             set.seats.insert(seat.clone(), Seat::default());
-            events.extend(set.generate(&seat, key_type, plan, tick, ids()));
+            events.extend(set.generate(&seat, key_type, plan, tick, ids));
         }
         // The placeholder is of the default track's kind, so that a verifier
         // that can read the set can read it when it is alone.
@@ -229,9 +233,9 @@ impl KeySet {
                 algorithm,
                 group: plan.group.clone(),
             };
-            let id = ids();
-            events.extend(set.generate(&seat, key_type, plan, tick, id));
-            set.placeholder = Some(id);
+            let made = set.generate(&seat, key_type, plan, tick, ids);
+            set.placeholder = made.as_ref().map(|event| event.key);
+            events.extend(made);
         }
         (set, events)
     }
@@ -245,6 +249,11 @@ impl KeySet {
         if !self.intents.is_empty() {
             return Err(GenesisError::Unfinished(self.intents.len()));
         }
+        // One for each seat, and the placeholder.
+        let missing = (self.seats.len() + 1).saturating_sub(self.keys.len());
+        if missing > 0 {
+            return Err(GenesisError::Unfinished(missing));
+        }
         let mut events = Vec::new();
         for id in self.keys.keys().copied().collect::<Vec<_>>() {
             if matches!(self.key(id).phase, Phase::Published { .. }) {
@@ -257,15 +266,20 @@ impl KeySet {
         Ok(events)
     }
 
-    /// Writes the intent to make a key for a seat.
+    /// Writes the intent to make a key for a seat, and says which. None where
+    /// `ids` gives only ids that are taken: the source of randomness is broken,
+    /// and no key must be overwritten for it.
     pub(super) fn generate(
         &mut self,
         seat: &SeatId,
         key_type: KeyType,
         plan: &Plan,
         tick: &Tick,
-        id: KeyId,
-    ) -> Vec<Event> {
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> Option<Event> {
+        let id = std::iter::repeat_with(ids)
+            .take(DRAWS)
+            .find(|id| !self.keys.contains_key(id))?;
         // Why: "after the revocation" is an order, not a reading of the clock,
         // which stands still while it is clamped.
         let fresh_after = self.seats.get(seat).and_then(|seat| seat.fresh_after);
@@ -297,7 +311,7 @@ impl KeySet {
             },
             tick,
         );
-        vec![event]
+        Some(event)
     }
 
     /// Puts a task on record.
