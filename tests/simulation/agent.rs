@@ -396,7 +396,12 @@ impl World {
             return;
         }
         self.totals.signatures += 1;
-        self.say(|| format!("replica {r} signed with {} at {moment:?}, epoch {}", flight.kid, view.epoch));
+        self.say(|| {
+            format!(
+                "replica {r} signed with {} at {moment:?}, epoch {}",
+                flight.kid, view.epoch
+            )
+        });
         self.invariant_release(r, flight, moment);
         self.invariant_published_first(r, &flight.kid);
         self.ledger.token(&flight.kid, flight.exp);
@@ -419,7 +424,9 @@ impl World {
     }
 
     fn finish_genesis(&mut self) -> bool {
-        let Ok(tick) = self.judge(0) else { return false };
+        let Ok(tick) = self.judge(0) else {
+            return false;
+        };
         let mut set = KeySet::clone(&self.store.record);
         let Ok(events) = set.finish_genesis(&self.plan, tick.now) else {
             return false;

@@ -399,11 +399,13 @@ impl World {
             let switch = seat.and_then(|seat| Some((seat, seat.switch.as_ref()?)));
             match (&key.phase, switch.filter(|(_, switch)| switch.to == key.id)) {
                 // Taken back, as long as every replica can still hear of it.
-                (Phase::Published { .. } | Phase::Retiring { .. }, Some((seat, switch))) => assert!(
-                    seat.force || now + self.plan.timing.adoption > switch.at,
-                    "{kid} is to be active at {}, and origin {o} lacks it",
-                    switch.at
-                ),
+                (Phase::Published { .. } | Phase::Retiring { .. }, Some((seat, switch))) => {
+                    assert!(
+                        seat.force || now + self.plan.timing.adoption > switch.at,
+                        "{kid} is to be active at {}, and origin {o} lacks it",
+                        switch.at
+                    )
+                }
                 (Phase::Active { .. }, _) if !self.ledger.proven.contains(kid) => {}
                 _ => broke.push(kid.clone()),
             }

@@ -64,7 +64,12 @@ pub(crate) struct Store {
 
 impl Store {
     /// Whether the swap took place.
-    pub(crate) fn compare_and_swap(&mut self, version: u64, new: &Rc<KeySet>, as_json: bool) -> bool {
+    pub(crate) fn compare_and_swap(
+        &mut self,
+        version: u64,
+        new: &Rc<KeySet>,
+        as_json: bool,
+    ) -> bool {
         if version != self.version {
             return false;
         }
