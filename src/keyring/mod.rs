@@ -19,6 +19,8 @@ mod observe;
 mod operator;
 pub mod rules;
 mod set;
+#[cfg(test)]
+mod tests;
 mod timing;
 mod view;
 

@@ -13,6 +13,9 @@ use super::outside::kid_of;
 use super::random::millis;
 use super::world::{Flight, Item, World, ids, shift};
 
+/// What is done to a copy of the record before it is stored.
+type Change<'a> = dyn Fn(&mut KeySet, &Plan, &Tick) -> Result<Vec<Event>, OperatorError> + 'a;
+
 /// Why a change did not come about.
 #[derive(Debug)]
 pub(crate) enum Stop {
@@ -47,7 +50,7 @@ impl World {
         }
         self.invariant_doubts_a_wrong_clock(r, judged.is_err());
         let now = judged.map_err(|_| Stop::Doubt)?;
-        let recent = timing.propagation + timing.skew + timing.adoption.times(10);
+        let recent = self.recent();
         let replica = &self.replicas[r];
         let reader = replica.guard.anchor().map(|anchor| anchor.expected(boot));
         let live = self
@@ -67,11 +70,7 @@ impl World {
 
     /// One change of the record by one replica: apply it, take the steps that
     /// are due, store, adopt. A conflict reads the record anew and tries again.
-    pub(crate) fn change(
-        &mut self,
-        r: usize,
-        apply: &dyn Fn(&mut KeySet, &Plan, &Tick) -> Result<Vec<Event>, OperatorError>,
-    ) -> Result<(), Stop> {
+    pub(crate) fn change(&mut self, r: usize, apply: &Change<'_>) -> Result<(), Stop> {
         if !self.replicas[r].up {
             return Err(Stop::Down);
         }
@@ -87,7 +86,7 @@ impl World {
             let mut events = apply(&mut set, &self.plan, &tick).map_err(Stop::Refused)?;
             let mut ids = ids(&mut self.random);
             events.extend(set.advance(&self.plan, &tick, &mut ids));
-            if self.random.chance(400) {
+            if self.random.chance(300) {
                 self.invariant_deadline(&set, &tick);
             }
             if !self.reaches_store(r) {
@@ -154,6 +153,9 @@ impl World {
             .fleet
             .then(|| moment.time() + self.plan.timing.adoption);
         let view = set.view(&self.plan, lease);
+        if self.random.chance(30) {
+            self.invariant_revoked_stays_out(&self.store.record);
+        }
         self.invariant_view(r, &view);
         let replica = &mut self.replicas[r];
         replica.view = Some(view);
@@ -212,7 +214,7 @@ impl World {
                     let life = self.replicas[r].life;
                     self.replicas[r].working.insert(key);
                     let most = self.plan.timing.adoption.times(20).as_millis();
-                    let at = self.now + millis(self.random.from_to(0, most));
+                    let at = self.now + millis(self.random.between(0, most));
                     let item = Item::Generated {
                         r,
                         life,
@@ -280,7 +282,7 @@ impl World {
         }
         let at = self.wall(r);
         let mut answers = Vec::new();
-        for &o in origins.iter().filter(|o| !self.origins[**o].dead) {
+        for &o in origins.iter().filter(|o| self.origins[**o].dead.is_none()) {
             self.replicas[r].answered[o] = Some(reader);
             let origin = &self.origins[o];
             answers.push((o, origin.name.clone(), origin.serves.clone()));
@@ -342,11 +344,12 @@ impl World {
         let most = self.plan.timing.max_token_lifetime;
         let exp = match self.random.below(3) {
             0 => moment.time() + most,
-            _ => moment.time() + millis(self.random.from_to(1, most.as_millis())),
+            _ => moment.time() + millis(self.random.between(1, most.as_millis())),
         };
         let Some(view) = &self.replicas[r].view else {
             return;
         };
+        self.invariant_handover(view, moment);
         let track = self.random.pick(&self.plan.tracks).map(|(alg, _)| *alg);
         let jws = self.random.chance(400);
         let chosen = if jws {
@@ -379,7 +382,7 @@ impl World {
             return;
         }
         let most = self.plan.timing.signing_deadline.as_millis();
-        let took = millis(self.random.from_to(0, most));
+        let took = millis(self.random.between(0, most));
         let flight = Flight { kid: key.kid, exp };
         let life = self.replicas[r].life;
         self.agenda
@@ -439,6 +442,15 @@ impl World {
             self.sync(r);
         }
         true
+    }
+
+    /// Somebody asks for `init` once more.
+    pub(crate) fn begin_again(&mut self, r: usize) {
+        let done = self.change(r, &|set, plan, tick| {
+            Ok(set.finish_genesis(plan, tick.now).unwrap_or_default())
+        });
+        self.totals.count("init asked for again");
+        self.say(|| format!("init again at {r}: {done:?}"));
     }
 
     /// The `kid`s of keys in some phase.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use sealkeeper::keyring::{
-    Event, Genesis, Half, Key, KeyId, KeySet, Moment, Phase, SigningKey, Switch, Tick, View, rules,
+    Event, Genesis, Half, Key, KeyId, KeySet, Moment, Phase, SigningKey, Switch, Tick, Timing,
+    View, rules,
 };
 use sealkeeper::time::{Span, Time};
 
@@ -50,6 +51,9 @@ impl World {
                 self.note_phase(old, key, &before, &after);
             }
         }
+        for key in before.keys.values() {
+            self.invariant_rollback_window(key, after.keys.get(&key.id));
+        }
         let revoked = after.revoked.len() > before.revoked.len();
         if revoked {
             self.ledger.oversize = true;
@@ -63,12 +67,15 @@ impl World {
             if seat.switch.as_ref() == old {
                 continue;
             }
-            if let Some(Switch { to, at, .. }) = &seat.switch {
+            if let Some(Switch { to, at, rollback }) = &seat.switch {
                 let kid = kid(after, *to);
                 self.ledger.wait.insert(kid.clone(), wait);
                 self.ledger.proven.remove(&kid);
                 if seat.force {
                     self.ledger.excused.insert(kid);
+                }
+                if !rollback && !seat.force {
+                    self.invariant_origins_answer();
                 }
                 let ahead = at.since(self.store.record.high_water);
                 assert!(
@@ -85,6 +92,19 @@ impl World {
                 let kid = kid(after, old.to);
                 self.ledger.cancelled.insert(kid, after.epoch);
             }
+        }
+    }
+
+    /// An activation is not fixed while an origin is known to be dead.
+    fn invariant_origins_answer(&self) {
+        let patience = self.recent() + self.plan.timing.skew;
+        for origin in &self.origins {
+            let silent = origin.dead.map(|dead| self.now.since(dead));
+            assert!(
+                silent.is_none_or(|silent| silent <= patience),
+                "an activation is fixed, and {} has been dead for {silent:?}",
+                origin.name
+            );
         }
     }
 
@@ -139,6 +159,71 @@ impl World {
                 "{kid} left the set {} before its last token was dead",
                 dead.since(self.now)
             );
+        }
+    }
+
+    /// A retiring key keeps its private half, and its place in the set, for as
+    /// long as somebody may want to roll back to it.
+    fn invariant_rollback_window(&self, before: &Key, after: Option<&Key>) {
+        let Phase::Retiring { since, .. } = before.phase else {
+            return;
+        };
+        let timing = &self.plan.timing;
+        let open = since + timing.handover() + timing.rollback_window;
+        let left = open.since(self.now + self.half_skew());
+        let revoked = after.is_some_and(|key| matches!(key.phase, Phase::Revoked { .. }));
+        let kept = after.is_some_and(Key::is_published)
+            && after.is_some_and(|key| key.has_private_half() || !before.has_private_half());
+        assert!(
+            left == Span::ZERO || kept || revoked,
+            "{:?} is lost {left} before the end of its rollback window",
+            before.kid
+        );
+    }
+
+    /// (c) During the handover a caller that fixed the old `kid` is served.
+    pub(crate) fn invariant_handover(&self, view: &View, moment: Moment) {
+        let record = &self.store.record;
+        let Moment::Sure(now) = moment else { return };
+        if view.epoch != record.epoch || view.signer(None, moment).is_err() {
+            return;
+        }
+        for &(algorithm, _) in &self.plan.tracks {
+            let retiring = record.keys.values().filter_map(|key| match key.phase {
+                Phase::Retiring { since, .. } if key.algorithm == algorithm => Some((since, key)),
+                _ => None,
+            });
+            let Some((since, key)) = retiring.max_by_key(|(since, _)| *since) else {
+                continue;
+            };
+            let seat = record.seats.get(&key.seat());
+            let settled = seat.is_some_and(|seat| seat.switch.is_none());
+            let served = since <= now && now <= since + self.plan.timing.adoption;
+            if served && settled && key.has_private_half() {
+                let named = view.nameable(moment).unwrap_or_default();
+                assert!(
+                    named.iter().any(|named| named.id == key.id),
+                    "{:?} is refused {} after its handover began",
+                    key.kid,
+                    now.since(since)
+                );
+            }
+        }
+    }
+
+    /// (d) A key that a careless recovery put back on record, as if nothing
+    /// had happened, is still not shown.
+    pub(crate) fn invariant_revoked_stays_out(&self, record: &KeySet) {
+        let mut careless = record.clone();
+        for key in careless.keys.values_mut() {
+            if let Phase::Revoked { since, .. } = key.phase {
+                key.phase = Phase::Published { since };
+            }
+        }
+        let view = careless.view(&self.plan, None);
+        for key in &view.published {
+            let revoked = record.revoked.contains_key(&key.kid);
+            assert!(!revoked, "{} was revoked and is in the set again", key.kid);
         }
     }
 
@@ -206,9 +291,9 @@ impl World {
             // record.
             // A rollback that has come true is a switch like any other.
             Phase::Retiring { .. } if self.is_switched_to(key) => {}
-            Phase::Retiring { last_sign, .. } => {
+            Phase::Retiring { since, .. } => {
                 let unaware = doubtful && epoch < key.left_epoch;
-                let late = self.now.since(last_sign);
+                let late = self.now.since(since + timing.handover());
                 assert!(
                     late <= tolerance || unaware,
                     "{kid} signed {late} after the end of its handover"
@@ -307,6 +392,10 @@ impl World {
             });
             assert!(named, "{id} is in the device and not on record");
         }
+        for id in record.seats.values().filter_map(|seat| seat.active) {
+            let key = &record.keys[&id];
+            assert!(key.has_private_half(), "{id} is active and cannot sign");
+        }
         for id in self.present() {
             assert!(
                 self.device.objects.contains_key(&id),
@@ -320,7 +409,7 @@ impl World {
 
     /// (h)
     fn invariant_set_size(&mut self) {
-        let most = rules::rule_6_set_size(&self.plan.timing);
+        let most = largest_set(&self.plan.timing);
         let record = &self.store.record;
         let algorithms: BTreeSet<_> = record.keys.values().map(|key| key.algorithm).collect();
         let largest = algorithms
@@ -368,7 +457,7 @@ impl World {
         let later = match self.random.below(4) {
             0 => tick.now,
             1 => shift(deadline, -1),
-            _ => tick.now + millis(self.random.from_to(0, room.min(1 << 45) - 1)),
+            _ => tick.now + millis(self.random.between(0, room.min(1 << 45) - 1)),
         };
         let tick = Tick {
             now: later,
@@ -479,6 +568,14 @@ fn invariant_never_back(before: &KeySet, after: &KeySet) {
             assert!(key.longest_lifetime <= now.longest_lifetime);
         }
     }
+}
+
+/// Rule 6, counted once more: `ceil((L + B + S + pre-publish) / period) + 2`.
+fn largest_set(timing: &Timing) -> usize {
+    let overlap =
+        timing.max_token_lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
+    let (overlap, period) = (overlap.as_millis(), timing.rotate_every.as_millis());
+    usize::try_from((overlap + period - 1) / period).expect("a small number") + 2
 }
 
 fn kid(set: &KeySet, id: KeyId) -> String {

@@ -30,6 +30,9 @@ use totals::Totals;
 /// push that breaks nothing is not broken by chance.
 const BASE: u64 = 20_260_101;
 
+/// Broken worlds after which a run gives up.
+const ENOUGH: u64 = 10;
+
 #[test]
 fn simulation() {
     if let Some(seed) = number("SEALKEEPER_SEED") {
@@ -46,7 +49,7 @@ fn simulation() {
         "{runs} worlds from seed {BASE}: {years} simulated years, {} events, {} signatures",
         totals.events, totals.signatures
     );
-    for (seed, why) in broken.iter().take(10) {
+    for (seed, why) in &broken {
         println!("seed {seed}: {why}");
     }
     if let Some((seed, why)) = broken.first() {
@@ -74,17 +77,21 @@ fn number(name: &str) -> Option<u64> {
 /// the lowest first.
 fn many(base: u64, runs: u64) -> (Totals, Vec<(u64, String)>) {
     let next = AtomicU64::new(base);
+    let broke = AtomicU64::new(0);
     let workers = thread::available_parallelism().map_or(2, usize::from);
     let work = || {
         let (mut totals, mut broken) = (Totals::default(), Vec::new());
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= base + runs || broken.len() > 20 {
+            if seed >= base + runs || broke.load(Ordering::Relaxed) >= ENOUGH {
                 return (totals, broken);
             }
             match catch_unwind(AssertUnwindSafe(|| year::run(seed, false))) {
                 Ok(more) => totals.add(&more),
-                Err(cause) => broken.push((seed, reason(&*cause))),
+                Err(cause) => {
+                    broke.fetch_add(1, Ordering::Relaxed);
+                    broken.push((seed, reason(&*cause)));
+                }
             }
         }
     };

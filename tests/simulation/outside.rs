@@ -6,6 +6,7 @@ use std::rc::Rc;
 use sealkeeper::jose::PublicKey;
 use sealkeeper::jose::key::RawKey;
 use sealkeeper::keyring::{KeyId, KeySet};
+use sealkeeper::time::Time;
 
 /// A device that holds objects by id. Its keys are numbers in the shape of
 /// Ed25519 public keys: the keyring never verifies.
@@ -52,7 +53,8 @@ pub(crate) struct Origin {
     pub(crate) history: Vec<BTreeSet<String>>,
     /// The replica from which it gets the set.
     pub(crate) source: usize,
-    pub(crate) dead: bool,
+    /// It answers nobody since then.
+    pub(crate) dead: Option<Time>,
 }
 
 /// One record, changed by compare-and-swap.

@@ -26,14 +26,14 @@ impl Random {
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn from_to(&mut self, low: i64, high: i64) -> i64 {
+    pub(crate) fn between(&mut self, low: i64, high: i64) -> i64 {
         let width = u64::try_from(high - low).expect("low is not above high") + 1;
         low + i64::try_from(self.next() % width).expect("it is below the width")
     }
 
     /// True `per_mille` times of a thousand.
     pub(crate) fn chance(&mut self, per_mille: i64) -> bool {
-        self.from_to(0, 999) < per_mille
+        self.between(0, 999) < per_mille
     }
 
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
@@ -46,7 +46,7 @@ impl Random {
         millis(match self.below(8) {
             0 => low,
             1 => high,
-            _ => self.from_to(low, high),
+            _ => self.between(low, high),
         })
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn timing(random: &mut Random) -> Timing {
 pub(crate) fn changed(timing: &Timing, random: &mut Random) -> Timing {
     for _ in 0..20 {
         let scale = |span: Span, random: &mut Random| {
-            millis((span.as_millis() * random.from_to(2, 40) / 10).max(1000))
+            millis((span.as_millis() * random.between(2, 40) / 10).max(1000))
         };
         let mut new = *timing;
         match random.below(4) {

@@ -36,6 +36,7 @@ pub(crate) const EXPECTED: &[&str] = &[
     "device: slow",
     "generation-abandoned",
     "held",
+    "init asked for again",
     "observed-everywhere",
     "origin: died",
     "origin: went back to an older set",

@@ -92,7 +92,7 @@ impl World {
         let mut random = Random::new(seed);
         let plan = schedule::plan(&mut random);
         let fleet = random.chance(650);
-        let now = Time::from_secs(1_767_225_600 + random.from_to(0, 100_000_000));
+        let now = Time::from_secs(1_767_225_600 + random.between(0, 100_000_000));
         let half_skew = plan.timing.skew.as_millis() / 2;
         let replicas = (0..if fleet { 2 } else { 1 })
             .map(|r| Replica {
@@ -101,7 +101,7 @@ impl World {
                 life: 0,
                 offset: extreme(&mut random, half_skew),
                 fault: 0,
-                booted: now - millis(random.from_to(0, 10_000_000)),
+                booted: now - millis(random.between(0, 10_000_000)),
                 cut_off: false,
                 guard: ClockGuard::default(),
                 cached: None,
@@ -119,7 +119,7 @@ impl World {
                 serves: BTreeSet::new(),
                 history: Vec::new(),
                 source: o % replicas.len(),
-                dead: false,
+                dead: None,
             })
             .collect();
         let tick = Tick {
@@ -182,6 +182,12 @@ impl World {
             return Some(Moment::Doubtful(expected));
         }
         Some(Moment::Sure(expected))
+    }
+
+    /// For how long an answer of an origin shows that it is there.
+    pub(crate) fn recent(&self) -> Span {
+        let timing = &self.plan.timing;
+        timing.propagation + timing.skew + timing.adoption.times(10)
     }
 
     pub(crate) fn reaches_store(&self, r: usize) -> bool {
@@ -298,7 +304,7 @@ impl World {
 
     /// An origin gets the set from its replica.
     pub(crate) fn pull(&mut self, o: usize) {
-        if self.origins[o].dead {
+        if self.origins[o].dead.is_some() {
             return;
         }
         let source = &self.replicas[self.origins[o].source];
@@ -314,7 +320,7 @@ pub(crate) fn extreme(random: &mut Random, bound: i64) -> i64 {
     match random.below(4) {
         0 => -bound,
         1 => bound,
-        _ => random.from_to(-bound, bound),
+        _ => random.between(-bound, bound),
     }
 }
 

@@ -41,7 +41,7 @@ impl World {
     fn next_instant(&mut self) -> Time {
         let timing = self.plan.timing;
         let up_to = |world: &mut Self, most: Span| {
-            world.now + millis(world.random.from_to(0, most.as_millis()))
+            world.now + millis(world.random.between(0, most.as_millis()))
         };
         match self.random.below(100) {
             0..50 => {
@@ -58,8 +58,8 @@ impl World {
                 let off = match self.random.below(5) {
                     0 | 1 => 0,
                     2 => -1,
-                    3 => self.random.from_to(0, timing.adoption.as_millis()),
-                    _ => self.random.from_to(0, timing.skew.as_millis()),
+                    3 => self.random.between(0, timing.adoption.as_millis()),
+                    _ => self.random.between(0, timing.skew.as_millis()),
                 };
                 shift(at, off).max(self.now)
             }
@@ -129,7 +129,7 @@ impl World {
         let most = self.plan.timing.adoption.as_millis();
         for other in (0..self.replicas.len()).filter(|other| *other != r) {
             if !self.mishap(150) {
-                let at = self.now + millis(self.random.from_to(0, most));
+                let at = self.now + millis(self.random.between(0, most));
                 self.agenda.push((at, Item::Sync { r: other }));
             }
         }
@@ -157,7 +157,7 @@ impl World {
         }
         for o in 0..self.origins.len() {
             if self.random.chance(150) {
-                self.origins[o].dead = false;
+                self.origins[o].dead = None;
             }
         }
         self.store.away &= !self.random.chance(400);
@@ -177,7 +177,7 @@ impl World {
             4 => self.device.away = true,
             5 => {
                 self.totals.count("origin: died");
-                self.origins[o].dead = true;
+                self.origins[o].dead.get_or_insert(self.now);
             }
             6 | 7 => self.regress(o),
             _ => self.origins[o].source = r,
@@ -206,7 +206,7 @@ impl World {
         }
         // A wrong clock from here on, and doubted from the next reading on.
         let year = 31_536_000_000;
-        let by = 2 * skew + 1 + self.random.from_to(0, year);
+        let by = 2 * skew + 1 + self.random.between(0, year);
         let by = if self.random.chance(500) { by } else { -by };
         if self.replicas[r].up && self.replicas[r].guard.anchor().is_some() {
             self.replicas[r].fault = by;
@@ -237,7 +237,7 @@ impl World {
 
     fn operator(&mut self) {
         let r = self.any_replica();
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 | 1 => {
                 let kids = self.kids(|phase| !matches!(phase, Phase::Placeholder));
                 let then = *self
@@ -268,7 +268,8 @@ impl World {
                     self.say(|| format!("hold {kid} at {r}: {done:?}"));
                 }
             }
-            _ => self.release_all(r),
+            9 => self.release_all(r),
+            _ => self.begin_again(r),
         }
     }
 
@@ -392,7 +393,7 @@ impl World {
         self.store.away = false;
         self.device.away = false;
         for origin in &mut self.origins {
-            origin.dead = false;
+            origin.dead = None;
         }
         for r in 0..self.replicas.len() {
             self.replicas[r].cut_off = false;

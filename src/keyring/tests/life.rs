@@ -1,0 +1,276 @@
+//! What time brings about.
+
+use super::*;
+
+#[test]
+fn only_init_activates_an_unobserved_key() {
+    let mut bench = Bench::pending();
+    let before = bench.set.clone();
+    assert_eq!(bench.advance(100_000), [""; 0]);
+    assert_eq!(bench.set, before, "a set that has not begun never advances");
+    let finish = |bench: &mut Bench| bench.set.finish_genesis(&bench.plan, at(0));
+    assert_eq!(finish(&mut bench), Err(GenesisError::Unfinished(2)));
+
+    let made = bench.device(0);
+    assert_eq!(made, ["published", "placeholder-made", "destruction-begun"]);
+    assert_eq!(finish(&mut bench), Err(GenesisError::Unfinished(1)));
+    assert_eq!(bench.device(0), ["destroyed"]);
+    assert_eq!(bench.phase("k2"), "placeholder");
+    assert_eq!(bench.half("k2"), Half::Destroyed);
+
+    assert_eq!(names(&finish(&mut bench).unwrap()), ["activated"]);
+    assert_eq!(bench.published(), ["k1"]);
+    assert_eq!(bench.signer(0), Ok("k1".to_owned()));
+    let again = finish(&mut bench);
+    assert_eq!(again, Err(GenesisError::Done("orders".to_owned())));
+}
+
+#[test]
+fn a_whole_rotation_to_the_millisecond() {
+    let mut bench = Bench::begun();
+    assert_eq!(bench.advance(0), ["generation-begun"]);
+    assert_eq!(bench.device(5), ["published"]);
+    assert_eq!(bench.observe("a", 10), [""; 0]);
+    assert_eq!(bench.observe("b", 20), ["observed-everywhere"]);
+
+    assert_eq!(bench.advance_at(just_before(at(9910))), [""; 0]);
+    assert_eq!(bench.advance(9910), ["activation-scheduled"]);
+    assert_eq!(bench.seat().switch.as_ref().unwrap().at, at(10_000));
+    // Readers switch by themselves: nothing is written in between.
+    let view = bench.view();
+    let signer = |moment| view.signer(None, moment).unwrap().kid.clone();
+    assert_eq!(signer(Moment::Sure(just_before(at(10_000)))), "k1");
+    assert_eq!(signer(sure(10_000)), "k3");
+
+    let events = bench.advance(10_000);
+    assert_eq!(events, ["retiring", "activated", "generation-begun"]);
+    assert_eq!(bench.device(10_000), ["published"]);
+    bench.observe_all(10_001);
+
+    // The private half goes first: R + Q + B after the switch.
+    assert_eq!(bench.advance_at(just_before(at(13_035))), [""; 0]);
+    assert_eq!(bench.half("k1"), Half::Present);
+    assert_eq!(bench.advance(13_035), ["destruction-begun"]);
+    assert_eq!(bench.half("k1"), Half::Destroying);
+    assert_eq!(bench.device(13_036), ["destroyed"]);
+    assert!(bench.published().contains(&"k1".to_owned()));
+    // The public half follows when its last token is dead: + L + S.
+    bench.advance_at(just_before(at(15_045)));
+    assert_eq!(bench.published(), ["k3", "k1", "k4"]);
+    assert_eq!(bench.advance(15_045), ["removed"]);
+    assert_eq!(bench.published(), ["k3", "k4"]);
+    assert_eq!(bench.phase("k1"), "retired");
+}
+
+#[test]
+fn ten_rotations_by_deadline_alone() {
+    let mut bench = Bench::with_standby();
+    let mut activations = Vec::new();
+    while bench.tick.now < at(100_500) {
+        let deadline = bench.set.deadline(&bench.plan, &bench.tick);
+        assert!(deadline > bench.tick.now);
+        // Once what was adopted is on record, nothing happens before.
+        bench.advance_at(bench.tick.now);
+        let before = bench.set.clone();
+        assert_eq!(bench.advance_at(just_before(deadline)), [""; 0]);
+        bench.set.high_water = before.high_water;
+        assert_eq!(bench.set, before, "a step before the deadline");
+
+        let events = bench.advance_at(deadline);
+        if events.contains(&"activated") {
+            activations.push(deadline);
+        }
+        let s = bench.tick.now.as_secs() - 1_000_000;
+        bench.device(s);
+        bench.observe_all(s);
+        assert!(bench.published().len() <= rules::rule_6_set_size(&bench.plan.timing));
+    }
+    let every_period: Vec<Time> = (1..=10).map(|n| at(n * 10_000)).collect();
+    assert_eq!(activations, every_period);
+    // Retired keys are remembered for a while.
+    assert_eq!(bench.phase("k1"), "forgotten");
+    assert_eq!(bench.phase("k3"), "retired");
+}
+
+#[test]
+fn an_overdue_rotation_never_shortens_the_wait() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    bench.device(0);
+    // Nobody looks at the origins for five periods.
+    assert_eq!(bench.advance(50_000), [""; 0]);
+    assert_eq!(bench.signer(50_000), Ok("k1".to_owned()));
+    bench.observe_all(50_000);
+    assert_eq!(bench.advance_at(just_before(at(51_020))), [""; 0]);
+    assert_eq!(bench.advance(51_020), ["activation-scheduled"]);
+    assert_eq!(bench.signer(51_109), Ok("k1".to_owned()));
+    assert_eq!(bench.signer(51_110), Ok("k3".to_owned()));
+}
+
+#[test]
+fn a_dead_origin_blocks_an_activation() {
+    let mut bench = Bench::with_standby();
+    bench.tick.live.remove("b");
+    assert_eq!(bench.advance(20_000), [""; 0]);
+    bench.tick.live.insert("b".to_owned());
+    assert_eq!(bench.advance(20_001), ["activation-scheduled"]);
+    // R for each replica to hear, and as much for the write itself.
+    assert_eq!(bench.seat().switch.as_ref().unwrap().at, at(20_061));
+}
+
+#[test]
+fn a_regression_starts_the_run_anew() {
+    let mut bench = Bench::with_standby();
+    // The active key's run ends too: a rollback to it would have to wait.
+    assert_eq!(bench.lose("b", 9000), ["regressed", "regressed"]);
+    assert_eq!(bench.advance(9910), [""; 0]);
+    assert_eq!(bench.observe("b", 9950), ["observed-everywhere"]);
+    assert_eq!(bench.advance_at(just_before(at(10_970))), [""; 0]);
+    assert_eq!(bench.advance(10_970), ["activation-scheduled"]);
+    assert_eq!(bench.seat().switch.as_ref().unwrap().at, at(11_060));
+}
+
+#[test]
+fn an_activation_is_taken_back_while_every_replica_can_hear() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    bench.lose("a", 9960);
+    assert_eq!(bench.advance(9970), ["activation-cancelled"]);
+    assert_eq!(bench.signer(10_000), Ok("k1".to_owned()));
+
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    bench.lose("a", 9960);
+    assert_eq!(bench.advance_at(at(9970) + Span::from_millis(1)), [""; 0]);
+    assert_eq!(bench.signer(10_000), Ok("k3".to_owned()));
+}
+
+#[test]
+fn a_track_is_added_without_a_genesis_of_its_own() {
+    let mut bench = Bench::with_standby();
+    bench
+        .plan
+        .tracks
+        .insert(0, (Algorithm::EdDsa, KeyType::Ed25519));
+    assert_eq!(bench.advance(100), ["generation-begun"]);
+    bench.device(100);
+    bench.observe_all(110);
+    // The default track is one that signs.
+    assert_eq!(bench.signer(1219), Ok("k1".to_owned()));
+    let nothing = bench
+        .view()
+        .signer(Some(Algorithm::EdDsa), sure(1219))
+        .cloned();
+    assert!(
+        matches!(nothing, Err(NoSigner::NoneActive { .. })),
+        "{nothing:?}"
+    );
+    assert_eq!(bench.advance(1130), ["activation-scheduled"]);
+    assert_eq!(bench.signer(1219), Ok("k1".to_owned()));
+    assert_eq!(bench.signer(1220), Ok("k4".to_owned()));
+}
+
+#[test]
+fn a_track_is_taken_off_and_its_tokens_live_on() {
+    let mut bench = Bench::with_standby();
+    bench.plan.tracks[0].0 = Algorithm::EdDsa;
+    let events = bench.advance(100);
+    assert_eq!(events[..2], ["retiring", "removed"]);
+    assert_eq!(events[2..], ["destruction-begun", "generation-begun"]);
+    assert_eq!(bench.published(), ["k1"]);
+    // As after a rotation: 100 + R + Q + B + L + S.
+    bench.run(&[5144]);
+    assert_eq!(bench.phase("k1"), "retiring");
+    bench.run(&[5145]);
+    assert_eq!(bench.phase("k1"), "retired");
+}
+
+#[test]
+fn a_key_that_was_to_be_active_is_not_dropped_with_its_track() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    bench.plan.tracks[0].0 = Algorithm::EdDsa;
+    bench.advance(9990);
+    // Another replica may sign with it until it hears.
+    assert_eq!(bench.phase("k3"), "retiring");
+    assert!(bench.published().contains(&"k3".to_owned()));
+}
+
+#[test]
+fn who_was_to_make_an_abandoned_key_destroys_it() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    bench.tick.replica = "two".to_owned();
+    bench.plan.tracks[0].0 = Algorithm::EdDsa;
+    let events = bench.advance(10);
+    assert!(events.contains(&"generation-abandoned"), "{events:?}");
+    let mut tasks = bench.set.intents.values();
+    let destroy = tasks.find(|intent| matches!(intent.task, Task::Destroy { .. }));
+    assert_eq!(destroy.unwrap().owner, "one");
+    bench.device(10);
+    assert!(bench.set.keys.values().all(|key| key.id != KeyId([3; 16])));
+}
+
+#[test]
+fn a_removal_makes_room_in_the_same_step() {
+    let mut bench = Bench::rotated();
+    // A third published key is one too many for these numbers.
+    bench.hold("k4", 10_002);
+    assert_eq!(rules::rule_6_set_size(&bench.plan.timing), 3);
+    bench.run(&[13_035]);
+    let events = bench.advance(15_045);
+    assert_eq!(events, ["removed", "generation-begun"]);
+}
+
+#[test]
+fn a_half_lives_until_every_replica_has_left_it() {
+    let mut bench = Bench::rotated();
+    bench.tick.replica = "two".to_owned();
+    bench.tick.now = at(10_000);
+    bench.tick.adopted = 1;
+    bench
+        .set
+        .advance(&bench.plan, &bench.tick, &mut || KeyId([99; 16]));
+    bench.tick.replica = "one".to_owned();
+    assert_eq!(bench.advance(14_000), [""; 0]);
+    bench.tick.replica = "two".to_owned();
+    assert_eq!(bench.advance(14_001), ["destruction-begun"]);
+}
+
+#[test]
+fn ceilings_are_raised_before_they_are_needed() {
+    let mut bench = Bench::begun();
+    let ceiling = |bench: &Bench| bench.set.by_kid("k1").unwrap().exp_ceiling.unwrap();
+    // L and half of the wait of rule 1.
+    assert_eq!(ceiling(&bench), at(2555));
+    bench.advance_at(at(277));
+    assert_eq!(ceiling(&bench), at(2555));
+    bench.advance_at(at(278));
+    assert_eq!(ceiling(&bench), at(2833));
+    // A longer lifetime raises it at once, a shorter one never lowers it.
+    bench.plan.timing.max_token_lifetime = Span::from_secs(3000);
+    bench.advance_at(at(279));
+    assert_eq!(ceiling(&bench), at(3834));
+    bench.plan.timing.max_token_lifetime = Span::from_secs(10);
+    bench.advance_at(at(280));
+    assert_eq!(ceiling(&bench), at(3834));
+    assert_eq!(
+        bench.set.by_kid("k1").unwrap().longest_lifetime,
+        Span::from_secs(3000)
+    );
+}
+
+#[test]
+fn a_timestamp_on_its_own_is_worth_a_write_now_and_then() {
+    let mut bench = Bench::with_standby();
+    bench.run(&[100, 100]);
+    let before = bench.set.clone();
+    bench.set.high_water = at(6349);
+    assert!(!bench.set.is_worth_storing(&before, &bench.plan));
+    bench.set.high_water = at(6350);
+    assert!(bench.set.is_worth_storing(&before, &bench.plan));
+    let mut bench = Bench::with_standby();
+    let before = bench.set.clone();
+    bench.lose("a", 30);
+    assert!(bench.set.is_worth_storing(&before, &bench.plan));
+}

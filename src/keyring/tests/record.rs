@@ -1,0 +1,138 @@
+//! The value itself: ids, outcomes, and its form in the store.
+
+use super::*;
+
+#[test]
+fn an_id_that_is_taken_overwrites_nothing() {
+    let mut bench = Bench::begun();
+    let before = bench.set.clone();
+    bench.tick.now = at(0);
+    let events = bench
+        .set
+        .advance(&bench.plan, &bench.tick, &mut || KeyId([1; 16]));
+    assert_eq!(events, []);
+    assert_eq!(bench.set.keys, before.keys);
+
+    // Taken once: drawn again.
+    let mut drawn = [1, 2, 7].into_iter();
+    let mut ids = || KeyId([drawn.next().unwrap(); 16]);
+    bench.set.advance(&bench.plan, &bench.tick, &mut ids);
+    assert!(bench.set.keys.contains_key(&KeyId([7; 16])));
+}
+
+#[test]
+fn init_does_not_finish_without_its_keys() {
+    let mut bench = Bench::pending();
+    let (set, _) = KeySet::genesis("orders", &bench.plan, &bench.tick, &mut || KeyId([1; 16]));
+    bench.set = set;
+    bench.device(0);
+    let ended = bench.set.finish_genesis(&bench.plan, at(0));
+    assert_eq!(ended, Err(GenesisError::Unfinished(1)));
+}
+
+#[test]
+fn an_outcome_must_fit_its_intent() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    let intent = *bench.set.intents.keys().next().unwrap();
+    let before = bench.set.clone();
+    let mut complete = |id, outcome| bench.set.complete(id, outcome, &bench.tick).unwrap_err();
+    let unknown = IntentId(999);
+    assert_eq!(
+        complete(unknown, Outcome::Destroyed),
+        UnexpectedOutcome::NoIntent(unknown)
+    );
+    assert_eq!(
+        complete(intent, Outcome::Destroyed),
+        UnexpectedOutcome::OtherTask(intent)
+    );
+    let known = |kid: &str| UnexpectedOutcome::KnownKid {
+        kid: kid.to_owned(),
+    };
+    assert_eq!(complete(intent, made(1)), known("k1"));
+    assert_eq!(complete(intent, made(2)), known("k2"), "the placeholder's");
+    assert_eq!(bench.set, before, "an error changes nothing");
+    // Twice is once.
+    bench.set.complete(intent, made(3), &bench.tick).unwrap();
+    let again = bench.set.complete(intent, made(3), &bench.tick);
+    assert_eq!(again, Err(UnexpectedOutcome::NoIntent(intent)));
+}
+
+#[test]
+fn a_revoked_key_is_not_made_again() {
+    let mut bench = Bench::with_standby();
+    bench.revoke("k3", None, 100).unwrap();
+    bench.advance(100);
+    // Even were the key itself forgotten.
+    bench
+        .set
+        .keys
+        .retain(|_, key| key.kid.as_deref() != Some("k3"));
+    let mut intents = bench.set.intents.iter();
+    let generate = intents.find(|(_, intent)| matches!(intent.task, Task::Generate { .. }));
+    let id = *generate.unwrap().0;
+    let again = bench.set.complete(id, made(3), &bench.tick);
+    let kid = "k3".to_owned();
+    assert_eq!(again, Err(UnexpectedOutcome::KnownKid { kid }));
+}
+
+/// Busy: a revocation, a hold, a switch ahead, intents, two tracks.
+fn busy() -> KeySet {
+    let mut bench = Bench::rotated();
+    bench.plan.tracks.push((Algorithm::EdDsa, KeyType::Ed25519));
+    bench.run(&[10_010]);
+    bench.revoke("k1", None, 10_020).unwrap();
+    bench.hold("k4", 10_021);
+    bench.run(&[10_030]);
+    bench.device(10_031);
+    bench.observe_all(10_032);
+    bench.run(&[11_100, 11_101]);
+    assert!(bench.set.seats.values().any(|seat| seat.switch.is_some()));
+    bench.set.clone()
+}
+
+#[test]
+fn a_busy_record_reads_back_from_json() {
+    let set = busy();
+    let text = serde_json::to_string(&set).unwrap();
+    let read: KeySet = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, set);
+    assert_eq!(
+        serde_json::to_string(&read).unwrap(),
+        text,
+        "stable to the byte"
+    );
+}
+
+#[test]
+fn a_record_names_no_private_member() {
+    fn members(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (name, value) in map {
+                    found.insert(name.clone());
+                    members(value, found);
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|v| members(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    members(&serde_json::to_value(busy()).unwrap(), &mut found);
+    assert!(found.contains("public"));
+    // RFC 7518, sections 6.2.2, 6.3.2 and 6.4.
+    for private in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+        assert!(!found.contains(private), "{private}");
+    }
+}
+
+#[test]
+fn a_confirmed_clock_may_be_earlier_than_the_record() {
+    let mut bench = Bench::with_standby();
+    bench.run(&[5000]);
+    bench.set.confirm_clock(at(100));
+    assert_eq!(bench.set.high_water, at(100));
+    bench.run(&[200]);
+    assert_eq!(bench.set.high_water, at(200));
+}

@@ -1,0 +1,144 @@
+//! What readers see.
+
+use super::*;
+
+fn none() -> BTreeSet<String> {
+    BTreeSet::new()
+}
+
+#[test]
+fn the_active_key_comes_first_and_the_rest_by_age() {
+    let mut bench = Bench::with_standby();
+    assert_eq!(bench.published(), ["k1", "k3"]);
+    bench.run(&[9910, 10_000]);
+    assert_eq!(bench.published(), ["k3", "k1"]);
+    bench.device(10_000);
+    assert_eq!(bench.published(), ["k3", "k1", "k4"]);
+    bench.run(&[10_500, 12_000]);
+    assert_eq!(
+        bench.published(),
+        ["k3", "k1", "k4"],
+        "stable between events"
+    );
+}
+
+#[test]
+fn during_the_handover_the_old_key_finishes_what_was_begun() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    let before = bench.view();
+    bench.advance(10_000);
+    // By the view of before, which has switched by itself, and by the one
+    // after.
+    for view in [before, bench.view()] {
+        let named = |moment| {
+            let keys = view.nameable(moment).unwrap();
+            keys.iter().map(|key| key.kid.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(named(sure(10_000)), ["k3", "k1"]);
+        // R after the switch nobody names it any more ...
+        assert_eq!(named(sure(10_030)), ["k3", "k1"]);
+        assert_eq!(
+            named(Moment::Sure(at(10_030) + Span::from_millis(1))),
+            ["k3"]
+        );
+        // ... and Q later the last signature has left.
+        assert!(view.may_release("k1", sure(10_035), &none()));
+        let late = Moment::Sure(at(10_035) + Span::from_millis(1));
+        assert!(!view.may_release("k1", late, &none()));
+        assert!(view.may_release("k3", late, &none()));
+    }
+}
+
+#[test]
+fn a_blocked_key_is_not_released() {
+    let bench = Bench::begun();
+    assert!(bench.view().may_release("k1", sure(0), &none()));
+    let blocked = BTreeSet::from(["k1".to_owned()]);
+    assert!(!bench.view().may_release("k1", sure(0), &blocked));
+    assert!(
+        !bench.view().may_release("k2", sure(0), &none()),
+        "the placeholder"
+    );
+    assert!(!bench.view().may_release("k99", sure(0), &none()));
+}
+
+#[test]
+fn nothing_is_signed_after_the_lease() {
+    let bench = Bench::begun();
+    let view = bench.set.view(&bench.plan, Some(at(30)));
+    assert!(view.signer(None, sure(30)).is_ok());
+    for moment in [sure(31), Moment::Doubtful(at(31))] {
+        let over = NoSigner::LeaseEnded(at(30));
+        assert_eq!(view.signer(None, moment), Err(over.clone()));
+        assert_eq!(view.nameable(moment), Err(over));
+        assert!(!view.may_release("k1", moment, &none()));
+    }
+}
+
+#[test]
+fn in_doubt_no_switch_comes_true_and_no_handover_goes_on() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    let doubtful = |s| Moment::Doubtful(at(s));
+    let view = bench.view();
+    assert_eq!(view.signer(None, doubtful(20_000)).unwrap().kid, "k1");
+    bench.advance(10_000);
+    let view = bench.view();
+    assert_eq!(view.nameable(doubtful(10_000)).unwrap().len(), 1);
+    assert!(!view.may_release("k1", doubtful(10_000), &none()));
+    assert!(view.may_release("k3", doubtful(10_000), &none()));
+}
+
+#[test]
+fn the_hard_limit_stops_signing_where_that_was_asked() {
+    let mut bench = Bench::begun();
+    assert_eq!(
+        bench.signer(99_000),
+        Ok("k1".to_owned()),
+        "a page stops nothing"
+    );
+    bench.plan.timing.hard_limit = HardLimit::Stop(Span::from_secs(500));
+    assert_eq!(bench.signer(10_499), Ok("k1".to_owned()));
+    let stopped = bench.signer(10_500).unwrap_err();
+    assert!(matches!(stopped, NoSigner::Overdue { since, .. } if since == at(10_500)));
+    // A clock in doubt cannot tell.
+    assert!(
+        bench
+            .view()
+            .signer(None, Moment::Doubtful(at(10_500)))
+            .is_ok()
+    );
+}
+
+#[test]
+fn the_hard_limit_counts_from_the_schedule() {
+    let mut bench = Bench::with_standby();
+    bench.plan.timing.hard_limit = HardLimit::Stop(Span::from_secs(500));
+    bench.revoke("k3", None, 100).unwrap();
+    assert_eq!(
+        bench.signer(5000),
+        Ok("k1".to_owned()),
+        "no older than it should be"
+    );
+}
+
+#[test]
+fn no_cache_outlives_the_next_removal() {
+    let mut bench = Bench::rotated();
+    let max_age = |bench: &Bench, s| bench.view().max_age(at(s)).as_secs();
+    assert_eq!(bench.view().next_removal, Some(at(15_045)));
+    assert_eq!(max_age(&bench, 10_000), 600);
+    assert_eq!(max_age(&bench, 15_000), 45);
+    // A key that is held is not about to go.
+    bench.hold("k1", 12_000);
+    assert_eq!(max_age(&bench, 16_000), 600);
+}
+
+#[test]
+fn a_track_that_is_not_there_is_said_to_be_so() {
+    let bench = Bench::begun();
+    let view = bench.view();
+    let nothing = view.signer(Some(Algorithm::Es256), sure(0));
+    assert_eq!(nothing, Err(NoSigner::NoTrack(Algorithm::Es256)));
+}
