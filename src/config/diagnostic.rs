@@ -63,7 +63,8 @@ fn show(file: &str, text: &str, problem: &Problem) -> String {
         source,
         width,
     } = Place::of(text, &problem.span);
-    let source = without_pin(source);
+    // The caret must not show how long a PIN is either.
+    let (source, width) = without_pin(source, column, width);
     // Tabs stay tabs, so that the caret stands below what it means.
     let indent: String = source
         .chars()
@@ -118,13 +119,17 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-fn without_pin(source: &str) -> String {
+/// A line up to the `=` after its first "pin", and carets below no more than
+/// what is left of it.
+fn without_pin(source: &str, column: usize, width: usize) -> (String, usize) {
     let lower = source.to_ascii_lowercase();
     let cut = lower
         .find("pin")
         .and_then(|pin| Some(pin + lower[pin..].find('=')? + 1));
-    cut.map_or_else(
-        || source.to_owned(),
-        |cut| format!("{} ...", &source[..cut]),
-    )
+    let Some(cut) = cut else {
+        return (source.to_owned(), width);
+    };
+    let shown = format!("{} ...", &source[..cut]);
+    let room = (shown.chars().count() + 1).saturating_sub(column);
+    (shown, width.min(room).max(1))
 }

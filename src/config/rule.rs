@@ -84,11 +84,24 @@ pub(super) fn check(
     }
     // Each part was sound: what is wrong with the whole has no place of its own.
     Rules::try_from(draft)
-        .map_err(|whole| check.say(name.span(), format!("{path}: {whole}"), HINT))
+        .map_err(|whole| check.say(name.span(), format!("{path}: {whole}"), hint(whole.field)))
         .ok()
 }
 
-const HINT: &str = "no rule, no signature: a rule must say whom it lets do what";
+/// What to do about one of the policy's fields.
+fn hint(field: &str) -> &'static str {
+    match field {
+        "issuer" => "the `iss` of every token of this key set, such as https://login.example",
+        "default_lifetime" => "where a caller gives no `exp`, it lies this far ahead",
+        "who" => "uid = [1000], gid = [1000], or both; no rule, no signature",
+        "typ" => "such as \"at+jwt\" or \"JWT\"; \"\" is a header without typ",
+        "audiences" => {
+            "https://api.example/* lets in what is below it; without the slash, https://api.example.evil would be let in too"
+        }
+        "required" | "forbidden" => "a claim is either required, or forbidden, or neither",
+        _ => "leave the line out for no restriction, where there is a default",
+    }
+}
 
 /// Asks the policy itself what it thinks of a part.
 fn sound(
@@ -103,7 +116,7 @@ fn sound(
     check.say(
         place(invalid.field),
         format!("{path}.{}: {}", invalid.field, invalid.problem),
-        HINT,
+        hint(invalid.field),
     );
     false
 }
