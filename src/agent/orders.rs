@@ -341,6 +341,11 @@ fn refusal(error: OperatorError) -> AdminError {
             "rule_1_pre_publish",
             "wait until every origin has shown the key for long enough",
         ),
+        OperatorError::SwitchNear { .. } => refused(
+            "SWITCH_NEAR",
+            "rule_2_last_use",
+            "wait until that activation has happened, then ask again",
+        ),
         OperatorError::Held { .. } => refused("HELD", "hold", "release the key first"),
     }
 }
