@@ -112,22 +112,26 @@ async fn a_token_that_flickers_never_denies_its_keys() {
         .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
         .await
         .unwrap();
-    for round in 0..10 {
+    for round in 0..12 {
         hsm.unplug();
-        if round % 2 == 0 {
-            let signed = device
-                .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-                .await;
-            assert!(
-                signed.is_ok() || is_unavailable(&signed),
-                "while it is gone: {signed:?}"
-            );
-        } else {
-            let found = device.find(object(1)).await;
-            assert!(
-                matches!(found, Ok(Some(_))) || is_unavailable(&found),
-                "while it is gone: {found:?}"
-            );
+        match round % 3 {
+            0 => {
+                let signed = device
+                    .sign(object(1), Algorithm::Es256, *b"a.b", soon())
+                    .await;
+                assert!(signed.is_ok() || is_unavailable(&signed), "{signed:?}");
+            }
+            1 => {
+                let found = device.find(object(1)).await;
+                assert!(
+                    matches!(found, Ok(Some(_))) || is_unavailable(&found),
+                    "{found:?}"
+                );
+            }
+            _ => {
+                let destroyed = device.destroy(object(1)).await;
+                assert!(is_unavailable(&destroyed), "{destroyed:?}");
+            }
         }
         hsm.plug();
         loop {

@@ -252,6 +252,32 @@ async fn keys_outlive_their_child() {
 }
 
 #[tokio::test]
+async fn a_key_that_somebody_else_destroyed_is_missed() {
+    let hsm = SoftHsm::new();
+    let device = up(hsm.device_config()).await;
+    let generate = || device.generate(object(1), KeyType::P256, Algorithm::Es256, soon());
+    let sign = || device.sign(object(1), Algorithm::Es256, *b"a.b", soon());
+    generate().await.unwrap();
+    // Until each worker has its handle.
+    for _ in 0..20 {
+        sign().await.unwrap();
+    }
+    let id = object(1).to_string();
+    for half in ["privkey", "pubkey"] {
+        hsm.pkcs11_tool_logged_in(&["--delete-object", "--type", half, "--id", &id]);
+    }
+    for _ in 0..20 {
+        let signed = sign().await;
+        assert!(
+            matches!(signed, Err(DeviceError::NoSuchKey { .. })),
+            "{signed:?}"
+        );
+    }
+    let made = generate().await.unwrap();
+    signs(&device, object(1), Algorithm::Es256, &made.public).await;
+}
+
+#[tokio::test]
 async fn destroy_is_idempotent_and_complete() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
