@@ -292,7 +292,7 @@ mod tests {
     {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Router::new().route("/{*path}", get(move || answer()));
+        let app = Router::new().route("/{*path}", get(answer));
         tokio::spawn(async move { axum::serve(listener, app).await });
         Origin::new("test", &format!("http://{address}/main/jwks.json?x=1")).unwrap()
     }
@@ -401,7 +401,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_is_bounded_before_the_answer_and_within_it() {
-        let mute = serve(|| std::future::pending()).await;
+        let mute = serve(std::future::pending).await;
         let stalling = serve(|| async {
             let nothing = tokio_stream::pending::<Result<String, std::io::Error>>();
             answer(200, "application/json", Body::from_stream(nothing))
