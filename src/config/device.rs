@@ -54,7 +54,7 @@ impl Device {
     /// The file that lets a wrong PIN be tried once.
     #[must_use]
     pub fn pin_marker(&self, state_dir: &Path) -> PathBuf {
-        state_dir.join(format!("{}.pin-tried", self.name))
+        pin_marker(state_dir, &self.name)
     }
 
     /// What the port needs. Asks for the PIN where somebody must be asked.
@@ -62,7 +62,7 @@ impl Device {
     /// # Errors
     /// When the PIN's source is not there.
     pub fn to_port(&self, state_dir: &Path) -> Result<DeviceConfig, PinError> {
-        let marker = pin_marker(state_dir, &self.name);
+        let marker = self.pin_marker(state_dir);
         let pin = self.pin.supply(&self.name)?;
         let mut port = DeviceConfig::new(&self.name, &self.module, self.token.clone(), pin, marker);
         let env = self.env.iter();
