@@ -97,7 +97,10 @@ enum Command {
     },
     /// The process that holds a device. The agent starts it.
     #[command(hide = true)]
-    DeviceChild,
+    DeviceChild {
+        /// The device's name, for whoever lists processes.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -225,7 +228,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    if let Command::DeviceChild = cli.command {
+    if let Command::DeviceChild { .. } = cli.command {
         return crate::hsm::child::run();
     }
     let json = cli.json;
@@ -259,6 +262,6 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut command, "sealkeeper", &mut std::io::stdout());
             Ok(())
         }
-        Command::DeviceChild => Ok(()),
+        Command::DeviceChild { .. } => Ok(()),
     }
 }
