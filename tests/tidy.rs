@@ -105,6 +105,10 @@ fn an_import_from_a_floors_later_module_is_caught() {
     expect(&found, &["config stands below cli"]);
     let found = breaches_in("src/agent/mod.rs", "use crate::api::v1;");
     expect(&found, &["only edges"]);
+    expect_none(&breaches_in(
+        "src/api/mod.rs",
+        "pub mod v1; pub use self::v1::X;",
+    ));
 }
 
 #[test]
@@ -237,17 +241,38 @@ fn no_file_names_a_path_of_one_machine() {
 #[test]
 fn tests_wait_for_conditions() {
     expect_none(&text::sleeping_tests(&Tree::of_this_repository()));
-    let sleeps = "use std::thread; fn f() { thread::sleep(x) }";
-    let in_unit_tests = format!("#[cfg(test)] mod tests {{ {sleeps} }}");
-    let imported = "use tokio::time::{sleep, timeout};";
+    let guesses = "fn f() { std::thread::sleep(x); assert!(done()) }";
+    let in_unit_tests = format!("#[cfg(test)] mod tests {{ {guesses} }}");
     let files = [
-        ("tests/a.rs", sleeps),
-        ("tests/b.rs", imported),
-        ("src/c.rs", &*in_unit_tests),
-        ("src/d.rs", sleeps),
+        ("tests/guess.rs", guesses),
+        (
+            "tests/async.rs",
+            "async fn f() { tokio::time::sleep(x).await }",
+        ),
+        ("tests/repeat.rs", "fn f() { for _ in 0..3 { sleep(x) } }"),
+        (
+            "tests/macro.rs",
+            "fn f() { tokio::select! { _ = sleep(x) => {} } }",
+        ),
+        ("tests/inner.rs", "fn f() { loop { fn g() { sleep(x) } } }"),
+        ("src/unit.rs", &*in_unit_tests),
+        ("src/product.rs", guesses),
+        ("tests/look.rs", "fn f() { while !done() { sleep(x) } }"),
+        (
+            "tests/again.rs",
+            "fn f() { loop { if done() { break } sleep(x) } }",
+        ),
     ];
     let found = text::sleeping_tests(&Tree::of(&files));
-    expect(&found, &["tests/a.rs", "tests/b.rs", "src/c.rs"]);
+    let guesses = [
+        "tests/guess.rs",
+        "tests/async.rs",
+        "tests/repeat.rs",
+        "tests/macro.rs",
+        "tests/inner.rs",
+        "src/unit.rs",
+    ];
+    expect(&found, &guesses);
 }
 
 #[test]
@@ -287,6 +312,11 @@ fn a_rule_without_its_test_is_caught() {
     expect(&mapped(&functions, &twice), &["exception_clock, got 2"]);
     let missing = functions.replace("exception_overdue", "overdue");
     expect(&mapped(&missing, &tests), &["exception_overdue has 0"]);
+    let two_sides = format!("{functions} pub fn rule_4_other_side() {{}}");
+    expect(
+        &mapped(&two_sides, &tests),
+        &["named rule_4_other_side, got 0"],
+    );
     let eight = functions.replace("rule_7_", "rule_8_");
     let found = mapped(&eight, &tests.replace("rule_7_", "rule_8_"));
     expect(&found, &["rule 7 has 0", "rule 8 has 1"]);
