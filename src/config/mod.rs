@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, read once, checked as a whole.
 //!
-//! What is written ([`raw`], with the place of each value) becomes what is
+//! What is written (`raw`, with the place of each value) becomes what is
 //! meant ([`Config`]), or an [`Invalid`] that shows every mistake with file,
 //! line and caret. Nothing outside the file is looked at: whether a module
 //! can be loaded or a PIN file can be read is for the start to find out, so
