@@ -29,7 +29,7 @@ impl KeySet {
             return Vec::new();
         }
         let mut events = Vec::new();
-        self.confirm(tick);
+        self.join(tick);
         events.extend(self.switch_over(plan, tick));
         events.extend(self.adopt_tracks(plan, tick));
         self.raise_ceilings(plan, tick);
@@ -85,8 +85,12 @@ impl KeySet {
             .unwrap_or(Time::FAR_FUTURE)
     }
 
-    /// This replica says which view its readers have.
-    fn confirm(&mut self, tick: &Tick) {
+    /// An agent says that it signs from this record, and which view its
+    /// readers have. [`KeySet::advance`] says so at each step; an agent that
+    /// is new to the record, or whose clock is in doubt, says it before its
+    /// readers get their first view. Whoever is not on record is not waited
+    /// for when a private half is destroyed.
+    pub fn join(&mut self, tick: &Tick) {
         let replica = self
             .replicas
             .entry(tick.replica.clone())

@@ -217,6 +217,7 @@ impl KeySet {
             replicas: BTreeMap::new(),
             revoked: BTreeMap::new(),
         };
+        set.join(tick);
         let mut events = Vec::new();
         for &(algorithm, key_type) in &plan.tracks {
             let seat = SeatId {

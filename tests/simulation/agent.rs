@@ -149,6 +149,12 @@ impl World {
         if matches!(set.genesis, Genesis::Pending { .. }) {
             return;
         }
+        if !set.replicas.contains_key(&self.replicas[r].name) && !self.join(r, moment) {
+            return;
+        }
+        let Some((set, _)) = &self.replicas[r].cached else {
+            return;
+        };
         let lease = self
             .fleet
             .then(|| moment.time() + self.plan.timing.adoption);
@@ -160,6 +166,27 @@ impl World {
         let replica = &mut self.replicas[r];
         replica.view = Some(view);
         replica.fresh = self.now;
+    }
+
+    /// A replica puts itself on record before its readers get a view.
+    fn join(&mut self, r: usize, moment: Moment) -> bool {
+        let Some((before, version)) = self.replicas[r].cached.clone() else {
+            return false;
+        };
+        let mut set = KeySet::clone(&before);
+        set.join(&Tick {
+            now: moment.time(),
+            replica: self.replicas[r].name.clone(),
+            adopted: 0,
+            live: BTreeSet::new(),
+        });
+        let set = Rc::new(set);
+        let joined = self.reaches_store(r) && self.store.compare_and_swap(version, &set, false);
+        if joined {
+            self.ledger.previous = Rc::clone(&set);
+            self.replicas[r].cached = Some((set, version + 1));
+        }
+        joined
     }
 
     /// Reads the store and adopts what is there, in doubt or not.

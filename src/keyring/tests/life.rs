@@ -274,3 +274,22 @@ fn a_timestamp_on_its_own_is_worth_a_write_now_and_then() {
     bench.lose("a", 30);
     assert!(bench.set.is_worth_storing(&before, &bench.plan));
 }
+
+#[test]
+fn an_agent_in_doubt_is_waited_for_too() {
+    let mut bench = Bench::begun();
+    assert!(bench.set.replicas.contains_key("one"), "init signs from it");
+    // It reads the record, and says so without a step.
+    let two = Tick {
+        replica: "two".to_owned(),
+        adopted: bench.set.epoch,
+        ..bench.tick.clone()
+    };
+    let before = bench.set.clone();
+    bench.set.join(&two);
+    assert_eq!(bench.set.replicas["two"].confirmed, before.epoch);
+    assert!(bench.set.is_worth_storing(&before, &bench.plan));
+    bench.revoke("k1", Some(Then::Wait), 10).unwrap();
+    bench.run(&[10, 11, 12]);
+    assert_eq!(bench.half("k1"), Half::Present);
+}
