@@ -5,6 +5,7 @@ mod config;
 mod device;
 mod edges;
 mod jose;
+mod live;
 mod simulation;
 mod softhsm;
 mod tidy;

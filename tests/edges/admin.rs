@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
-    AdminError, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
-    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+    AdminError, AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus,
+    Order, PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use sealkeeper::api::client;
 use sealkeeper::api::v1;
@@ -219,6 +219,7 @@ async fn each_change_arrives_as_it_was_ordered() {
             order: order_(),
             kid: kid(),
             reason: v1::RevocationReason::Superseded.into(),
+            then: v1::AfterRevocation::Wait.into(),
             note: "n".into(),
         })
         .await
@@ -279,6 +280,7 @@ async fn each_change_arrives_as_it_was_ordered() {
             Change::Revoke {
                 kid: kid(),
                 reason: RevocationReason::Superseded,
+                then: Some(AfterRevocation::Wait),
                 note: note()
             },
             Change::Rotate { algorithm: None },
@@ -362,9 +364,19 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
         order: order(),
         kid: "key-1".into(),
         reason: 7,
+        then: 0,
         note: String::new(),
     };
-    refused.push((client.revoke_key(request).await.unwrap_err(), "reason"));
+    refused.push((
+        client.revoke_key(request.clone()).await.unwrap_err(),
+        "reason",
+    ));
+    let request = v1::RevokeKeyRequest {
+        reason: 0,
+        then: 7,
+        ..request
+    };
+    refused.push((client.revoke_key(request).await.unwrap_err(), "then"));
     let request = v1::RotateKeyRequest {
         order: order(),
         alg: "none".into(),

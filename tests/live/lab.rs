@@ -48,7 +48,9 @@ pub(crate) struct Lab {
 impl Lab {
     /// A new token, and a configuration with one key set `main`.
     pub(crate) fn new(schedule: &str, algorithms: &[&str]) -> Self {
-        let lab = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        let lab = Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        };
         let tokens = lab.path("tokens");
         fs::create_dir(&tokens).expect("the token directory");
         let conf = format!(
@@ -57,11 +59,24 @@ impl Lab {
         );
         fs::write(lab.path("softhsm2.conf"), conf).expect("the token's configuration");
         let made = Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", "lab", "--so-pin", "5678", "--pin", PIN])
+            .args([
+                "--init-token",
+                "--free",
+                "--label",
+                "lab",
+                "--so-pin",
+                "5678",
+                "--pin",
+                PIN,
+            ])
             .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
             .output()
             .expect("softhsm2-util");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         fs::write(lab.path("pin"), PIN).expect("the PIN");
         fs::set_permissions(lab.path("pin"), fs::Permissions::from_mode(0o600)).expect("its mode");
         let tracks: String = algorithms
@@ -74,7 +89,9 @@ impl Lab {
 
     /// Writes the configuration anew.
     pub(crate) fn configure(&self, schedule: &str, tracks: &str) {
-        let uid = fs::metadata(self.dir.path()).expect("our own directory").uid();
+        let uid = fs::metadata(self.dir.path())
+            .expect("our own directory")
+            .uid();
         let module = softhsm_module();
         let dir = self.dir.path().display();
         let text = format!(
@@ -112,8 +129,13 @@ operations = ["sign-jwt", "sign-jws"]
     /// A command of the program under test, with this configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sealkeeper"));
-        command.args(args).arg("--config").arg(self.path("sealkeeper.toml"));
-        command.env_remove("SEALKEEPER_FAILPOINT").stdin(Stdio::null());
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.path("sealkeeper.toml"));
+        command
+            .env_remove("SEALKEEPER_FAILPOINT")
+            .stdin(Stdio::null());
         command
     }
 
@@ -165,7 +187,12 @@ operations = ["sign-jwt", "sign-jws"]
             .stderr(log)
             .spawn()
             .expect("the program under test");
-        Daemon { child, ready, socket: self.path("sign.sock"), admin: self.path("admin.sock") }
+        Daemon {
+            child,
+            ready,
+            socket: self.path("sign.sock"),
+            admin: self.path("admin.sock"),
+        }
     }
 
     /// Everything that the daemons of this laboratory logged.
@@ -177,7 +204,10 @@ operations = ["sign-jwt", "sign-jws"]
     pub(crate) fn keys(&self) -> Vec<serde_json::Value> {
         let listing: serde_json::Value =
             serde_json::from_str(&self.ok(&["keys", "list", "--json"])).expect("JSON");
-        listing["key_sets"][0]["keys"].as_array().expect("keys").clone()
+        listing["key_sets"][0]["keys"]
+            .as_array()
+            .expect("keys")
+            .clone()
     }
 
     /// The ids of the private keys that the token holds, as `pkcs11-tool`
@@ -191,7 +221,11 @@ operations = ["sign-jwt", "sign-jws"]
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
             .output()
             .expect("pkcs11-tool");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let mut ids = BTreeMap::new();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             if let Some(id) = line.trim().strip_prefix("ID:") {
@@ -204,11 +238,14 @@ operations = ["sign-jwt", "sign-jws"]
 
 /// Where Debian puts it.
 pub(crate) fn softhsm_module() -> PathBuf {
-    ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"]
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
-        .expect("SoftHSM2 is installed by scripts/test")
+    [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .find(|path| path.exists())
+    .expect("SoftHSM2 is installed by scripts/test")
 }
 
 /// A daemon under test. Killed when dropped.
@@ -225,7 +262,11 @@ impl Daemon {
         let up = wait_for(|| {
             let ended = self.child.try_wait().expect("our own child");
             let log = || fs::read_to_string(&log).unwrap_or_default();
-            assert!(ended.is_none(), "the daemon ended at once: {ended:?}\n{}", log());
+            assert!(
+                ended.is_none(),
+                "the daemon ended at once: {ended:?}\n{}",
+                log()
+            );
             ready.exists()
         });
         up.await;
@@ -238,16 +279,26 @@ impl Daemon {
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn origin(&self) -> String {
         let text = fs::read_to_string(&self.ready).expect("the ready file");
-        let line = text.lines().find_map(|line| line.strip_prefix("jwks_listen = \""));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("jwks_listen = \""));
         format!("http://{}", line.expect("an address").trim_end_matches('"'))
     }
 
     pub(crate) async fn signer(&self) -> SignerClient<Channel> {
-        SignerClient::new(client::connect(&self.socket).await.expect("the signing socket"))
+        SignerClient::new(
+            client::connect(&self.socket)
+                .await
+                .expect("the signing socket"),
+        )
     }
 
     pub(crate) async fn admin(&self) -> KeyAdminClient<Channel> {
-        KeyAdminClient::new(client::connect(&self.admin).await.expect("the admin socket"))
+        KeyAdminClient::new(
+            client::connect(&self.admin)
+                .await
+                .expect("the admin socket"),
+        )
     }
 
     /// As `kill -9` does.
@@ -292,7 +343,10 @@ pub(crate) async fn sign(
         typ: None,
     });
     request.set_timeout(Duration::from_secs(10));
-    signer.sign_jwt(request).await.map(tonic::Response::into_inner)
+    signer
+        .sign_jwt(request)
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 /// Waits for a condition; polls, because the condition is another process'.
@@ -309,15 +363,27 @@ pub(crate) async fn wait_for(mut condition: impl FnMut() -> bool) {
 pub(crate) async fn fetch(origin: &str, path: &str, head: &str) -> (u16, String, Vec<u8>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let address = origin.strip_prefix("http://").expect("an http origin");
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the listener");
+    let mut stream = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("the listener");
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n");
-    stream.write_all(request.as_bytes()).await.expect("a request");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .expect("a request");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.expect("an answer");
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .expect("a head");
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .expect("a status");
     (status, head, answer[end + 4..].to_vec())
 }
 
@@ -325,7 +391,9 @@ pub(crate) async fn fetch(origin: &str, path: &str, head: &str) -> (u16, String,
 pub(crate) fn kids(jwks: &[u8]) -> Vec<String> {
     let set: serde_json::Value = serde_json::from_slice(jwks).expect("a JWKS");
     let keys = set["keys"].as_array().expect("keys");
-    keys.iter().map(|key| key["kid"].as_str().expect("a kid").to_owned()).collect()
+    keys.iter()
+        .map(|key| key["kid"].as_str().expect("a kid").to_owned())
+        .collect()
 }
 
 /// Whether a folder holds this text in any file.

@@ -1,0 +1,3 @@
+//! The whole program: real processes, a real token, real sockets.
+
+mod lab;
