@@ -16,6 +16,8 @@ mod ledger;
 mod outside;
 mod random;
 mod schedule;
+mod signatures;
+mod signing;
 mod totals;
 mod world;
 mod year;

@@ -1,9 +1,8 @@
 //! A year or more in the life of a key set: spells of chaos, spells of calm.
 
-use sealkeeper::keyring::{Key, Phase, Then};
+use sealkeeper::keyring::{Key, Phase, Then, rules};
 use sealkeeper::time::{Span, Time};
 
-use super::invariants::instants;
 use super::random::millis;
 use super::schedule::{self, TRACKS};
 use super::totals::Totals;
@@ -405,4 +404,39 @@ impl World {
         }
         self.release_all(0);
     }
+}
+
+/// The instants around which something is decided.
+fn instants(world: &World) -> Vec<Time> {
+    let (record, timing) = (&world.store.record, &world.plan.timing);
+    let lead = timing.adoption.times(3);
+    let mut found = Vec::new();
+    for (id, seat) in &record.seats {
+        if let Some(switch) = &seat.switch {
+            found.push(switch.at);
+            found.push(switch.at - timing.adoption);
+            found.push(rules::rule_2_last_use(switch.at, timing));
+        }
+        if let Some(due) = record.due(id, &world.plan) {
+            found.push(due - lead);
+            found.push(due);
+        }
+    }
+    for key in record.keys.values() {
+        if let Phase::Published { .. } = key.phase {
+            for seen in key.sightings.values() {
+                found.push(rules::rule_1_pre_publish(*seen, timing) - lead);
+                found.push(rules::rule_1_pre_publish(*seen, timing));
+            }
+        }
+        if let Phase::Retiring { last_sign, .. } = key.phase {
+            let outlook = record.outlook(key, &world.plan);
+            found.extend(
+                [Some(last_sign), outlook.destroyed, outlook.removed]
+                    .iter()
+                    .flatten(),
+            );
+        }
+    }
+    found
 }
