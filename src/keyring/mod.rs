@@ -17,6 +17,7 @@ mod intent;
 mod key;
 mod observe;
 mod operator;
+mod outlook;
 pub mod rules;
 mod set;
 #[cfg(test)]
@@ -24,12 +25,12 @@ mod tests;
 mod timing;
 mod view;
 
-pub use advance::Outlook;
 pub use clock::{Anchor, ClockGuard, Doubt};
 pub use event::{Event, What};
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, InvalidKeyId, Key, KeyId, Phase, Reason};
 pub use operator::{OperatorError, Revoked, Then};
+pub use outlook::Outlook;
 pub use set::{
     Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,
     SeatId, Switch, Tick,

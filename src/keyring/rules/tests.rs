@@ -1,0 +1,282 @@
+//! One test for each rule, of the same name.
+
+use super::*;
+
+/// Numbers that no two sums share.
+fn timing() -> Timing {
+    Timing {
+        rotate_every: Span::from_secs(10_000),
+        verifier_cache: Span::from_secs(1000),
+        propagation: Span::from_secs(100),
+        skew: Span::from_secs(10),
+        max_token_lifetime: Span::from_secs(2000),
+        rollback_window: Span::from_secs(3000),
+        adoption: Span::from_secs(30),
+        signing_deadline: Span::from_secs(5),
+        max_age: Span::from_secs(600),
+        cdn_stale: Span::from_secs(400),
+        max_gap: Span::from_secs(50_000),
+        hard_limit: HardLimit::Page(Span::from_secs(7000)),
+    }
+}
+
+fn at(s: i64) -> Time {
+    Time::from_secs(1_000_000 + s)
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|&n| n.to_owned()).collect()
+}
+
+#[test]
+fn rule_1_pre_publish() {
+    assert_eq!(super::rule_1_pre_publish(at(0), &timing()), at(1110));
+}
+
+#[test]
+fn rule_2_last_use() {
+    assert_eq!(super::rule_2_last_use(at(0), &timing()), at(35));
+}
+
+#[test]
+fn rule_3_overlap() {
+    let l = Span::from_secs(2000);
+    // The rollback window decides: 0 + 3000 + 2000 + 10.
+    assert_eq!(
+        super::rule_3_overlap(at(4000), at(0), l, &timing()),
+        at(5010)
+    );
+    // A ceiling raised higher decides: 9000 + 10.
+    assert_eq!(
+        super::rule_3_overlap(at(9000), at(0), l, &timing()),
+        at(9010)
+    );
+    // A lifetime that was longer once counts, whatever is configured now.
+    let long = Span::from_secs(8000);
+    assert_eq!(
+        super::rule_3_overlap(at(4000), at(0), long, &timing()),
+        at(11_010)
+    );
+}
+
+#[test]
+fn rule_4_rollback() {
+    assert!(super::rule_4_rollback(Half::Present));
+    assert!(!super::rule_4_rollback(Half::Destroying));
+    assert!(!super::rule_4_rollback(Half::Destroyed));
+}
+
+#[test]
+fn rule_4_destruction() {
+    assert_eq!(super::rule_4_destruction(at(0), &timing()), at(3000));
+    let none = Timing {
+        rollback_window: Span::ZERO,
+        ..timing()
+    };
+    assert_eq!(super::rule_4_destruction(at(0), &none), at(10));
+}
+
+#[test]
+fn rule_5_compromise_exposure() {
+    let exposure = super::rule_5_compromise_exposure(at(0), &timing());
+    assert_eq!(
+        exposure,
+        Exposure {
+            bounded_until: at(1100),
+            fresh_after: at(0)
+        }
+    );
+}
+
+#[test]
+fn rule_6_set_size() {
+    // 2000 + 3000 + 10 + 1110 = 6120 s of 10,000 s periods: one, plus two.
+    assert_eq!(super::rule_6_set_size(&timing()), 3);
+    let quick = Timing {
+        rotate_every: Span::from_secs(1530),
+        ..timing()
+    };
+    assert_eq!(super::rule_6_set_size(&quick), 6);
+    let quicker = Timing {
+        rotate_every: Span::from_secs(1529),
+        ..timing()
+    };
+    assert_eq!(super::rule_6_set_size(&quicker), 7);
+}
+
+#[test]
+fn rule_7_cache_bound() {
+    assert!(super::rule_7_cache_bound(&timing()));
+    let over = Timing {
+        cdn_stale: Span::from_secs(401),
+        ..timing()
+    };
+    assert!(!super::rule_7_cache_bound(&over));
+    let over = Timing {
+        max_age: Span::from_secs(1001),
+        cdn_stale: Span::ZERO,
+        ..timing()
+    };
+    assert!(!super::rule_7_cache_bound(&over));
+}
+
+#[test]
+fn exception_genesis() {
+    assert!(super::exception_genesis(&Genesis::Pending { since: at(0) }));
+    assert!(!super::exception_genesis(&Genesis::Done { at: at(0) }));
+}
+
+#[test]
+fn exception_restrictions_first() {
+    assert!(super::exception_restrictions_first("a", &names(&["b"])));
+    assert!(!super::exception_restrictions_first("b", &names(&["b"])));
+}
+
+#[test]
+fn exception_never_empty() {
+    assert_eq!(super::exception_never_empty(vec![], Some(0)), [0]);
+    assert_eq!(super::exception_never_empty(vec![1, 2], Some(0)), [1, 2]);
+}
+
+#[test]
+fn exception_second_person() {
+    use Action::{Block, Destroy, ForceActivation, Hold, Rollback, Rotate, Unpublish};
+    let waits = [Destroy, Rollback, ForceActivation].map(super::exception_second_person);
+    assert_eq!(waits, [true; 3]);
+    let acts = [Block, Unpublish, Hold, Rotate].map(super::exception_second_person);
+    assert_eq!(acts, [false; 4]);
+}
+
+#[test]
+fn exception_revoked_for_ever() {
+    let revoked = BTreeMap::from([("a".to_owned(), ())]);
+    assert!(!super::exception_revoked_for_ever("a", &revoked));
+    assert!(super::exception_revoked_for_ever("b", &revoked));
+}
+
+#[test]
+fn exception_clock() {
+    let clock = |anchor: Option<(i64, u32)>, high: i64, wall: i64, boot: u32| {
+        let anchor = anchor.map(|(w, b)| Anchor {
+            wall: at(w),
+            boot: Span::from_secs(b),
+        });
+        super::exception_clock(
+            anchor.as_ref(),
+            at(high),
+            at(wall),
+            Span::from_secs(boot),
+            &timing(),
+        )
+    };
+    // Running: 100 s of boot time have passed since the anchor.
+    assert_eq!(clock(Some((0, 7)), 0, 100, 107), Ok(at(100)));
+    assert_eq!(clock(Some((0, 7)), 0, 110, 107), Ok(at(110)));
+    assert_eq!(
+        clock(Some((0, 7)), 0, 111, 107),
+        Err(Doubt::LeaptForward {
+            wall: at(111),
+            expected: at(100)
+        })
+    );
+    assert_eq!(
+        clock(Some((0, 7)), 95, 90, 107),
+        Ok(at(95)),
+        "clamped within the skew"
+    );
+    assert_eq!(
+        clock(Some((0, 7)), 0, 89, 107),
+        Err(Doubt::SteppedBack {
+            wall: at(89),
+            expected: at(100)
+        })
+    );
+    // At a start: the record's latest instant is all there is.
+    assert_eq!(clock(None, 0, 50_000, 1), Ok(at(50_000)));
+    assert_eq!(
+        clock(None, 0, 50_001, 1),
+        Err(Doubt::Gap {
+            wall: at(50_001),
+            high_water: at(0)
+        })
+    );
+    assert_eq!(clock(None, 100, 90, 1), Ok(at(100)));
+    assert_eq!(
+        clock(None, 100, 89, 1),
+        Err(Doubt::SteppedBack {
+            wall: at(89),
+            expected: at(100)
+        })
+    );
+}
+
+#[test]
+fn exception_overdue() {
+    let overdue = |s, timing: &Timing| super::exception_overdue(at(0), at(s), timing);
+    assert_eq!(overdue(-5, &timing()), None);
+    assert_eq!(overdue(35, &timing()), None);
+    let late = Span::from_secs(6999);
+    assert_eq!(
+        overdue(6999, &timing()),
+        Some(Overdue {
+            late,
+            page: false,
+            stop: false
+        })
+    );
+    let late = Span::from_secs(7000);
+    assert_eq!(
+        overdue(7000, &timing()),
+        Some(Overdue {
+            late,
+            page: true,
+            stop: false
+        })
+    );
+    let strict = Timing {
+        hard_limit: HardLimit::Stop(late),
+        ..timing()
+    };
+    assert_eq!(
+        overdue(7000, &strict),
+        Some(Overdue {
+            late,
+            page: true,
+            stop: true
+        })
+    );
+}
+
+#[test]
+fn exception_observers() {
+    let origins = names(&["a", "b"]);
+    let seen = |pairs: &[(&str, i64)]| -> BTreeMap<String, Time> {
+        pairs.iter().map(|&(o, s)| (o.to_owned(), at(s))).collect()
+    };
+    let both = seen(&[("a", 5), ("b", 9)]);
+    assert_eq!(
+        super::exception_observers(&origins, &both, &origins),
+        Some(at(9))
+    );
+    // One origin lacks the key.
+    assert_eq!(
+        super::exception_observers(&origins, &seen(&[("a", 5)]), &origins),
+        None
+    );
+    // One origin is dead, whatever it showed once.
+    assert_eq!(
+        super::exception_observers(&origins, &both, &names(&["a"])),
+        None
+    );
+    // An origin that is no longer configured does not count.
+    let only_a = names(&["a"]);
+    assert_eq!(
+        super::exception_observers(&only_a, &both, &only_a),
+        Some(at(5))
+    );
+    // No origin at all is not agreement.
+    assert_eq!(
+        super::exception_observers(&names(&[]), &both, &origins),
+        None
+    );
+}
