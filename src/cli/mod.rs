@@ -99,7 +99,7 @@ enum Command {
     #[command(hide = true)]
     DeviceChild {
         /// The device's name, for whoever lists processes.
-        name: String,
+        name: Option<String>,
     },
 }
 
