@@ -15,6 +15,7 @@ mod context;
 mod effects;
 pub mod failpoint;
 mod init;
+mod load;
 mod orders;
 mod reader;
 mod record;
@@ -222,12 +223,15 @@ fn observe_every(plan: &Plan) -> Span {
         .clamp(Span::from_millis(50), Span::from_secs(30))
 }
 
+/// How many answers an origin may fail to give before the log says so.
+const OUTAGE: u32 = 3;
+
 /// Asks one origin for its set, again and again, until the writer is gone.
 async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSender<Message>) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let patience = every.max(Duration::from_secs(2));
-    let mut answered = true;
+    let mut unanswered = 0;
     loop {
         ticks.tick().await;
         let fetched: Result<BTreeSet<String>, _> = observe::fetch(&origin, patience).await;
@@ -236,7 +240,7 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
         };
         match fetched {
             Ok(kids) => {
-                answered = true;
+                unanswered = 0;
                 let seen = Message::Seen {
                     origin: origin.name().to_owned(),
                     kids,
@@ -245,13 +249,14 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
                     return;
                 }
             }
-            // Once for each outage: an origin that stays away blocks
-            // activations, and its key set says so at each rotation.
-            Err(e) if answered => {
-                answered = false;
-                tracing::warn!(origin = origin.name(), "an origin does not answer: {e}");
+            // Once for each outage, and not at a start, when the set that it
+            // should show is still being loaded.
+            Err(e) => {
+                unanswered += 1;
+                if unanswered == OUTAGE {
+                    tracing::warn!(origin = origin.name(), "an origin does not answer: {e}");
+                }
             }
-            Err(_) => {}
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -10,7 +9,6 @@ use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
 use super::failpoint::{Effect, Side, hit};
-use super::reader::PublishedSet;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
@@ -200,16 +198,9 @@ impl Writer {
         hit(Side::Before, Effect::WriteTombstone);
         let entombed = self.context.entomb(&self.reader.name, kid, now).await;
         hit(Side::After, Effect::WriteTombstone);
-        let after = trial.view(&self.plan, None);
-        let before = held.record.set.view(&self.plan, None);
-        let restricted = Arc::new(before.publishing(after.published));
-        let published = PublishedSet::of(&restricted);
-        self.context
-            .write_last_good(&self.reader.name, &published.body)
-            .await;
-        self.show_view(restricted, published, held.record.set.high_water);
-
         self.owed.insert(kid.to_owned(), (reason, then));
+        self.show(&held).await;
+
         let stored = self.pay(kid, reason, then).await;
         let mut did = Did::of(&revoked.events);
         did.trusted_until = Some(revoked.exposure.bounded_until);
@@ -237,7 +228,9 @@ impl Writer {
         reason: Reason,
         then: Option<Then>,
     ) -> Result<(), StepError<OperatorError>> {
-        self.step(Clock::Any, |set, plan, tick| {
+        // While the clock is in doubt nothing is activated, the successor
+        // neither: the key stays blocked and out of the set meanwhile.
+        self.step(Clock::Sure, |set, plan, tick| {
             set.revoke(kid, reason, then, plan, tick)
                 .map(|revoked| ((), revoked.events))
         })

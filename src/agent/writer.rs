@@ -24,10 +24,10 @@ use super::reader::{Dark, PublishedSet, Reader, Signers, Snapshot};
 use super::record::{Record, RecordError};
 use crate::hsm::DeviceError;
 use crate::keyring::{
-    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, Reason, Then, Tick,
-    View,
+    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, PublishedKey,
+    Reason, Then, Tick, View,
 };
-use crate::store::{StoreError, Stored, Version};
+use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
 /// What others tell the writer.
@@ -57,10 +57,12 @@ pub(super) struct Writer {
     pub(super) guard: ClockGuard,
     /// When each origin last answered.
     live: BTreeMap<String, Time>,
+    /// Why there is no usable record, as readers were told.
+    pub(super) dark: Option<Dark>,
     /// The epoch that readers have.
     adopted: u64,
     /// The number of the last key event that the log has.
-    logged: u64,
+    pub(super) logged: u64,
     /// Revocations that hold in memory and on disk but not yet in the store.
     pub(super) owed: BTreeMap<String, (Reason, Option<Then>)>,
     running: JoinSet<(IntentId, Result<Outcome, DeviceError>)>,
@@ -122,6 +124,7 @@ impl Writer {
             held: None,
             guard: ClockGuard::default(),
             live: BTreeMap::new(),
+            dark: None,
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
@@ -162,91 +165,6 @@ impl Writer {
             }
             Message::StoreChanged => self.load_if_changed().await,
         }
-    }
-
-    // -- Loading ---------------------------------------------------------
-
-    /// Reads the record and shows it to readers, or shows why not.
-    pub(super) async fn load(&mut self) {
-        let dark = match self.try_load().await {
-            Ok(None) => {
-                if let Some(held) = self.held.clone() {
-                    self.show(&held).await;
-                }
-                return;
-            }
-            Ok(Some(dark)) => dark,
-            Err(StepError::Store(e)) => Dark::NoStore(e.to_string()),
-            Err(e) => Dark::BadRecord(e.to_string()),
-        };
-        self.go_dark(dark).await;
-    }
-
-    async fn try_load(&mut self) -> Result<Option<Dark>, StepError<std::convert::Infallible>> {
-        let name = self.reader.name.clone();
-        let stored = self
-            .context
-            .store
-            .load(&name)
-            .await
-            .map_err(StepError::Store)?;
-        let Some(Stored { version, bytes }) = stored else {
-            return Ok(Some(Dark::NoRecord(name)));
-        };
-        let record = Record::from_bytes(&bytes).map_err(StepError::Record)?;
-        let log = self.context.key_log(&name);
-        record
-            .check_against_log(log.events)
-            .map_err(StepError::Record)?;
-        self.logged = self.logged.max(log.events);
-        for kid in self
-            .context
-            .tombstones(&name)
-            .into_iter()
-            .chain(log.revoked)
-        {
-            self.reader.block(&kid);
-            if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
-                self.owed.entry(kid).or_insert((Reason::Compromised, None));
-            }
-        }
-        let pending = matches!(record.set.genesis, Genesis::Pending { .. });
-        self.held = Some(Held {
-            record,
-            version: Some(version),
-        });
-        Ok(pending.then(|| Dark::InitUnfinished(name)))
-    }
-
-    async fn load_if_changed(&mut self) {
-        let name = &self.reader.name;
-        let stored = match self.context.store.load(name).await {
-            Ok(stored) => stored.map(|stored| stored.version),
-            Err(e) => {
-                tracing::error!(key_set = name, "the store cannot be read: {e}");
-                return;
-            }
-        };
-        if stored != self.held.as_ref().and_then(|held| held.version.clone()) {
-            self.load().await;
-        }
-    }
-
-    /// Nothing is signed; the last good set is still served.
-    async fn go_dark(&mut self, dark: Dark) {
-        tracing::error!(
-            key_set = self.reader.name,
-            reason = dark.reason(),
-            "not signing: {dark}"
-        );
-        let mut revoked = self.context.tombstones(&self.reader.name);
-        revoked.extend(self.context.key_log(&self.reader.name).revoked);
-        let last_good = self.context.read_last_good(&self.reader.name);
-        let published = last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
-        self.reader.swap(Snapshot {
-            signers: Err(dark),
-            published,
-        });
     }
 
     // -- Steps -----------------------------------------------------------
@@ -330,11 +248,15 @@ impl Writer {
     }
 
     /// Gives readers the view of a record that is stored.
-    async fn show(&mut self, held: &Held) {
+    pub(super) async fn show(&mut self, held: &Held) {
         let set = &held.record.set;
-        let view = Arc::new(set.view(&self.plan, None));
+        let mut view = set.view(&self.plan, None);
+        if !self.owed.is_empty() {
+            view = view.publishing(self.without_owed(set));
+        }
+        let view = Arc::new(view);
         let published = PublishedSet::of(&view);
-        if set.epoch != self.adopted {
+        if set.epoch != self.adopted || !self.owed.is_empty() {
             hit(Side::Before, Effect::WriteLastGood);
             self.context
                 .write_last_good(&self.reader.name, &published.body)
@@ -345,8 +267,20 @@ impl Writer {
         self.adopted = set.epoch;
     }
 
+    /// The set as it is once every revocation that is owed is stored: a
+    /// restriction is in force before that.
+    fn without_owed(&self, set: &KeySet) -> Vec<PublishedKey> {
+        let mut after = set.clone();
+        let tick = self.tick_for(set.high_water);
+        for (kid, (reason, _)) in &self.owed {
+            // A key that the set does not know is not shown either.
+            let _ = after.revoke(kid, *reason, Some(Then::Wait), &self.plan, &tick);
+        }
+        after.view(&self.plan, None).published
+    }
+
     /// Swaps what readers see.
-    pub(super) fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
+    fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
         let signers = Signers::new(view, self.guard.clone(), high_water);
         hit(Side::Before, Effect::SwapView);
         self.reader.swap(Snapshot {
@@ -360,6 +294,10 @@ impl Writer {
 
     /// What time alone brings about, and what is owed.
     async fn tick(&mut self) {
+        if self.dark.is_some() {
+            // The store may be back, or somebody may have run `init`.
+            self.load().await;
+        }
         if self.held.is_none() {
             return;
         }
@@ -393,7 +331,10 @@ impl Writer {
         let Ok(now) = self.now() else { return };
         self.live.insert(origin.to_owned(), now);
         let step = self.step(Clock::Sure, |set, plan, tick| {
-            let events = set.observe(origin, kids, tick.now, plan);
+            // In one write: an activation whose key an origin has just lost is
+            // taken back by the step that learns of it.
+            let mut events = set.observe(origin, kids, tick.now, plan);
+            events.extend(set.advance(plan, tick, &mut random_id));
             Ok::<_, std::convert::Infallible>(((), events))
         });
         if let Err(e) = step.await {
@@ -413,7 +354,10 @@ impl Writer {
         }
         let now = Instant::now();
         for (&id, intent) in &held.record.set.intents {
-            let due = self.retries.get(&id).is_none_or(|(at, _)| *at <= now);
+            // Another agent's intent is its own to carry out: two that ask one
+            // device for the same key could leave half of a pair.
+            let ours = intent.owner == self.context.replica;
+            let due = ours && self.retries.get(&id).is_none_or(|(at, _)| *at <= now);
             if due && self.started.insert(id) {
                 let context = Arc::clone(&self.context);
                 let key = held.record.set.keys.get(&intent.task.key()).cloned();

@@ -8,7 +8,7 @@
 use super::event::{Event, What};
 use super::key::{Key, KeyId, Phase};
 use super::rules;
-use super::set::{Genesis, KeySet, Plan, Replica, SeatId, Switch, Tick, raise_ceiling};
+use super::set::{Genesis, KeySet, Plan, SeatId, Switch, Tick, raise_ceiling};
 use crate::jose::KeyType;
 use crate::time::{Span, Time};
 
@@ -83,25 +83,6 @@ impl KeySet {
             .filter(|at| *at > tick.now)
             .min()
             .unwrap_or(Time::FAR_FUTURE)
-    }
-
-    /// An agent says that it signs from this record, and which view its
-    /// readers have. [`KeySet::advance`] says so at each step; an agent that
-    /// is new to the record, or whose clock is in doubt, says it before its
-    /// readers get their first view. Whoever is not on record is not waited
-    /// for when a private half is destroyed.
-    pub fn join(&mut self, tick: &Tick) {
-        let replica = self
-            .replicas
-            .entry(tick.replica.clone())
-            .or_insert(Replica {
-                confirmed: 0,
-                seen: tick.now,
-            });
-        if replica.confirmed < tick.adopted {
-            replica.confirmed = tick.adopted;
-            replica.seen = tick.now;
-        }
     }
 
     /// Readers have switched by themselves at the stored instant; the record
@@ -486,21 +467,6 @@ impl KeySet {
         self.seats
             .values()
             .any(|seat| seat.switch.as_ref().is_some_and(|s| s.to == id))
-    }
-
-    /// Whether this change of the record is worth a write. `high_water` alone
-    /// is, once it has moved by a good part of what a start would doubt.
-    #[must_use]
-    pub fn is_worth_storing(&self, before: &Self, plan: &Plan) -> bool {
-        let moved = self.high_water.since(before.high_water);
-        if moved >= plan.timing.max_gap.divided_by(8) {
-            return true;
-        }
-        *self
-            != Self {
-                high_water: self.high_water,
-                ..before.clone()
-            }
     }
 }
 

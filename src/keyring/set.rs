@@ -267,6 +267,40 @@ impl KeySet {
         Ok(events)
     }
 
+    /// An agent says that it signs from this record, and which view its
+    /// readers have. [`KeySet::advance`] says so at each step; an agent that
+    /// is new to the record, or whose clock is in doubt, says it before its
+    /// readers get their first view. Whoever is not on record is not waited
+    /// for when a private half is destroyed.
+    pub fn join(&mut self, tick: &Tick) {
+        let replica = self
+            .replicas
+            .entry(tick.replica.clone())
+            .or_insert(Replica {
+                confirmed: 0,
+                seen: tick.now,
+            });
+        if replica.confirmed < tick.adopted {
+            replica.confirmed = tick.adopted;
+            replica.seen = tick.now;
+        }
+    }
+
+    /// Whether this change of the record is worth a write. `high_water` alone
+    /// is, once it has moved by a good part of what a start would doubt.
+    #[must_use]
+    pub fn is_worth_storing(&self, before: &Self, plan: &Plan) -> bool {
+        let moved = self.high_water.since(before.high_water);
+        if moved >= plan.timing.max_gap.divided_by(8) {
+            return true;
+        }
+        *self
+            != Self {
+                high_water: self.high_water,
+                ..before.clone()
+            }
+    }
+
     /// Writes the intent to make a key for a seat, and says which. None where
     /// `ids` gives only ids that are taken: the source of randomness is broken,
     /// and no key must be overwritten for it.

@@ -1,0 +1,121 @@
+//! How a writer comes by its record: at the start, and whenever somebody else
+//! wrote.
+
+use std::convert::Infallible;
+
+use super::reader::{Dark, PublishedSet, Snapshot};
+use super::record::Record;
+use super::writer::{Held, StepError, Writer};
+use crate::keyring::{Genesis, Reason};
+use crate::store::{StoreError, Stored};
+
+impl Writer {
+    /// Reads the record and shows it to readers, or shows why not.
+    pub(super) async fn load(&mut self) {
+        let loaded = match self.try_load().await {
+            Ok(None) => self.join().await.map(|()| None),
+            other => other,
+        };
+        match loaded {
+            Ok(None) => {
+                self.dark = None;
+                if let Some(held) = self.held.clone() {
+                    self.show(&held).await;
+                }
+            }
+            Ok(Some(dark)) => self.go_dark(dark),
+            Err(StepError::Store(e)) => self.go_dark(Dark::NoStore(e.to_string())),
+            Err(e) => self.go_dark(Dark::BadRecord(e.to_string())),
+        }
+    }
+
+    /// Loads again if the store has another version than this writer.
+    pub(super) async fn load_if_changed(&mut self) {
+        let name = &self.reader.name;
+        let stored = match self.context.store.load(name).await {
+            Ok(stored) => stored.map(|stored| stored.version),
+            Err(e) => {
+                tracing::error!(key_set = name, "the store cannot be read: {e}");
+                return;
+            }
+        };
+        if stored != self.held.as_ref().and_then(|held| held.version.clone()) {
+            self.load().await;
+        }
+    }
+
+    async fn try_load(&mut self) -> Result<Option<Dark>, StepError<Infallible>> {
+        let name = self.reader.name.clone();
+        // Until it is known to be good, nothing is changed on its ground.
+        self.held = None;
+        let stored = self.context.store.load(&name).await;
+        let Some(Stored { version, bytes }) = stored.map_err(StepError::Store)? else {
+            return Ok(Some(Dark::NoRecord(name)));
+        };
+        let record = Record::from_bytes(&bytes).map_err(StepError::Record)?;
+        let log = self.context.key_log(&name);
+        record
+            .check_against_log(log.events)
+            .map_err(StepError::Record)?;
+        self.logged = self.logged.max(log.events);
+        for kid in self
+            .context
+            .tombstones(&name)
+            .into_iter()
+            .chain(log.revoked)
+        {
+            self.reader.block(&kid);
+            if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
+                self.owed.entry(kid).or_insert((Reason::Compromised, None));
+            }
+        }
+        let pending = matches!(record.set.genesis, Genesis::Pending { .. });
+        self.held = Some(Held {
+            record,
+            version: Some(version),
+        });
+        Ok(pending.then_some(Dark::InitUnfinished(name)))
+    }
+
+    /// Puts this agent on record before its readers get a view: whoever is
+    /// not on record is not waited for when a private half is destroyed.
+    async fn join(&mut self) -> Result<(), StepError<Infallible>> {
+        while let Some(held) = self.held.clone() {
+            if held.record.set.replicas.contains_key(&self.context.replica) {
+                return Ok(());
+            }
+            let now = self.estimate();
+            let mut next = held.record;
+            next.set.join(&self.tick_for(now));
+            match self.store(next).await {
+                Ok(()) => return Ok(()),
+                Err(StoreError::Conflict { .. }) => {
+                    self.try_load().await?;
+                }
+                Err(e) => return Err(StepError::Store(e)),
+            }
+        }
+        Err(StepError::NoRecord)
+    }
+
+    /// Nothing is signed; the last good set is still served.
+    fn go_dark(&mut self, dark: Dark) {
+        if self.dark.as_ref() == Some(&dark) {
+            return; // Looked at again, and no better.
+        }
+        tracing::error!(
+            key_set = self.reader.name,
+            reason = dark.reason(),
+            "not signing: {dark}"
+        );
+        let mut revoked = self.context.tombstones(&self.reader.name);
+        revoked.extend(self.context.key_log(&self.reader.name).revoked);
+        let last_good = self.context.read_last_good(&self.reader.name);
+        let published = last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
+        self.dark = Some(dark.clone());
+        self.reader.swap(Snapshot {
+            signers: Err(dark),
+            published,
+        });
+    }
+}
