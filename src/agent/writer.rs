@@ -250,11 +250,11 @@ impl Writer {
     /// Gives readers the view of a record that is stored.
     pub(super) async fn show(&mut self, held: &Held) {
         let set = &held.record.set;
-        let mut view = set.view(&self.plan, None);
-        if !self.owed.is_empty() {
-            view = view.publishing(self.without_owed(set));
-        }
-        let view = Arc::new(view);
+        let view = set.view(&self.plan, None);
+        let view = Arc::new(match self.with_owed(held) {
+            Some(restricted) => view.publishing(restricted.view(&self.plan, None).published),
+            None => view,
+        });
         let published = PublishedSet::of(&view);
         if set.epoch != self.adopted || !self.owed.is_empty() {
             hit(Side::Before, Effect::WriteLastGood);
@@ -267,16 +267,21 @@ impl Writer {
         self.adopted = set.epoch;
     }
 
-    /// The set as it is once every revocation that is owed is stored: a
-    /// restriction is in force before that.
-    fn without_owed(&self, set: &KeySet) -> Vec<PublishedKey> {
-        let mut after = set.clone();
-        let tick = self.tick_for(set.high_water);
-        for (kid, (reason, _)) in &self.owed {
-            // A key that the set does not know is not shown either.
-            let _ = after.revoke(kid, *reason, Some(Then::Wait), &self.plan, &tick);
+    /// The key set as it will be when every owed revocation is stored; none
+    /// if nothing is owed. Verifiers are not to see a revoked key again for as
+    /// long as the store is full, nor after a crash before it was written.
+    fn with_owed(&self, held: &Held) -> Option<KeySet> {
+        if self.owed.is_empty() {
+            return None;
         }
-        after.view(&self.plan, None).published
+        let mut set = held.record.set.clone();
+        let tick = self.tick_for(set.high_water);
+        for (kid, (reason, then)) in &self.owed {
+            // Refused only for a key that the set does not know: none is shown.
+            let then = then.or(Some(Then::Wait));
+            let _ = set.revoke(kid, *reason, then, &self.plan, &tick);
+        }
+        Some(set)
     }
 
     /// Swaps what readers see.

@@ -272,10 +272,6 @@ impl Daemon {
         up.await;
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn origin(&self) -> String {
         let text = fs::read_to_string(&self.ready).expect("the ready file");
@@ -285,20 +281,29 @@ impl Daemon {
         format!("http://{}", line.expect("an address").trim_end_matches('"'))
     }
 
-    pub(crate) async fn signer(&self) -> SignerClient<Channel> {
-        SignerClient::new(
-            client::connect(&self.socket)
-                .await
-                .expect("the signing socket"),
-        )
+    /// Connections to both sockets, as soon as it serves; none if it dies
+    /// before.
+    pub(crate) async fn clients(
+        &mut self,
+    ) -> Option<(SignerClient<Channel>, KeyAdminClient<Channel>)> {
+        let mut clients = None;
+        wait_until(async || {
+            if self.ready.exists() {
+                let signer = client::connect(&self.socket).await.map(SignerClient::new);
+                let admin = client::connect(&self.admin).await.map(KeyAdminClient::new);
+                clients = signer.ok().zip(admin.ok());
+            }
+            clients.is_some() || self.has_ended()
+        })
+        .await;
+        clients
     }
 
-    pub(crate) async fn admin(&self) -> KeyAdminClient<Channel> {
-        KeyAdminClient::new(
-            client::connect(&self.admin)
-                .await
-                .expect("the admin socket"),
-        )
+    /// The set of the key set `main`, over HTTP; none from a daemon that died
+    /// meanwhile.
+    pub(crate) async fn jwks(&self) -> Option<Vec<u8>> {
+        let (status, body) = fetch(&self.origin(), "/main/jwks.json").await.ok()?;
+        (status == 200).then_some(body)
     }
 
     /// As `kill -9` does.
@@ -351,40 +356,35 @@ pub(crate) async fn sign(
 
 /// Waits for a condition; polls, because the condition is another process'.
 pub(crate) async fn wait_for(mut condition: impl FnMut() -> bool) {
+    wait_until(async || condition()).await;
+}
+
+/// The same, for a condition that takes a question to find out.
+pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    while !condition() {
+    while !condition().await {
         assert!(began.elapsed() < PATIENCE, "gave up after {PATIENCE:?}");
         ticks.tick().await;
     }
 }
 
-/// Fetches over HTTP/1.1: the status, the head as it came, the body.
-pub(crate) async fn fetch(origin: &str, path: &str, head: &str) -> (u16, String, Vec<u8>) {
+/// Fetches over HTTP/1.1: the status and the body.
+async fn fetch(origin: &str, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let address = origin.strip_prefix("http://").expect("an http origin");
-    let mut stream = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("the listener");
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}\r\n");
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .expect("a request");
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("an answer");
-    let end = answer
-        .windows(4)
-        .position(|w| w == b"\r\n\r\n")
-        .expect("a head");
+    stream.read_to_end(&mut answer).await?;
+    let cut_short = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n");
+    let end = end.ok_or_else(cut_short)?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .expect("a status");
-    (status, head, answer[end + 4..].to_vec())
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let status = status.ok_or_else(cut_short)?;
+    Ok((status, answer[end + 4..].to_vec()))
 }
 
 /// The `kid`s of a JWKS.
