@@ -192,11 +192,11 @@ async fn dies(side: Side, effect: Effect, nth: u32) {
         lab.log()
     );
 
-    let daemon = lab.serve().await;
+    let mut daemon = lab.serve().await;
     if let Some(kid) = revoked.filter(|_| side == Side::After) {
         // Those who hold its tokens were told not to trust them.
         witness.tokens.clear();
-        stays_revoked(&lab, &daemon, &kid).await;
+        stays_revoked(&lab, &mut daemon, &kid).await;
     }
     witness.check(&lab, &daemon).await;
 }
@@ -235,7 +235,7 @@ pub(super) async fn revoke(daemon: &mut Daemon, kid: &str) {
 }
 
 /// A revoked key is in no set, and signs nothing.
-pub(super) async fn stays_revoked(lab: &Lab, daemon: &Daemon, kid: &str) {
+pub(super) async fn stays_revoked(lab: &Lab, daemon: &mut Daemon, kid: &str) {
     let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
     wait_until(async || {
         let shown = kids(&daemon.jwks().await.expect("a set"));

@@ -1,4 +1,5 @@
 //! The whole program: real processes, a real token, real sockets.
 
+mod bad_days;
 mod kills;
 mod lab;
