@@ -361,3 +361,20 @@ impl From<AfterRevocation> for Then {
         }
     }
 }
+
+impl<E: std::fmt::Display> From<StepError<E>> for AdminError {
+    fn from(error: StepError<E>) -> Self {
+        let reason = match &error {
+            StepError::NoRecord => "NOT_INITIALIZED",
+            StepError::Doubt(_) => "CLOCK_IN_DOUBT",
+            StepError::Store(_) | StepError::Contended => "STORE_FAILED",
+            StepError::Record(_) => "RECORD_UNUSABLE",
+            StepError::Keyring(_) => "REFUSED",
+        };
+        Self::Unavailable {
+            reason,
+            why: error.to_string(),
+            retry_after: None,
+        }
+    }
+}

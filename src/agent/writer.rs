@@ -24,8 +24,8 @@ use super::reader::{Dark, PublishedSet, Reader, Signers, Snapshot};
 use super::record::{Record, RecordError};
 use crate::hsm::DeviceError;
 use crate::keyring::{
-    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, PublishedKey,
-    Reason, Then, Tick, View,
+    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, Reason, Then, Tick,
+    View,
 };
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
@@ -481,21 +481,4 @@ pub(super) fn random_id() -> KeyId {
         filled += rustix::rand::getrandom(&mut id[filled..], flags).unwrap_or(0);
     }
     KeyId(id)
-}
-
-impl<E: std::fmt::Display> From<StepError<E>> for AdminError {
-    fn from(error: StepError<E>) -> Self {
-        let reason = match &error {
-            StepError::NoRecord => "NOT_INITIALIZED",
-            StepError::Doubt(_) => "CLOCK_IN_DOUBT",
-            StepError::Store(_) | StepError::Contended => "STORE_FAILED",
-            StepError::Record(_) => "RECORD_UNUSABLE",
-            StepError::Keyring(_) => "REFUSED",
-        };
-        Self::Unavailable {
-            reason,
-            why: error.to_string(),
-            retry_after: None,
-        }
-    }
 }

@@ -1,4 +1,7 @@
 //! The administration edge.
+//!
+//! Long because: every call of the service, and every field that it refuses,
+//! stands in one place.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,3 +1,7 @@
+//! What policy lets through, and what it does not.
+//!
+//! Long because: the table of hostile requests wants to be read as a whole.
+
 #![expect(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod hostile;
