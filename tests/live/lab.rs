@@ -180,7 +180,8 @@ operations = ["sign-jwt", "sign-jws"]
             .open(self.path("agent.log"))
             .expect("the log");
         let child = self
-            .command(&["serve", "--ready-file"])
+            .command(&["serve"])
+            .arg("--ready-file")
             .arg(&ready)
             .envs(env.iter().copied())
             .stdout(Stdio::null())
