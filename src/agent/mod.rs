@@ -84,10 +84,11 @@ struct Room {
 const MAILBOX: usize = 64;
 
 impl Agent {
-    /// Starts a writer for each key set, its observers, and the watch on the
-    /// store. Needs a Tokio runtime.
-    #[must_use]
-    pub fn start(context: Context, wanted: Vec<Wanted>, well_known: Option<String>) -> Self {
+    /// Loads each key set and starts its writer, its observers, and the watch
+    /// on the store. When it returns, every JWKS that there is can be served:
+    /// a verifier that asks in the first instant after a restart gets a set
+    /// and no error.
+    pub async fn start(context: Context, wanted: Vec<Wanted>, well_known: Option<String>) -> Self {
         let context = Arc::new(context);
         let mut rooms = BTreeMap::new();
         for Wanted {
@@ -107,7 +108,8 @@ impl Agent {
             for origin in origins {
                 tokio::spawn(observe_origin(origin, every, mailbox.downgrade()));
             }
-            let writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
+            let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
+            writer.load().await;
             tokio::spawn(writer.run(inbox));
             rooms.insert(name, Room { reader, mailbox });
         }

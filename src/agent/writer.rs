@@ -135,9 +135,8 @@ impl Writer {
         }
     }
 
-    /// Works until every sender is gone.
+    /// Works on what was loaded until every sender is gone.
     pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
-        self.load().await;
         loop {
             self.tick().await;
             self.start_intents();

@@ -47,11 +47,7 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         set.origins = vec![Origin::new("own-listener", &url).map_err(Failure::failed)?];
         wanted.push(set);
     }
-    let agent = Arc::new(Agent::start(
-        context,
-        wanted,
-        config.serve.well_known.clone(),
-    ));
+    let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()).await);
     tracing::info!(
         signing = %signing.path().display(),
         admin = %admin.path().display(),

@@ -30,6 +30,8 @@ async fn refused(daemon: &mut Daemon, reasons: &[&str]) -> String {
     let mut said = String::new();
     wait_until(async || match sign(&mut signer, "ES256", "{}").await {
         Ok(_) => false,
+        // Our own patience with this one call.
+        Err(status) if status.get_error_details().error_info().is_none() => false,
         Err(status) => {
             let (reason, hint) = reason(&status);
             assert!(!hint.is_empty(), "{reason} without a hint");
@@ -127,10 +129,12 @@ async fn a_token_that_is_gone_comes_back() {
     let before = shown(daemon.jwks().await);
     fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
     refused(&mut daemon, &["DEVICE_UNAVAILABLE", "KEY_MISSING"]).await;
-    assert_eq!(shown(daemon.jwks().await), before);
+    let during = shown(daemon.jwks().await);
+    assert!(before.iter().all(|kid| during.contains(kid)), "{during:?}");
     fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
     signs(&mut daemon).await;
-    assert_eq!(shown(daemon.jwks().await), before);
+    let after = shown(daemon.jwks().await);
+    assert!(before.iter().all(|kid| after.contains(kid)), "{after:?}");
 }
 
 #[tokio::test]
