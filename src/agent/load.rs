@@ -99,7 +99,7 @@ impl Writer {
     }
 
     /// Nothing is signed; the last good set is still served.
-    fn go_dark(&mut self, dark: Dark) {
+    pub(super) fn go_dark(&mut self, dark: Dark) {
         if self.dark.as_ref() == Some(&dark) {
             return; // Looked at again, and no better.
         }
@@ -108,6 +108,12 @@ impl Writer {
             reason = dark.reason(),
             "not signing: {dark}"
         );
+        if matches!(dark, Dark::NoStore(_)) && self.reader.load().signers.is_ok() {
+            // What readers have is still true, and what it permits ends by
+            // itself at the ceilings, which nobody can raise now.
+            self.dark = Some(dark);
+            return;
+        }
         let mut revoked = self.context.tombstones(&self.reader.name);
         revoked.extend(self.context.key_log(&self.reader.name).revoked);
         let last_good = self.context.read_last_good(&self.reader.name);

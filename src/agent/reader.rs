@@ -221,6 +221,10 @@ impl PublishedSet {
             let kid = key.get("kid").and_then(|kid| kid.as_str());
             !kid.is_some_and(|kid| revoked.contains(kid))
         });
+        if keys.is_empty() {
+            // Many verifiers take an empty set for a broken one.
+            return None;
+        }
         let bytes = serde_json::to_vec(&set).ok()?;
         Some(Self::from_bytes(bytes, None))
     }

@@ -194,7 +194,12 @@ impl Writer {
             match self.store(next).await {
                 Ok(()) => return Ok(value),
                 Err(StoreError::Conflict { .. }) => self.load().await,
-                Err(e) => return Err(StepError::Store(e)),
+                Err(e) => {
+                    // The write may have happened all the same: the next step
+                    // begins with what the store really has.
+                    self.go_dark(Dark::NoStore(e.to_string()));
+                    return Err(StepError::Store(e));
+                }
             }
         }
         Err(StepError::Contended)
