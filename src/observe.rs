@@ -274,6 +274,8 @@ fn causes(error: &dyn std::error::Error) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+    use std::time::Instant;
+
     use axum::Router;
     use axum::body::Body;
     use axum::http::header::LOCATION;
@@ -407,10 +409,12 @@ mod tests {
             answer(200, "application/json", Body::from_stream(nothing))
         })
         .await;
+        let started = Instant::now();
         for origin in [mute, stalling] {
             let error = (fetch(&origin, Duration::from_millis(50)).await).unwrap_err();
             assert!(matches!(error, ObserveError::Slow { .. }), "{error}");
         }
+        assert!(started.elapsed() < SECONDS);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod crash;
 
 use std::collections::BTreeMap;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -58,6 +59,11 @@ fn event(n: u32) -> KeyEvent {
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(future)
+}
+
+fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    let mut cx = Context::from_waker(Waker::noop());
+    std::pin::pin!(future).poll(&mut cx)
 }
 
 /// The signing lines on a disk.
@@ -191,10 +197,9 @@ fn nothing_resolves_before_its_sync() {
     let disk = SimDisk::new();
     let audit = open(&disk).unwrap();
     disk.hold_syncs();
-    let mut recorded = std::pin::pin!(audit.record_signing(intent(1)));
+    let mut recorded = Box::pin(audit.record_signing(intent(1)));
     disk.wait_for_held_sync();
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(recorded.as_mut().poll(&mut cx).is_pending());
+    assert!(poll_once(&mut recorded).is_pending());
     disk.release_syncs();
     wait(recorded).unwrap();
 }
@@ -265,10 +270,13 @@ fn a_disk_that_hangs_refuses_at_once_when_the_queue_is_full() {
     let first = audit.record_signing(intent(0));
     disk.wait_for_held_sync();
     let queued: Vec<_> = (1..5).map(|n| audit.record_signing(intent(n))).collect();
-    let refused = wait(audit.record_signing(intent(5))).unwrap_err();
+    let refused = poll_once(audit.record_signing(intent(5)));
     assert!(
-        matches!(refused, AuditError::Overloaded { waiting: 4 }),
-        "{refused}"
+        matches!(
+            refused,
+            Poll::Ready(Err(AuditError::Overloaded { waiting: 4 }))
+        ),
+        "{refused:?}"
     );
     for n in 0..17 {
         audit.outcome(Seq(1), released(n));

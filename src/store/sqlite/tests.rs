@@ -42,6 +42,13 @@ fn sqlite_conforms() {
     conformance::run(&Sqlite::open(path).unwrap());
 }
 
+#[test]
+fn writers_in_several_processes_race_as_those_in_one_do() {
+    let (_dir, path) = place();
+    let handles = [(); 4].map(|()| Sqlite::open(&path).unwrap());
+    conformance::race(&handles.each_ref().map(|handle| handle as &dyn Store));
+}
+
 #[tokio::test]
 async fn a_record_survives_closing_and_opening() {
     let (dir, path) = place();
@@ -114,6 +121,9 @@ async fn damage_anywhere_is_found_at_opening_and_left_alone() {
         );
         assert!(error.to_string().contains("sealkeeper recover"), "{error}");
     }
+    fs::write(&path, b"").unwrap();
+    let error = open_untouched(&path);
+    assert!(error.to_string().contains("the file is empty"), "{error}");
     fs::write(&path, intact).unwrap();
     Sqlite::open(&path).unwrap();
 }
