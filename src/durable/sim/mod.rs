@@ -400,7 +400,9 @@ impl DiskFile for SimFile {
         if state.held {
             state.holding += 1;
             self.disk.1.notify_all();
-            state = (self.disk.1.wait_while(state, |state| state.held))
+            // Bounded, so that a test that fails meanwhile ends.
+            (state, _) = (self.disk.1)
+                .wait_timeout_while(state, Duration::from_secs(20), |state| state.held)
                 .unwrap_or_else(|e| e.into_inner());
             state.holding -= 1;
         }
