@@ -3,3 +3,4 @@
 mod bad_days;
 mod kills;
 mod lab;
+mod rotation_under_load;

@@ -14,7 +14,7 @@ mod agent;
 mod invariants;
 mod ledger;
 mod outside;
-mod random;
+pub(crate) mod random;
 mod schedule;
 mod signatures;
 mod signing;
