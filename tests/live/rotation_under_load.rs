@@ -90,8 +90,9 @@ async fn rotation_under_load() {
     std::fs::rename(&tokens, &aside).unwrap();
     wait_for(|| now() >= due + AFTER).await;
     std::fs::rename(&aside, &tokens).unwrap();
-    // Across another one: the agent is killed, and stays away for a while.
-    let due = scene.phase(3).await + PERIOD;
+    // Across another one, a whole phase later, so that its instant is known
+    // well: the agent is killed, and stays away for a while.
+    let due = scene.phase(4).await + PERIOD;
     wait_for(|| now() + BEFORE >= due).await;
     restart(&lab, &mut daemon, &scene, due + AFTER).await;
 
