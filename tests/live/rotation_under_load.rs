@@ -72,7 +72,8 @@ async fn rotation_under_load() {
     let mut callers = JoinSet::new();
     let mut signers = Vec::new();
     for _ in 0..CHANNELS {
-        signers.push(daemon.signer().await);
+        let (signer, _) = daemon.clients().await.expect("it serves");
+        signers.push(signer);
     }
     for n in 0..CALLERS {
         callers.spawn(call(n, signers[n % CHANNELS].clone(), scene.clone()));
