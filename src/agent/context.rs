@@ -106,20 +106,13 @@ impl Context {
 
     /// The `kid`s that were revoked on disk, whatever the store says.
     ///
-    /// A tombstone that cannot be read names no key, so nothing can be blocked
-    /// by it; it is reported, and the store still has its say.
-    pub(super) fn tombstones(&self, key_set: &str) -> BTreeSet<String> {
-        match self.tombstones.all() {
-            Ok(stones) => stones
-                .into_iter()
-                .filter(|stone| stone.key_set == key_set)
-                .map(|stone| stone.kid)
-                .collect(),
-            Err(e) => {
-                tracing::error!(key_set, "the tombstones cannot be read: {e}");
-                BTreeSet::new()
-            }
-        }
+    /// # Errors
+    /// A tombstone that cannot be read may block any key: nothing may sign
+    /// until an operator has looked.
+    pub(super) fn tombstones(&self, key_set: &str) -> Result<BTreeSet<String>, DurableError> {
+        let stones = self.tombstones.all()?;
+        let ours = stones.into_iter().filter(|stone| stone.key_set == key_set);
+        Ok(ours.map(|stone| stone.kid).collect())
     }
 
     /// Revokes a key on disk.

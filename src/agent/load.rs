@@ -46,8 +46,13 @@ impl Writer {
 
     async fn try_load(&mut self) -> Result<Option<Dark>, StepError<Infallible>> {
         let name = self.reader.name.clone();
-        // Until it is known to be good, nothing is changed on its ground.
-        self.held = None;
+        // Until it is known to be good, nothing is changed on its ground; what
+        // was good before still says which keys an operator may revoke.
+        self.last = self.held.take().or(self.last.take());
+        let tombstones = match self.context.tombstones(&name) {
+            Ok(kids) => kids,
+            Err(e) => return Ok(Some(Dark::BadTombstone(e.to_string()))),
+        };
         let stored = self.context.store.load(&name).await;
         let Some(Stored { version, bytes }) = stored.map_err(StepError::Store)? else {
             return Ok(Some(Dark::NoRecord(name)));
@@ -58,12 +63,7 @@ impl Writer {
             .check_against_log(log.events)
             .map_err(StepError::Record)?;
         self.logged = self.logged.max(log.events);
-        for kid in self
-            .context
-            .tombstones(&name)
-            .into_iter()
-            .chain(log.revoked)
-        {
+        for kid in tombstones.into_iter().chain(log.revoked) {
             self.reader.block(&kid);
             if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
                 self.owed.entry(kid).or_insert((Reason::Compromised, None));
@@ -114,14 +114,31 @@ impl Writer {
             self.dark = Some(dark);
             return;
         }
-        let mut revoked = self.context.tombstones(&self.reader.name);
-        revoked.extend(self.context.key_log(&self.reader.name).revoked);
-        let last_good = self.context.read_last_good(&self.reader.name);
-        let published = last_good.and_then(|bytes| PublishedSet::last_good(&bytes, &revoked));
+        let published = self.published_in_the_dark();
         self.dark = Some(dark.clone());
         self.reader.swap(Snapshot {
             signers: Err(dark),
             published,
         });
+    }
+
+    /// The set that readers have, or the last good one on disk, less what was
+    /// revoked since.
+    pub(super) fn published_in_the_dark(&self) -> Option<PublishedSet> {
+        let name = &self.reader.name;
+        let mut revoked = self.context.key_log(name).revoked;
+        revoked.extend(self.owed.keys().cloned());
+        match self.context.tombstones(name) {
+            Ok(kids) => revoked.extend(kids),
+            Err(e) => tracing::error!(key_set = name, "the tombstones cannot be read: {e}"),
+        }
+        let shown = self
+            .reader
+            .load()
+            .published
+            .as_ref()
+            .map(|set| set.body.to_vec());
+        let bytes = shown.or_else(|| self.context.read_last_good(name))?;
+        PublishedSet::last_good(&bytes, &revoked)
     }
 }

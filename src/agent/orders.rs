@@ -9,10 +9,11 @@ use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
 use super::failpoint::{Effect, Side, hit};
+use super::reader::Snapshot;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick};
+use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick, rules};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -101,8 +102,12 @@ impl Writer {
     }
 
     async fn carry_out(&mut self, caller: &Caller, order: &Order) -> Result<Changed, AdminError> {
-        let held = self.held.as_ref().ok_or_else(|| self.dark())?;
-        let found = status::version(held);
+        // A revocation needs no record: what it restricts is in memory.
+        let revokes = matches!(order.change, Change::Revoke { .. });
+        if self.held.is_none() && !revokes {
+            return Err(self.dark());
+        }
+        let found = self.held.as_ref().map(status::version).unwrap_or_default();
         if let Some(expected) = order.expected_version.as_ref().filter(|v| **v != found) {
             return Err(AdminError::Changed {
                 expected: expected.clone(),
@@ -134,7 +139,9 @@ impl Writer {
             Change::Release { kid } => self.ask(|set, _, tick| set.release(kid, tick)).await?,
         };
         Ok(Changed {
-            key_set: self.status()?,
+            key_set: self
+                .status()
+                .unwrap_or_else(|_| status::unknown(&self.reader)),
             done: did.done,
             pending: did.pending,
             trusted_until: did.trusted_until,
@@ -144,7 +151,11 @@ impl Writer {
 
     /// What an operator sees.
     pub(super) fn status(&self) -> Result<KeySetStatus, AdminError> {
-        let held = self.held.as_ref().ok_or_else(|| self.dark())?;
+        let held = self
+            .held
+            .as_ref()
+            .or(self.last.as_ref())
+            .ok_or_else(|| self.dark())?;
         Ok(status::key_set(
             held,
             &self.reader,
@@ -154,10 +165,9 @@ impl Writer {
     }
 
     fn dark(&self) -> AdminError {
-        let snapshot = self.reader.load();
-        let (reason, why) = match &snapshot.signers {
-            Err(dark) => (dark.reason(), dark.to_string()),
-            Ok(_) => ("NOT_INITIALIZED", "no usable record".to_owned()),
+        let (reason, why) = match &self.dark {
+            Some(dark) => (dark.reason(), dark.to_string()),
+            None => ("LOADING", "the key set is being loaded".to_owned()),
         };
         AdminError::Unavailable {
             reason,
@@ -185,8 +195,10 @@ impl Writer {
         reason: Reason,
         then: Option<Then>,
     ) -> Result<Did, AdminError> {
-        let held = self.held.clone().ok_or(StepError::<Infallible>::NoRecord)?;
         let now = self.estimate();
+        let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
+            return Ok(self.revoke_in_the_dark(kid, reason, then, now).await);
+        };
         // On a copy first: an order that cannot be carried out changes nothing.
         let mut trial = held.record.set.clone();
         let tick = self.tick_for(now);
@@ -219,6 +231,30 @@ impl Writer {
             }
         }
         Ok(did)
+    }
+
+    /// Ends a key of which nothing but its name is known: the store could not
+    /// be read since the start. It leaves the last good set, and never signs.
+    async fn revoke_in_the_dark(
+        &mut self,
+        kid: &str,
+        reason: Reason,
+        then: Option<Then>,
+        now: Time,
+    ) -> Did {
+        self.reader.block(kid);
+        let entombed = self.context.entomb(&self.reader.name, kid, now).await;
+        self.owed.insert(kid.to_owned(), (reason, then));
+        let published = self.published_in_the_dark();
+        let signers = self.reader.load().signers.clone();
+        self.reader.swap(Snapshot { signers, published });
+        let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
+        Did {
+            done: vec![format!("the key {kid} is blocked and has left the set")],
+            pending: vec!["the revocation is not in the store, which cannot be read".to_owned()],
+            trusted_until: Some(exposure.bounded_until),
+            durable: entombed.is_ok(),
+        }
     }
 
     /// Stores a revocation that holds already.

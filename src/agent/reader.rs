@@ -73,6 +73,9 @@ pub(super) enum Dark {
     /// The store cannot be read.
     #[error("{0}")]
     NoStore(String),
+    /// A revocation on disk cannot be read: it may be of any key.
+    #[error("{0}; look at it, then restart the agent")]
+    BadTombstone(String),
 }
 
 impl Dark {
@@ -84,6 +87,7 @@ impl Dark {
             Self::InitUnfinished(_) => "INIT_UNFINISHED",
             Self::BadRecord(_) => "RECORD_UNUSABLE",
             Self::NoStore(_) => "STORE_UNAVAILABLE",
+            Self::BadTombstone(_) => "TOMBSTONE_UNREADABLE",
         }
     }
 }

@@ -43,6 +43,18 @@ pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) ->
     }
 }
 
+/// What is left to say of a key set whose record cannot be read.
+pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
+    KeySetStatus {
+        name: reader.name.clone(),
+        version: String::new(),
+        issuer: reader.rules.issuer().to_owned(),
+        keys: Vec::new(),
+        next: Vec::new(),
+        clock_in_doubt: false,
+    }
+}
+
 fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
     let outlook = held.record.set.outlook(key, plan);
     let (active_since, retiring_since) = match key.phase {

@@ -7,12 +7,12 @@
 //! device must do is done beside this loop and reported back into it, so a
 //! slow device delays no rotation of a track that does not need it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Context;
@@ -54,6 +54,8 @@ pub(super) struct Writer {
     pub(super) reader: Arc<Reader>,
     pub(super) plan: Plan,
     pub(super) held: Option<Held>,
+    /// The last record that was good, while there is none.
+    pub(super) last: Option<Held>,
     pub(super) guard: ClockGuard,
     /// When each origin last answered.
     live: BTreeMap<String, Time>,
@@ -65,7 +67,8 @@ pub(super) struct Writer {
     pub(super) logged: u64,
     /// Revocations that hold in memory and on disk but not yet in the store.
     pub(super) owed: BTreeMap<String, (Reason, Option<Then>)>,
-    running: JoinSet<(IntentId, Result<Outcome, DeviceError>)>,
+    running: JoinSet<Result<Outcome, DeviceError>>,
+    tasks: HashMap<tokio::task::Id, IntentId>,
     started: BTreeSet<IntentId>,
     retries: BTreeMap<IntentId, (Instant, Duration)>,
     /// Answers to orders, so that the same request is carried out once.
@@ -122,6 +125,7 @@ impl Writer {
             reader,
             plan,
             held: None,
+            last: None,
             guard: ClockGuard::default(),
             live: BTreeMap::new(),
             dark: None,
@@ -129,6 +133,7 @@ impl Writer {
             logged: 0,
             owed: BTreeMap::new(),
             running: JoinSet::new(),
+            tasks: HashMap::new(),
             started: BTreeSet::new(),
             retries: BTreeMap::new(),
             answered: super::orders::Answered::default(),
@@ -146,10 +151,13 @@ impl Writer {
                     Some(message) => self.handle(message).await,
                     None => return,
                 },
-                Some(done) = self.running.join_next() => match done {
-                    Ok((id, result)) => self.report(id, result).await,
-                    Err(e) => tracing::error!(key_set = self.reader.name, "an effect failed: {e}"),
-                },
+                Some(done) = self.running.join_next_with_id() => {
+                    let task = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+                    let result = done.map(|(_, result)| result.map_err(|e| e.to_string()));
+                    if let Some(id) = self.tasks.remove(&task) {
+                        self.report(id, result.unwrap_or_else(|e| Err(e.to_string()))).await;
+                    }
+                }
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -310,6 +318,10 @@ impl Writer {
         if self.held.is_none() {
             return;
         }
+        if let Some(held) = self.held.clone() {
+            // What the log did not take when it was stored.
+            self.log_events(&held).await;
+        }
         self.pay_owed().await;
         let doubted = self.guard.doubt();
         let anchored = self.guard.anchor();
@@ -371,16 +383,15 @@ impl Writer {
                 let context = Arc::clone(&self.context);
                 let key = held.record.set.keys.get(&intent.task.key()).cloned();
                 let task = intent.task.clone();
-                self.running.spawn(async move {
-                    (id, effects::perform(&context, &task, key.as_ref()).await)
-                });
+                let run = async move { effects::perform(&context, &task, key.as_ref()).await };
+                self.tasks.insert(self.running.spawn(run).id(), id);
             }
         }
         let intents = &held.record.set.intents;
         self.retries.retain(|id, _| intents.contains_key(id));
     }
 
-    async fn report(&mut self, id: IntentId, result: Result<Outcome, DeviceError>) {
+    async fn report(&mut self, id: IntentId, result: Result<Outcome, String>) {
         self.started.remove(&id);
         let problem = match result {
             Ok(outcome) => {
@@ -396,7 +407,7 @@ impl Writer {
                     Err(e) => e.to_string(),
                 }
             }
-            Err(e) => e.to_string(),
+            Err(e) => e,
         };
         // An outcome that could not be stored is found again: every task may
         // be done twice.

@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::kills::{revoke, stays_revoked};
-use super::lab::{CALM, Daemon, Lab, PIN, QUICK, folder_holds, kids, sign, wait_until};
+use super::lab::{CALM, Daemon, Lab, PATIENCE, PIN, QUICK, folder_holds, kids, sign, wait_until};
 
 /// The reason and the hint of a refusal.
 fn reason(status: &Status) -> (String, String) {
@@ -255,4 +255,64 @@ async fn secrets_are_nowhere_on_disk() {
     }
     // The search finds what is there.
     assert!(!folder_holds(&lab.path("."), PIN).is_empty());
+}
+
+/// Found by review: a writer that had lost its record refused the order, and
+/// the key signed on.
+#[tokio::test]
+async fn a_key_is_revoked_though_the_store_fails() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    let kid = shown(daemon.jwks().await).remove(0);
+    let database = rusqlite::Connection::open(lab.path("state/keys.sqlite")).unwrap();
+    database.busy_timeout(PATIENCE).unwrap();
+    database
+        .execute("ALTER TABLE record RENAME TO gone", [])
+        .unwrap();
+    // The writer learns of it, and then cannot read either.
+    assert!(!lab.run(&["keys", "rotate"]).status.success());
+    assert!(!lab.run(&["keys", "rotate"]).status.success());
+
+    let told = lab.ok(&[
+        "keys",
+        "revoke",
+        &kid,
+        "--reason",
+        "compromised",
+        "--then",
+        "wait",
+    ]);
+    assert!(told.contains("not in the store"), "{told}");
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    assert!(sign(&mut signer, "ES256", "{}").await.is_err());
+    assert!(!shown(daemon.jwks().await).contains(&kid));
+
+    database
+        .execute("ALTER TABLE gone RENAME TO record", [])
+        .unwrap();
+    let phase = || {
+        lab.keys()
+            .into_iter()
+            .find(|key| key["kid"] == kid.as_str())
+            .unwrap()
+    };
+    let listed = || lab.run(&["keys", "list"]).status.success();
+    wait_until(async || listed() && phase()["phase"] == "revoked").await;
+}
+
+/// Found by review: one stray file in their folder voided every tombstone.
+#[tokio::test]
+async fn an_unreadable_tombstone_stops_signing() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    let before = shown(daemon.jwks().await);
+    daemon.kill();
+    fs::write(lab.path("state/tombstones").join("stray"), "").unwrap();
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["TOMBSTONE_UNREADABLE"]).await;
+    assert_eq!(shown(daemon.jwks().await), before);
 }
