@@ -137,7 +137,7 @@ enum KeysCommand {
         /// What to do if no standby is in every verifier's cache yet.
         #[arg(long, value_enum)]
         then: Option<ThenArg>,
-        /// For the record.
+        /// A remark. The agent does not keep it yet.
         #[arg(long, default_value = "")]
         note: String,
     },
@@ -154,7 +154,7 @@ enum KeysCommand {
         order: OrderArgs,
         /// The key.
         kid: String,
-        /// For the record.
+        /// A remark. The agent does not keep it yet.
         #[arg(long, default_value = "")]
         note: String,
     },

@@ -23,7 +23,7 @@ const MAX_REQUEST_ID: usize = 64;
 /// The longest `kid`, in bytes: what Kubernetes allows.
 const MAX_KID: usize = 1024;
 
-/// The longest note, in bytes. It is stored with the key set's record.
+/// The longest note, in bytes. It is checked now, so that it can be kept later.
 const MAX_NOTE: usize = 1024;
 
 /// The administration edge over whatever keeps the keys.
