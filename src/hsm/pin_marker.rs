@@ -64,7 +64,7 @@ pub enum MarkerError {
         lock: PathBuf,
     },
     /// The file system is at fault. Without a durable marker nobody logs in.
-    #[error("PIN marker {}: {source}", path.display())]
+    #[error("PIN marker {}: {source}{}", path.display(), hint(source))]
     Io {
         /// Which file.
         path: PathBuf,
@@ -132,12 +132,17 @@ impl Login {
             .mode(0o600)
             .open(marker)
             .map_err(io)?;
-        write_reason(
+        let durable = write_reason(
             &mut file,
             "a login was started, and how it ended is not known",
         )
-        .and_then(|()| sync_directory(marker))
-        .map_err(io)?;
+        .and_then(|()| sync_directory(marker));
+        if let Err(e) = durable {
+            // Nobody has tried anything yet. One that stayed, for want of room
+            // on the disk, would ask for an operator after there is room.
+            let _ = fs::remove_file(marker);
+            return Err(io(e));
+        }
         Ok(Self {
             marker: marker.to_owned(),
             file,
@@ -162,6 +167,16 @@ impl Login {
             // The child has no log; its standard error is the daemon's.
             let _ = writeln!(io::stderr(), "PIN marker {}: {e}", self.marker.display());
         }
+    }
+}
+
+/// What the operator can do about it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room, and it is tried again"
+        }
+        _ => "",
     }
 }
 
