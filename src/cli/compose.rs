@@ -83,7 +83,7 @@ pub(super) fn open(config: &Config) -> Result<Context, Failure> {
     let tombstones =
         Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
     let last_good = LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;
-    let store: Arc<dyn Store> = match Sqlite::open(state.join("keys.sqlite")) {
+    let store: Arc<dyn Store> = match Sqlite::open_in_time(state.join("keys.sqlite")) {
         Ok(store) => Arc::new(store),
         Err(e) => {
             tracing::error!("nothing will be signed: {e}");

@@ -238,6 +238,17 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether it may be gone without anybody mending the store itself.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Full { .. } | Self::Busy { .. } | Self::Failed { .. }
+        )
+    }
+}
+
 fn shown(version: &Option<Version>) -> String {
     match version {
         Some(version) => format!("version {version}"),

@@ -22,7 +22,7 @@ const APPLICATION: i64 = 0x534b_7374;
 /// How long to wait for another process that writes.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-const RESTORE: &str = "restore a copy, or move the file away and run `sealkeeper recover`";
+const RESTORE: &str = "stop the agent, put a copy in its place, and start the agent again";
 
 /// `version` counts all changes of the store, so it also orders them: a
 /// watcher asks for what is above the one that it saw last.
@@ -300,7 +300,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
                 return Err(StoreError::Damaged {
                     path: path.to_owned(),
                     why: format!("the file is gone, but its log {log:?} is there"),
-                    hint: "restore the file, or move the log away too and run `sealkeeper recover`",
+                    hint: "stop the agent, put the file back, and start the agent again",
                 });
             }
             Ok(false)
@@ -421,6 +421,11 @@ fn fault(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreE
     let path = path.to_owned();
     move |error| {
         let path = path.clone();
+        // SQLite names this one after what it did: it gives its index of the
+        // log room before it uses it.
+        if extended_code(&error) == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) {
+            return StoreError::Full { path };
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 damaged(&path, error.to_string())
@@ -436,4 +441,8 @@ fn fault(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreE
             Some(_) => failed(doing, &path, &error),
         }
     }
+}
+
+fn extended_code(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|e| e.extended_code)
 }

@@ -40,9 +40,32 @@ pub struct Sqlite {
     worker: Option<JoinHandle<()>>,
 }
 
+/// Gets the database, or why there is none.
+type Task = dyn FnOnce(Result<&mut Database, StoreError>) + Send;
+
 enum Job {
-    Run(Box<dyn FnOnce(&mut Database) + Send>),
+    Run(Box<Task>),
     Watch(Watcher),
+}
+
+/// The connection, or what opens it as soon as that is possible.
+enum Connection {
+    Open(Box<Database>),
+    Closed(PathBuf),
+}
+
+impl Connection {
+    fn database(&mut self) -> Result<&mut Database, StoreError> {
+        if let Self::Closed(path) = self {
+            let database = Database::open(path)?;
+            tracing::info!(?path, "the store is open");
+            *self = Self::Open(Box::new(database));
+        }
+        match self {
+            Self::Open(database) => Ok(database),
+            Self::Closed(path) => Err(failed("open", path, &"it is closed")),
+        }
+    }
 }
 
 impl Sqlite {
@@ -55,7 +78,27 @@ impl Sqlite {
     /// [`StoreError::Full`], [`StoreError::Busy`], [`StoreError::Failed`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
-        Self::start(Database::open(&path)?, path)
+        let database = Database::open(&path)?;
+        Self::start(Connection::Open(Box::new(database)), path)
+    }
+
+    /// The same for a daemon, which starts all the same where the store cannot
+    /// be opened *yet*: the disk is full, others hold it. Every call tries
+    /// again then, and says why it cannot be opened. Blocks.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), where waiting mends nothing.
+    pub fn open_in_time(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let path = path.into();
+        let connection = match Database::open(&path) {
+            Ok(database) => Connection::Open(Box::new(database)),
+            Err(e) if e.may_pass() => {
+                tracing::error!("nothing will be signed until the store can be opened: {e}");
+                Connection::Closed(path.clone())
+            }
+            Err(e) => return Err(e),
+        };
+        Self::start(connection, path)
     }
 
     /// Opens the store for a command that only looks. Blocks.
@@ -64,14 +107,15 @@ impl Sqlite {
     /// [`StoreError::Absent`], and as [`open`](Self::open).
     pub fn open_read_only(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
-        Self::start(Database::open_read_only(&path)?, path)
+        let database = Database::open_read_only(&path)?;
+        Self::start(Connection::Open(Box::new(database)), path)
     }
 
-    fn start(database: Database, path: PathBuf) -> Result<Self, StoreError> {
+    fn start(connection: Connection, path: PathBuf) -> Result<Self, StoreError> {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let worker = thread::Builder::new()
             .name("store".into())
-            .spawn(move || work(database, &waiting))
+            .spawn(move || work(connection, &waiting))
             .map_err(|e| failed("start the thread of", &path, &e))?;
         Ok(Self {
             path,
@@ -87,7 +131,7 @@ impl Sqlite {
         let (answer, answered) = oneshot::channel();
         self.submit(Job::Run(Box::new(move |database| {
             // Nobody may be waiting any more; what was done is done.
-            let _ = answer.send(job(database));
+            let _ = answer.send(database.and_then(job));
         })))?;
         answered.await.unwrap_or_else(|_| Err(self.closed()))
     }
@@ -166,7 +210,7 @@ impl Drop for Sqlite {
 }
 
 /// Does what is asked, one after the other, and tells the watchers.
-fn work(mut database: Database, jobs: &Receiver<Job>) {
+fn work(mut connection: Connection, jobs: &Receiver<Job>) {
     let mut watchers: Vec<Watcher> = Vec::new();
     loop {
         let job = if watchers.is_empty() {
@@ -175,13 +219,14 @@ fn work(mut database: Database, jobs: &Receiver<Job>) {
             jobs.recv_timeout(POLL)
         };
         match job {
-            Ok(Job::Run(job)) => job(&mut database),
+            Ok(Job::Run(job)) => job(connection.database()),
             Ok(Job::Watch(watcher)) => watchers.push(watcher),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if !watchers.is_empty() {
-            tell(&mut database, &mut watchers);
+        // A closed store changes nothing, and whoever uses it opens it.
+        if let (false, Connection::Open(database)) = (watchers.is_empty(), &mut connection) {
+            tell(database, &mut watchers);
         }
     }
 }

@@ -119,7 +119,10 @@ async fn damage_anywhere_is_found_at_opening_and_left_alone() {
             matches!(error, StoreError::Damaged { .. }),
             "{what}: {error}"
         );
-        assert!(error.to_string().contains("sealkeeper recover"), "{error}");
+        assert!(
+            error.to_string().contains("put a copy in its place"),
+            "{error}"
+        );
     }
     fs::write(&path, b"").unwrap();
     let error = open_untouched(&path);
@@ -253,6 +256,31 @@ async fn a_full_disk_is_an_error_and_heals() {
     assert_eq!(store.load("main").await.unwrap().unwrap().bytes, b"old");
     room(100_000).await.unwrap();
     (store.compare_and_swap("main", Some(version), &record).await).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_opened_yet_is_opened_in_time() {
+    let (dir, _) = place();
+    let folder = dir.path().join("not mounted yet");
+    let path = folder.join("state.db");
+    Sqlite::open(&path).unwrap_err();
+    let store = Sqlite::open_in_time(&path).unwrap();
+    let mut changes = store.watch(Cursor::START);
+    let error = store.load("main").await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    fs::create_dir(&folder).unwrap();
+    assert_eq!(store.load("main").await.unwrap(), None);
+    store.compare_and_swap("main", None, b"x").await.unwrap();
+    let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await;
+    assert_eq!(change.unwrap().unwrap().unwrap().key_set, "main");
+}
+
+#[test]
+fn a_damaged_store_is_not_opened_in_time() {
+    let (_dir, path) = place();
+    fs::write(&path, b"").unwrap();
+    let error = Sqlite::open_in_time(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
 }
 
 #[tokio::test]
