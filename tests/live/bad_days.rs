@@ -25,7 +25,7 @@ fn reason(status: &Status) -> (String, String) {
 
 /// Tries to sign until it is refused for one of these reasons, and returns
 /// what a caller reads: message and hint.
-async fn refused(daemon: &mut Daemon, reasons: &[&str]) -> String {
+pub(super) async fn refused(daemon: &mut Daemon, reasons: &[&str]) -> String {
     let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
     let mut said = String::new();
     wait_until(async || match sign(&mut signer, "ES256", "{}").await {
@@ -44,7 +44,7 @@ async fn refused(daemon: &mut Daemon, reasons: &[&str]) -> String {
 }
 
 /// Waits until it signs.
-async fn signs(daemon: &mut Daemon) -> String {
+pub(super) async fn signs(daemon: &mut Daemon) -> String {
     let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
     let mut token = None;
     wait_until(async || {
@@ -55,7 +55,7 @@ async fn signs(daemon: &mut Daemon) -> String {
     token.expect("it signs").token
 }
 
-fn shown(jwks: Option<Vec<u8>>) -> Vec<String> {
+pub(super) fn shown(jwks: Option<Vec<u8>>) -> Vec<String> {
     kids(&jwks.expect("a set"))
 }
 

@@ -145,7 +145,7 @@ fn phases(lab: &Lab) -> BTreeMap<String, u8> {
 
 /// Waits for one key that signs and one that stands by, and for a token that
 /// holds the keys of the record, each once, and nothing else.
-async fn healthy(lab: &Lab) {
+pub(super) async fn healthy(lab: &Lab) {
     let began = Instant::now();
     wait_until(async || {
         let keys = lab.keys();

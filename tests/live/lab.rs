@@ -43,6 +43,8 @@ rotate_every = "90d"
 
 pub(crate) struct Lab {
     dir: TempDir,
+    /// A command, with its arguments, that starts the program under test.
+    pub(crate) starter: Vec<String>,
 }
 
 impl Lab {
@@ -50,6 +52,7 @@ impl Lab {
     pub(crate) fn new(schedule: &str, algorithms: &[&str]) -> Self {
         let lab = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
+            starter: Vec::new(),
         };
         let tokens = lab.path("tokens");
         fs::create_dir(&tokens).expect("the token directory");
@@ -128,7 +131,15 @@ operations = ["sign-jwt", "sign-jws"]
 
     /// A command of the program under test, with this configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sealkeeper"));
+        let program = env!("CARGO_BIN_EXE_sealkeeper");
+        let mut command = match self.starter.as_slice() {
+            [] => Command::new(program),
+            [starter, of_starter @ ..] => {
+                let mut command = Command::new(starter);
+                command.args(of_starter).arg(program);
+                command
+            }
+        };
         command
             .args(args)
             .arg("--config")
@@ -311,6 +322,12 @@ impl Daemon {
     pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("our own child");
         self.child.wait().expect("our own child")
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub(crate) fn ask_to_stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("our own child");
     }
 
     /// Waits until it has ended by itself.

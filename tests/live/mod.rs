@@ -1,6 +1,7 @@
 //! The whole program: real processes, a real token, real sockets.
 
 mod bad_days;
+mod full_disk;
 mod kills;
 mod lab;
 mod rotation_under_load;
