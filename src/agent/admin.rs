@@ -62,7 +62,7 @@ pub enum Change {
         /// What to do when no standby is in every verifier's cache; must be
         /// given then, because each choice has its price.
         then: Option<AfterRevocation>,
-        /// A remark; may be empty. Not kept yet.
+        /// A remark; may be empty.
         note: String,
     },
     /// Make a retiring key active again.
@@ -74,7 +74,7 @@ pub enum Change {
     Hold {
         /// The key.
         kid: String,
-        /// A remark; may be empty. Not kept yet.
+        /// A remark; may be empty.
         note: String,
     },
     /// End a hold.

@@ -8,6 +8,7 @@ use crate::audit::{Audit, AuditError, KeyEvent};
 use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
+use crate::keyring::Ending;
 use crate::store::Store;
 use crate::time::Time;
 
@@ -29,7 +30,21 @@ pub struct Context {
     /// The devices by name.
     pub(super) devices: BTreeMap<String, Device>,
     logs: Mutex<BTreeMap<String, KeyLog>>,
+    /// Carries out what devices are asked, in their place.
+    #[cfg(test)]
+    pub(super) hands: Option<Hands>,
 }
+
+/// A device of a test: a task in, what came of it out.
+#[cfg(test)]
+pub(super) type Hands = Arc<
+    dyn Fn(crate::keyring::Task) -> std::pin::Pin<Box<dyn Future<Output = Done> + Send>>
+        + Send
+        + Sync,
+>;
+
+#[cfg(test)]
+type Done = Result<crate::keyring::Outcome, crate::hsm::DeviceError>;
 
 /// What the log knows of a key set.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +92,8 @@ impl Context {
             last_good: ports.last_good,
             devices: ports.devices,
             logs: Mutex::new(logs),
+            #[cfg(test)]
+            hands: None,
         }
     }
 
@@ -104,15 +121,18 @@ impl Context {
         Ok(())
     }
 
-    /// The `kid`s that were revoked on disk, whatever the store says.
+    /// What was revoked on disk, whatever the store says, by `kid`.
     ///
     /// # Errors
     /// A tombstone that cannot be read may block any key: nothing may sign
     /// until an operator has looked.
-    pub(super) fn tombstones(&self, key_set: &str) -> Result<BTreeSet<String>, DurableError> {
+    pub(super) fn tombstones(
+        &self,
+        key_set: &str,
+    ) -> Result<BTreeMap<String, Tombstone>, DurableError> {
         let stones = self.tombstones.all()?;
         let ours = stones.into_iter().filter(|stone| stone.key_set == key_set);
-        Ok(ours.map(|stone| stone.kid).collect())
+        Ok(ours.map(|stone| (stone.kid.clone(), stone)).collect())
     }
 
     /// Revokes a key on disk.
@@ -120,12 +140,15 @@ impl Context {
         self: &Arc<Self>,
         key_set: &str,
         kid: &str,
+        ending: &Ending,
         at: Time,
     ) -> Result<(), DurableError> {
         let stone = Tombstone {
             key_set: key_set.to_owned(),
             kid: kid.to_owned(),
             at,
+            reason: Some(ending.reason),
+            mandate: Some(ending.mandate.clone()),
         };
         let context = Arc::clone(self);
         blocking(move || context.tombstones.put(&stone)).await

@@ -6,7 +6,8 @@ use std::convert::Infallible;
 use super::reader::{Dark, PublishedSet, Snapshot};
 use super::record::Record;
 use super::writer::{Held, StepError, Writer};
-use crate::keyring::{Genesis, Reason};
+use crate::durable::Tombstone;
+use crate::keyring::{Ending, Genesis, Reason};
 use crate::store::{StoreError, Stored};
 
 impl Writer {
@@ -50,7 +51,7 @@ impl Writer {
         // was good before still says which keys an operator may revoke.
         self.last = self.held.take().or(self.last.take());
         let tombstones = match self.context.tombstones(&name) {
-            Ok(kids) => kids,
+            Ok(stones) => stones,
             Err(e) => return Ok(Some(Dark::BadTombstone(e.to_string()))),
         };
         let stored = self.context.store.load(&name).await;
@@ -63,10 +64,11 @@ impl Writer {
             .check_against_log(log.events)
             .map_err(StepError::Record)?;
         self.logged = self.logged.max(log.events);
-        for kid in tombstones.into_iter().chain(log.revoked) {
-            self.reader.block(&kid);
-            if !record.set.revoked.contains_key(&kid) && record.set.by_kid(&kid).is_some() {
-                self.owed.entry(kid).or_insert((Reason::Compromised, None));
+        for kid in tombstones.keys().chain(&log.revoked) {
+            self.reader.block(kid);
+            if !record.set.revoked.contains_key(kid) && record.set.by_kid(kid).is_some() {
+                let ending = || ending(tombstones.get(kid));
+                self.owed.entry(kid.clone()).or_insert_with(ending);
             }
         }
         let pending = matches!(record.set.genesis, Genesis::Pending { .. });
@@ -129,7 +131,7 @@ impl Writer {
         let mut revoked = self.context.key_log(name).revoked;
         revoked.extend(self.owed.keys().cloned());
         match self.context.tombstones(name) {
-            Ok(kids) => revoked.extend(kids),
+            Ok(stones) => revoked.extend(stones.into_keys()),
             Err(e) => tracing::error!(key_set = name, "the tombstones cannot be read: {e}"),
         }
         let shown = self
@@ -140,5 +142,19 @@ impl Writer {
             .map(|set| set.body.to_vec());
         let bytes = shown.or_else(|| self.context.read_last_good(name))?;
         PublishedSet::last_good(&bytes, &revoked)
+    }
+}
+
+/// What is known of a revocation that the store has not got. Where nobody said
+/// why, the worst is assumed.
+fn ending(stone: Option<&Tombstone>) -> Ending {
+    Ending {
+        reason: stone
+            .and_then(|stone| stone.reason)
+            .unwrap_or(Reason::Compromised),
+        then: None,
+        mandate: stone
+            .and_then(|stone| stone.mandate.clone())
+            .unwrap_or_default(),
     }
 }

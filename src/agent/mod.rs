@@ -19,9 +19,13 @@ mod load;
 mod orders;
 mod reader;
 mod record;
+mod show;
 mod sign;
 mod signing;
 mod status;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,7 +13,9 @@ use super::reader::Snapshot;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{Event, KeySet, OperatorError, Plan, Reason, Then, Tick, rules};
+use crate::keyring::{
+    Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick, rules,
+};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -115,28 +117,42 @@ impl Writer {
             });
         }
         tracing::info!(key_set = order.key_set, %caller, change = order.change.name(), "an order");
+        let by = |note: &str| Mandate {
+            by: caller.to_string(),
+            note: note.to_owned(),
+        };
         let did = match &order.change {
             Change::Revoke {
-                kid, reason, then, ..
+                kid,
+                reason,
+                then,
+                note,
             } => {
-                self.revoke(kid, (*reason).into(), then.map(Into::into))
-                    .await?
+                let ending = Ending {
+                    reason: (*reason).into(),
+                    then: then.map(Into::into),
+                    mandate: by(note),
+                };
+                self.revoke(kid, ending).await?
             }
             Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
             Change::Rotate { algorithm } => {
                 let algorithm = algorithm.unwrap_or(self.default_track());
-                self.ask(|set, plan, tick| set.rotate(algorithm, plan, tick))
+                self.ask(|set, plan, tick| set.rotate(algorithm, &by(""), plan, tick))
                     .await?
             }
             Change::Rollback { kid } => {
-                self.ask(|set, plan, tick| set.rollback(kid, plan, tick))
+                self.ask(|set, plan, tick| set.rollback(kid, &by(""), plan, tick))
                     .await?
             }
-            Change::Hold { kid, .. } => {
-                self.ask(|set, plan, tick| set.hold(kid, plan, tick))
+            Change::Hold { kid, note } => {
+                self.ask(|set, plan, tick| set.hold(kid, &by(note), plan, tick))
                     .await?
             }
-            Change::Release { kid } => self.ask(|set, _, tick| set.release(kid, tick)).await?,
+            Change::Release { kid } => {
+                self.ask(|set, _, tick| set.release(kid, &by(""), tick))
+                    .await?
+            }
         };
         Ok(Changed {
             key_set: self
@@ -189,31 +205,27 @@ impl Writer {
 
     /// Ends a key: in memory first, then on disk, then for verifiers, then in
     /// the store. A full disk delays none of the steps before it.
-    async fn revoke(
-        &mut self,
-        kid: &str,
-        reason: Reason,
-        then: Option<Then>,
-    ) -> Result<Did, AdminError> {
+    async fn revoke(&mut self, kid: &str, ending: Ending) -> Result<Did, AdminError> {
         let now = self.estimate();
         let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
-            return Ok(self.revoke_in_the_dark(kid, reason, then, now).await);
+            return Ok(self.revoke_in_the_dark(kid, ending, now).await);
         };
         // On a copy first: an order that cannot be carried out changes nothing.
         let mut trial = held.record.set.clone();
         let tick = self.tick_for(now);
         let revoked = trial
-            .revoke(kid, reason, then, &self.plan, &tick)
+            .revoke(kid, &ending, &self.plan, &tick)
             .map_err(refusal)?;
 
         self.reader.block(kid);
         hit(Side::Before, Effect::WriteTombstone);
-        let entombed = self.context.entomb(&self.reader.name, kid, now).await;
+        let name = &self.reader.name;
+        let entombed = self.context.entomb(name, kid, &ending, now).await;
         hit(Side::After, Effect::WriteTombstone);
-        self.owed.insert(kid.to_owned(), (reason, then));
+        self.owed.insert(kid.to_owned(), ending.clone());
         self.show(&held).await;
 
-        let stored = self.pay(kid, reason, then).await;
+        let stored = self.pay(kid, &ending).await;
         let mut did = Did::of(&revoked.events);
         did.trusted_until = Some(revoked.exposure.bounded_until);
         did.pending.push(
@@ -235,16 +247,11 @@ impl Writer {
 
     /// Ends a key of which nothing but its name is known: the store could not
     /// be read since the start. It leaves the last good set, and never signs.
-    async fn revoke_in_the_dark(
-        &mut self,
-        kid: &str,
-        reason: Reason,
-        then: Option<Then>,
-        now: Time,
-    ) -> Did {
+    async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
         self.reader.block(kid);
-        let entombed = self.context.entomb(&self.reader.name, kid, now).await;
-        self.owed.insert(kid.to_owned(), (reason, then));
+        let name = &self.reader.name;
+        let entombed = self.context.entomb(name, kid, &ending, now).await;
+        self.owed.insert(kid.to_owned(), ending);
         let published = self.published_in_the_dark();
         let signers = self.reader.load().signers.clone();
         self.reader.swap(Snapshot { signers, published });
@@ -258,16 +265,11 @@ impl Writer {
     }
 
     /// Stores a revocation that holds already.
-    async fn pay(
-        &mut self,
-        kid: &str,
-        reason: Reason,
-        then: Option<Then>,
-    ) -> Result<(), StepError<OperatorError>> {
+    async fn pay(&mut self, kid: &str, ending: &Ending) -> Result<(), StepError<OperatorError>> {
         // While the clock is in doubt nothing is activated, the successor
         // neither: the key stays blocked and out of the set meanwhile.
         self.step(Clock::Sure, |set, plan, tick| {
-            set.revoke(kid, reason, then, plan, tick)
+            set.revoke(kid, ending, plan, tick)
                 .map(|revoked| ((), revoked.events))
         })
         .await?;
@@ -278,11 +280,8 @@ impl Writer {
     /// Tries again to store what holds in memory and on disk: after a store
     /// that was full, or a crash between the tombstone and the store.
     pub(super) async fn pay_owed(&mut self) {
-        for (kid, (reason, then)) in self.owed.clone() {
-            // Nobody is there to choose: a key that verifiers may not hold is
-            // not activated.
-            let then = then.or(Some(Then::Wait));
-            if let Err(e) = self.pay(&kid, reason, then).await {
+        for (kid, ending) in self.owed.clone() {
+            if let Err(e) = self.pay(&kid, &ending.or_wait()).await {
                 tracing::error!(
                     key_set = self.reader.name,
                     kid,

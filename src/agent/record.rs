@@ -132,6 +132,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
             .zip(event.kid.as_ref())
             .and_then(|(p, k)| jwk(p, k)),
         note,
+        by: event.mandate.as_ref().map(|mandate| mandate.by.clone()),
+        remark: (event.mandate.as_ref())
+            .map(|mandate| mandate.note.clone())
+            .filter(|note| !note.is_empty()),
     }
 }
 

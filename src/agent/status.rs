@@ -94,20 +94,19 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
         private_destroyed: outlook.destroyed,
         removed,
         exp_ceiling: key.exp_ceiling,
-        hold: key.held.then(|| HoldStatus {
-            since: held.record.set.high_water,
-            by: String::new(),
-            note: String::new(),
+        hold: key.hold.clone().map(|hold| HoldStatus {
+            since: hold.since,
+            by: hold.mandate.by,
+            note: hold.mandate.note,
         }),
-        revocation: match key.phase {
-            Phase::Revoked { since, reason } => Some(RevocationStatus {
-                at: since,
-                by: String::new(),
-                reason: revocation_reason(reason),
-                note: String::new(),
+        revocation: (key.kid.as_ref())
+            .and_then(|kid| held.record.set.revoked.get(kid).cloned())
+            .map(|revocation| RevocationStatus {
+                at: revocation.at,
+                by: revocation.mandate.by,
+                reason: revocation_reason(revocation.reason),
+                note: revocation.mandate.note,
             }),
-            _ => None,
-        },
     }
 }
 
@@ -118,7 +117,7 @@ fn upcoming(held: &Held, key: &Key, plan: &Plan) -> Vec<Upcoming> {
         kind: kind.to_owned(),
         kid: key.kid.clone(),
         algorithm: key.algorithm,
-        waits_for: key.held.then(|| "the key is held".to_owned()),
+        waits_for: key.is_held().then(|| "the key is held".to_owned()),
     };
     [
         outlook.activates.map(|at| event(at, "activate")),

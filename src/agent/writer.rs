@@ -7,26 +7,21 @@
 //! device must do is done beside this loop and reported back into it, so a
 //! slow device delays no rotation of a track that does not need it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Context;
 use super::admin::{AdminError, KeySetStatus};
-use super::effects;
 use super::failpoint::{Effect, Side, hit};
 use super::orders::Asked;
-use super::reader::{Dark, PublishedSet, Reader, Signers, Snapshot};
+use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
-use crate::hsm::DeviceError;
-use crate::keyring::{
-    ClockGuard, Doubt, Event, Genesis, IntentId, KeyId, KeySet, Outcome, Plan, Reason, Then, Tick,
-    View,
-};
+use super::tasks::Tasks;
+use crate::keyring::{ClockGuard, Doubt, Ending, Event, Genesis, KeyId, KeySet, Plan, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
@@ -62,15 +57,13 @@ pub(super) struct Writer {
     /// Why there is no usable record, as readers were told.
     pub(super) dark: Option<Dark>,
     /// The epoch that readers have.
-    adopted: u64,
+    pub(super) adopted: u64,
     /// The number of the last key event that the log has.
     pub(super) logged: u64,
     /// Revocations that hold in memory and on disk but not yet in the store.
-    pub(super) owed: BTreeMap<String, (Reason, Option<Then>)>,
-    running: JoinSet<Result<Outcome, DeviceError>>,
-    tasks: HashMap<tokio::task::Id, IntentId>,
-    started: BTreeSet<IntentId>,
-    retries: BTreeMap<IntentId, (Instant, Duration)>,
+    pub(super) owed: BTreeMap<String, Ending>,
+    /// What devices are at.
+    pub(super) tasks: Tasks,
     /// Answers to orders, so that the same request is carried out once.
     pub(super) answered: super::orders::Answered,
 }
@@ -132,10 +125,7 @@ impl Writer {
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
-            running: JoinSet::new(),
-            tasks: HashMap::new(),
-            started: BTreeSet::new(),
-            retries: BTreeMap::new(),
+            tasks: Tasks::default(),
             answered: super::orders::Answered::default(),
         }
     }
@@ -151,13 +141,7 @@ impl Writer {
                     Some(message) => self.handle(message).await,
                     None => return,
                 },
-                Some(done) = self.running.join_next_with_id() => {
-                    let task = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-                    let result = done.map(|(_, result)| result.map_err(|e| e.to_string()));
-                    if let Some(id) = self.tasks.remove(&task) {
-                        self.report(id, result.unwrap_or_else(|e| Err(e.to_string()))).await;
-                    }
-                }
+                (id, result) = self.tasks.next() => self.report(id, result).await,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -259,58 +243,10 @@ impl Writer {
         }
     }
 
-    /// Gives readers the view of a record that is stored.
-    pub(super) async fn show(&mut self, held: &Held) {
-        let set = &held.record.set;
-        let view = set.view(&self.plan, None);
-        let view = Arc::new(match self.with_owed(held) {
-            Some(restricted) => view.publishing(restricted.view(&self.plan, None).published),
-            None => view,
-        });
-        let published = PublishedSet::of(&view);
-        if set.epoch != self.adopted || !self.owed.is_empty() {
-            hit(Side::Before, Effect::WriteLastGood);
-            self.context
-                .write_last_good(&self.reader.name, &published.body)
-                .await;
-            hit(Side::After, Effect::WriteLastGood);
-        }
-        self.show_view(view, published, set.high_water);
-        self.adopted = set.epoch;
-    }
-
-    /// The key set as it will be when every owed revocation is stored; none
-    /// if nothing is owed. Verifiers are not to see a revoked key again for as
-    /// long as the store is full, nor after a crash before it was written.
-    fn with_owed(&self, held: &Held) -> Option<KeySet> {
-        if self.owed.is_empty() {
-            return None;
-        }
-        let mut set = held.record.set.clone();
-        let tick = self.tick_for(set.high_water);
-        for (kid, (reason, then)) in &self.owed {
-            // Refused only for a key that the set does not know: none is shown.
-            let then = then.or(Some(Then::Wait));
-            let _ = set.revoke(kid, *reason, then, &self.plan, &tick);
-        }
-        Some(set)
-    }
-
-    /// Swaps what readers see.
-    fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
-        let signers = Signers::new(view, self.guard.clone(), high_water);
-        hit(Side::Before, Effect::SwapView);
-        self.reader.swap(Snapshot {
-            signers: Ok(Arc::new(signers)),
-            published: Some(published),
-        });
-        hit(Side::After, Effect::SwapView);
-    }
-
     // -- What happens ----------------------------------------------------
 
     /// What time alone brings about, and what is owed.
-    async fn tick(&mut self) {
+    pub(super) async fn tick(&mut self) {
         if self.dark.is_some() {
             // The store may be back, or somebody may have run `init`.
             self.load().await;
@@ -367,60 +303,6 @@ impl Writer {
         }
     }
 
-    /// Starts what devices are to do. Each intent runs once at a time.
-    fn start_intents(&mut self) {
-        let Some(held) = &self.held else { return };
-        if matches!(held.record.set.genesis, Genesis::Pending { .. }) {
-            return; // `init` carries these out.
-        }
-        let now = Instant::now();
-        for (&id, intent) in &held.record.set.intents {
-            // Another agent's intent is its own to carry out: two that ask one
-            // device for the same key could leave half of a pair.
-            let ours = intent.owner == self.context.replica;
-            let due = ours && self.retries.get(&id).is_none_or(|(at, _)| *at <= now);
-            if due && self.started.insert(id) {
-                let context = Arc::clone(&self.context);
-                let key = held.record.set.keys.get(&intent.task.key()).cloned();
-                let task = intent.task.clone();
-                let run = async move { effects::perform(&context, &task, key.as_ref()).await };
-                self.tasks.insert(self.running.spawn(run).id(), id);
-            }
-        }
-        let intents = &held.record.set.intents;
-        self.retries.retain(|id, _| intents.contains_key(id));
-    }
-
-    async fn report(&mut self, id: IntentId, result: Result<Outcome, String>) {
-        self.started.remove(&id);
-        let problem = match result {
-            Ok(outcome) => {
-                let step = self.step(Clock::Any, |set, _, tick| {
-                    set.complete(id, outcome.clone(), tick)
-                        .map(|events| ((), events))
-                });
-                match step.await {
-                    Ok(()) => {
-                        self.retries.remove(&id);
-                        return;
-                    }
-                    Err(e) => e.to_string(),
-                }
-            }
-            Err(e) => e,
-        };
-        // An outcome that could not be stored is found again: every task may
-        // be done twice.
-        let (_, delay) = self
-            .retries
-            .get(&id)
-            .copied()
-            .unwrap_or((Instant::now(), FIRST_RETRY));
-        tracing::warn!(key_set = self.reader.name, retry_in = ?delay, "a device task failed: {problem}");
-        self.retries
-            .insert(id, (Instant::now() + delay, (delay * 2).min(LAST_RETRY)));
-    }
-
     // -- Time ------------------------------------------------------------
 
     /// The time that may be acted upon, or the doubt and an estimate.
@@ -472,18 +354,10 @@ impl Writer {
             // A deadline within this very millisecond still lets others run.
             wait = wait.min(deadline.since(at).max(Span::from_millis(1)).to_duration());
         }
-        let retry = self
-            .retries
-            .values()
-            .map(|(at, _)| *at)
-            .filter(|at| *at > now)
-            .min();
+        let retry = self.tasks.wake(now);
         retry.map_or(now + wait, |at| at.min(now + wait))
     }
 }
-
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// A key's id: 16 random bytes from the kernel.
 pub(super) fn random_id() -> KeyId {

@@ -169,9 +169,16 @@ pub struct KeyEvent {
     /// The whole public JWK, so that a lost store can be rebuilt from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwk: Option<serde_json::Value>,
-    /// A reason or a remark, where there is one.
+    /// What belongs to the event: a reason, an instant, a device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Who ordered it, as the caller's identity shows itself; absent for what
+    /// time or a device brought about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What they noted, where they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// Why something is not on record.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::compose;
 use super::output::{Failure, say, table};
-use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf};
+use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf, RevocationReason};
 use crate::time::Time;
 
 /// Lists keys.
@@ -101,8 +101,17 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
                 "private_destroyed": rfc3339(key.private_destroyed.as_ref()),
                 "removed": rfc3339(key.removed.as_ref()),
                 "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
-                "held": key.hold.is_some(),
-                "revoked": key.revocation.as_ref().map(|r| rfc3339(r.at.as_ref())),
+                "hold": key.hold.as_ref().map(|hold| json!({
+                    "since": rfc3339(hold.since.as_ref()),
+                    "by": hold.by,
+                    "note": hold.note,
+                })),
+                "revocation": key.revocation.as_ref().map(|revocation| json!({
+                    "at": rfc3339(revocation.at.as_ref()),
+                    "by": revocation.by,
+                    "reason": reason(revocation.reason()),
+                    "note": revocation.note,
+                })),
                 "placements": key.placements.iter().map(|p| json!({
                     "device": p.device,
                     "handle_id": hex(&p.handle_id),
@@ -136,16 +145,37 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
 
 fn notes(key: &v1::Key) -> String {
     let mut notes = Vec::new();
-    if key.hold.is_some() {
-        notes.push("held".to_owned());
+    if let Some(hold) = &key.hold {
+        let since = date(hold.since.as_ref());
+        notes.push(format!("held since {since}{}", told(&hold.by, &hold.note)));
     }
     if key.phase() == Phase::Published && key.observed.is_none() {
         notes.push("not seen everywhere".to_owned());
     }
-    if let Some(at) = key.revocation.as_ref().and_then(|r| r.at.as_ref()) {
-        notes.push(format!("revoked {}", date(Some(at))));
+    if let Some(revocation) = &key.revocation {
+        notes.push(format!(
+            "revoked {} ({}){}",
+            date(revocation.at.as_ref()),
+            reason(revocation.reason()),
+            told(&revocation.by, &revocation.note)
+        ));
     }
     notes.join(", ")
+}
+
+/// Who asked, and what they noted, where that is known.
+fn told(by: &str, note: &str) -> String {
+    let by = if by.is_empty() {
+        String::new()
+    } else {
+        format!(" by {by}")
+    };
+    let note = if note.is_empty() {
+        String::new()
+    } else {
+        format!(": {note}")
+    };
+    by + &note
 }
 
 /// Enough of a thumbprint to tell keys apart.
@@ -165,6 +195,14 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Retiring => "retiring",
         Phase::Retired => "retired",
         Phase::Revoked => "revoked",
+    }
+}
+
+fn reason(reason: RevocationReason) -> &'static str {
+    match reason {
+        RevocationReason::Unspecified => "unspecified",
+        RevocationReason::Compromised => "compromised",
+        RevocationReason::Superseded => "superseded",
     }
 }
 
@@ -195,4 +233,69 @@ fn rfc3339(at: Option<&Timestamp>) -> Option<String> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> v1::KeySet {
+        let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let revocation = v1::Revocation {
+            at: at(1_800_000_000),
+            by: "uid:7".into(),
+            reason: RevocationReason::Compromised.into(),
+            note: "ticket 12".into(),
+        };
+        let hold = v1::Hold {
+            since: at(1_700_000_000),
+            by: "uid:8".into(),
+            note: "forensics".into(),
+        };
+        v1::KeySet {
+            keys: vec![v1::Key {
+                kid: "key-1".into(),
+                hold: Some(hold),
+                revocation: Some(revocation),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn people_read_who_held_and_revoked_a_key() {
+        let text = text_of(&set());
+        for told in [
+            "held since 2023-11-14T22:13:20Z by uid:8: forensics",
+            "revoked 2027-01-15T08:00:00Z (compromised) by uid:7: ticket 12",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
+        // What is not known is not said.
+        let mut unknown = set();
+        for key in &mut unknown.keys {
+            key.hold = Some(v1::Hold::default());
+        }
+        assert!(text_of(&unknown).contains("held since -, "), "no by");
+    }
+
+    #[test]
+    fn programs_read_the_same() {
+        let json = json_of(&set());
+        let key = &json["keys"][0];
+        assert_eq!(
+            key["hold"],
+            json!({"since": "2023-11-14T22:13:20Z", "by": "uid:8", "note": "forensics"})
+        );
+        assert_eq!(
+            key["revocation"],
+            json!({
+                "at": "2027-01-15T08:00:00Z",
+                "by": "uid:7",
+                "reason": "compromised",
+                "note": "ticket 12",
+            })
+        );
+    }
 }

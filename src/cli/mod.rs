@@ -137,8 +137,8 @@ enum KeysCommand {
         /// What to do if no standby is in every verifier's cache yet.
         #[arg(long, value_enum)]
         then: Option<ThenArg>,
-        /// A remark. The agent does not keep it yet.
-        #[arg(long, default_value = "")]
+        /// A remark, for the record and the log; `keys list` shows it.
+        #[arg(long, default_value = "", value_name = "TEXT")]
         note: String,
     },
     /// Make a retiring key active again.
@@ -154,8 +154,8 @@ enum KeysCommand {
         order: OrderArgs,
         /// The key.
         kid: String,
-        /// A remark. The agent does not keep it yet.
-        #[arg(long, default_value = "")]
+        /// A remark, for the record and the log; `keys list` shows it.
+        #[arg(long, default_value = "", value_name = "TEXT")]
         note: String,
     },
     /// End a hold.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::sim::{Loss, SimDisk};
 use super::*;
+use crate::keyring::{Mandate, Reason};
 use crate::time::Time;
 
 const FILE: &str = "/d/f";
@@ -133,7 +134,30 @@ fn stone(key_set: &str, kid: &str, at: i64) -> Tombstone {
         key_set: key_set.into(),
         kid: kid.into(),
         at: Time::from_secs(at),
+        reason: Some(Reason::Superseded),
+        mandate: Some(Mandate {
+            by: "uid:7".into(),
+            note: "ticket 12".into(),
+        }),
     }
+}
+
+/// What the first tombstones did not say is not there to be read.
+#[test]
+fn a_tombstone_of_the_first_form_is_read() {
+    let disk = disk();
+    let stones = Tombstones::open(Arc::new(disk.clone()), "/d/t").unwrap();
+    stones.put(&stone("main", "1", 5)).unwrap();
+    let name = disk.list(Path::new("/d/t")).unwrap().remove(0);
+    let first_form = br#"{"key_set":"main","kid":"1","at":5000}"#;
+    let path = Path::new("/d/t").join(name);
+    write_atomic(&disk, &path, first_form, PRIVATE).unwrap();
+    let plain = Tombstone {
+        reason: None,
+        mandate: None,
+        ..stone("main", "1", 5)
+    };
+    assert_eq!(stones.all().unwrap(), [plain]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Disk, DurableError, PRIVATE, create_dir, is_unfinished, sweep, write_atomic};
+use crate::keyring::{Mandate, Reason};
 use crate::time::Time;
 
 /// A key that was revoked, and when.
@@ -21,6 +22,12 @@ pub struct Tombstone {
     pub kid: String,
     /// When it was revoked.
     pub at: Time,
+    /// Why; the first tombstones did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// At whose wish; the first tombstones did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mandate: Option<Mandate>,
 }
 
 /// A directory of tombstones. A revoked key stays blocked even where the store

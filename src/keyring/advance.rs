@@ -69,7 +69,7 @@ impl KeySet {
                 );
             }
             if let Phase::Retiring { last_sign, .. } = key.phase
-                && !key.held
+                && !key.is_held()
             {
                 if key.has_private_half() {
                     next.push(rules::rule_4_destruction(last_sign, timing));
@@ -287,7 +287,7 @@ impl KeySet {
     fn next_switch(&self, seat_id: &SeatId, plan: &Plan, tick: &Tick) -> Option<(KeyId, Time)> {
         let seat = self.seats.get(seat_id)?;
         let active = seat.active.map(|id| self.key(id));
-        if active.is_some_and(|key| key.held) {
+        if active.is_some_and(|key| key.is_held()) {
             return None;
         }
         let due = self.due(seat_id, plan)?;
@@ -332,7 +332,7 @@ impl KeySet {
         let seat = self.seats.get(seat_id)?;
         self.keys
             .values()
-            .filter(|key| key.seat() == *seat_id && !key.held && key.has_private_half())
+            .filter(|key| key.seat() == *seat_id && !key.is_held() && key.has_private_half())
             .filter(|key| matches!(key.phase, Phase::Published { .. }))
             .filter(|key| seat.active.is_none() || is_fresh(key, seat.fresh_after))
             .min_by_key(|key| (key.published, key.id))
@@ -366,7 +366,7 @@ impl KeySet {
         let coming = mine().any(|key| {
             let ahead = matches!(key.phase, Phase::Generating | Phase::Published { .. });
             let placeholder = self.placeholder == Some(key.id);
-            let right = key.key_type == key_type && !key.held;
+            let right = key.key_type == key_type && !key.is_held();
             ahead && right && !placeholder && is_fresh(key, seat.fresh_after)
         });
         let published = mine().filter(|key| key.is_published()).count();
@@ -396,7 +396,7 @@ impl KeySet {
         let over: Vec<KeyId> = self
             .keys
             .values()
-            .filter(|key| !key.held && key.has_private_half())
+            .filter(|key| !key.is_held() && key.has_private_half())
             .filter(wanted)
             .filter(|key| key.left_epoch <= everywhere.unwrap_or(0))
             .map(|key| key.id)
@@ -411,7 +411,7 @@ impl KeySet {
         let over: Vec<KeyId> = self
             .keys
             .values()
-            .filter(|key| !key.held && !self.is_next(key.id))
+            .filter(|key| !key.is_held() && !self.is_next(key.id))
             .filter(|key| match key.phase {
                 Phase::Retiring { last_sign, .. } => tick.now >= removal(key, last_sign, plan),
                 _ => false,
@@ -433,7 +433,7 @@ impl KeySet {
         let mut retired: Vec<(Time, KeyId)> = self
             .keys
             .values()
-            .filter(|key| !key.held)
+            .filter(|key| !key.is_held())
             .filter(|key| {
                 key.placements
                     .values()

@@ -1,6 +1,6 @@
 //! What happened to a key, for the record and for the operator.
 
-use super::key::{Half, Key, KeyId, Reason};
+use super::key::{Half, Key, KeyId, Mandate, Reason};
 use crate::jose::{Algorithm, PublicKey};
 use crate::time::Time;
 
@@ -20,6 +20,8 @@ pub struct Event {
     pub at: Time,
     /// What happened.
     pub what: What,
+    /// Whose order it was; none for what time or a device brought about.
+    pub mandate: Option<Mandate>,
 }
 
 impl Event {
@@ -31,6 +33,15 @@ impl Event {
             public: key.public.clone(),
             at,
             what,
+            mandate: None,
+        }
+    }
+
+    /// As part of what a person ordered.
+    pub(super) fn ordered(self, mandate: &Mandate) -> Self {
+        Self {
+            mandate: Some(mandate.clone()),
+            ..self
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::jose::{Algorithm, KeyType, PublicKey};
 use crate::time::{Span, Time};
@@ -135,6 +135,27 @@ impl Reason {
     }
 }
 
+/// Who asked for something, and what they noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mandate {
+    /// Who, as the administration edge knows them: `uid:1000`. Empty where
+    /// nobody knows any more.
+    pub by: String,
+    /// Their remark; may be empty. The edge bounds its length.
+    pub note: String,
+}
+
+/// That automation does not touch a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Hold {
+    /// Since when, without a break.
+    pub since: Time,
+    /// Who asked for it last.
+    #[serde(flatten)]
+    pub mandate: Mandate,
+}
+
 /// The private half of a key in one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -181,8 +202,9 @@ pub struct Key {
     pub longest_lifetime: Span,
     /// The first epoch whose view does not sign with it any more.
     pub left_epoch: u64,
-    /// Automation does not touch it.
-    pub held: bool,
+    /// Automation does not touch it, where there is one.
+    #[serde(default, alias = "held", deserialize_with = "hold_or_flag")]
+    pub hold: Option<Hold>,
     /// It became active before every verifier could hold it, because an
     /// operator said so.
     pub forced: bool,
@@ -198,11 +220,36 @@ impl Key {
         )
     }
 
+    /// Whether automation must not touch it.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.hold.is_some()
+    }
+
     /// Whether some device can still sign with it, for all that is on record.
     #[must_use]
     pub fn has_private_half(&self) -> bool {
         self.placements.values().any(|half| *half == Half::Present)
     }
+}
+
+/// The first records said only whether a key is held (`"held": true`): since
+/// when, and at whose wish, is not known of those.
+fn hold_or_flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Hold>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Flag(bool),
+        Hold(Option<Hold>),
+    }
+    Ok(match Form::deserialize(from)? {
+        Form::Flag(false) => None,
+        Form::Flag(true) => Some(Hold {
+            since: Time::default(),
+            mandate: Mandate::default(),
+        }),
+        Form::Hold(hold) => hold,
+    })
 }
 
 #[cfg(test)]

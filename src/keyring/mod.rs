@@ -28,8 +28,8 @@ mod view;
 pub use clock::{Anchor, ClockGuard, Doubt};
 pub use event::{Event, What};
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
-pub use key::{Half, InvalidKeyId, Key, KeyId, Phase, Reason};
-pub use operator::{OperatorError, Revoked, Then};
+pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
+pub use operator::{Ending, OperatorError, Revoked, Then};
 pub use outlook::Outlook;
 pub use set::{
     Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,

@@ -2,7 +2,7 @@
 
 use super::advance::ahead;
 use super::event::{Event, What};
-use super::key::{Key, KeyId, Phase, Reason};
+use super::key::{Hold, Key, KeyId, Mandate, Phase, Reason};
 use super::rules::{self, Exposure};
 use super::set::{KeySet, Plan, Revocation, SeatId, Switch, Tick};
 use crate::jose::Algorithm;
@@ -17,6 +17,29 @@ pub enum Then {
     /// The standby signs at once; verifiers that do not hold it refuse its
     /// tokens until they fetch the set again.
     Activate,
+}
+
+/// How a key is to end: what an operator says of a revocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// For the historical keys.
+    pub reason: Reason,
+    /// What to do when no standby is safe.
+    pub then: Option<Then>,
+    /// Who asked for it.
+    pub mandate: Mandate,
+}
+
+impl Ending {
+    /// The same where nobody is there to choose: a key that verifiers may not
+    /// hold is not activated.
+    #[must_use]
+    pub fn or_wait(&self) -> Self {
+        Self {
+            then: self.then.or(Some(Then::Wait)),
+            ..self.clone()
+        }
+    }
 }
 
 /// What a revocation did.
@@ -103,12 +126,12 @@ impl KeySet {
     pub fn revoke(
         &mut self,
         kid: &str,
-        reason: Reason,
-        then: Option<Then>,
+        ending: &Ending,
         plan: &Plan,
         tick: &Tick,
     ) -> Result<Revoked, OperatorError> {
         let now = tick.now;
+        let &Ending { reason, then, .. } = ending;
         let exposure = rules::rule_5_compromise_exposure(now, &plan.timing);
         let key = self.find(kid)?;
         let (id, seat_id) = (key.id, key.seat());
@@ -139,8 +162,14 @@ impl KeySet {
         key.phase = Phase::Revoked { since: now, reason };
         key.left_epoch = left_epoch;
         let mut events = vec![Event::of(key, now, What::Revoked { reason })];
-        self.revoked
-            .insert(kid.to_owned(), Revocation { at: now, reason });
+        self.revoked.insert(
+            kid.to_owned(),
+            Revocation {
+                at: now,
+                reason,
+                mandate: ending.mandate.clone(),
+            },
+        );
         let mut successor = None;
         let mine = self.keys.values().filter(|key| key.seat() == seat_id);
         let newest = mine.map(|key| key.created).max();
@@ -161,7 +190,7 @@ impl KeySet {
             }
         }
         Ok(Revoked {
-            events,
+            events: ordered(events, &ending.mandate),
             successor,
             exposure,
         })
@@ -201,7 +230,7 @@ impl KeySet {
     fn standbys<'a>(&'a self, revoked: KeyId, seat: &'a SeatId) -> impl Iterator<Item = &'a Key> {
         self.keys
             .values()
-            .filter(move |key| key.seat() == *seat && key.id != revoked && !key.held)
+            .filter(move |key| key.seat() == *seat && key.id != revoked && !key.is_held())
             .filter(|key| matches!(key.phase, Phase::Published { .. }) && key.has_private_half())
     }
 
@@ -209,6 +238,7 @@ impl KeySet {
     pub fn rollback(
         &mut self,
         kid: &str,
+        mandate: &Mandate,
         plan: &Plan,
         tick: &Tick,
     ) -> Result<Vec<Event>, OperatorError> {
@@ -237,7 +267,7 @@ impl KeySet {
         let held = [Some(id), seat.active]
             .into_iter()
             .flatten()
-            .find(|id| self.key(*id).held);
+            .find(|id| self.key(*id).is_held());
         if let Some(held) = held {
             let kid = self.key(held).kid.clone().unwrap_or_default();
             return Err(OperatorError::Held { kid });
@@ -255,22 +285,20 @@ impl KeySet {
             return Err(OperatorError::NotObserved { kid });
         }
         let what = What::RollbackScheduled { activates: at };
-        Ok(vec![self.set_switch(
-            Switch {
-                to: id,
-                at,
-                rollback: true,
-            },
-            what,
-            plan,
-            tick,
-        )])
+        let switch = Switch {
+            to: id,
+            at,
+            rollback: true,
+        };
+        let event = self.set_switch(switch, what, plan, tick);
+        Ok(vec![event.ordered(mandate)])
     }
 
     /// Asks for the next key of a track as soon as it is safe.
     pub fn rotate(
         &mut self,
         algorithm: Algorithm,
+        mandate: &Mandate,
         plan: &Plan,
         tick: &Tick,
     ) -> Result<Vec<Event>, OperatorError> {
@@ -289,16 +317,19 @@ impl KeySet {
         let active = seat.active;
         Ok(active
             .map(|id| Event::of(self.key(id), tick.now, What::RotationRequested))
+            .map(|event| event.ordered(mandate))
             .into_iter()
             .collect())
     }
 
     /// Keeps automation away from a key: no activation, retirement, removal
     /// or destruction. A revocation still blocks and unpublishes it; the
-    /// private half is kept for forensics.
+    /// private half is kept for forensics. A key that is held already stays
+    /// held since then, by the latest wish.
     pub fn hold(
         &mut self,
         kid: &str,
+        mandate: &Mandate,
         plan: &Plan,
         tick: &Tick,
     ) -> Result<Vec<Event>, OperatorError> {
@@ -316,17 +347,27 @@ impl KeySet {
             events.push(Event::of(key, tick.now, What::ActivationCancelled));
         }
         let key = self.key_mut(id);
-        key.held = true;
+        let since = key.hold.as_ref().map_or(tick.now, |hold| hold.since);
+        key.hold = Some(Hold {
+            since,
+            mandate: mandate.clone(),
+        });
         events.push(Event::of(key, tick.now, What::Held));
-        Ok(events)
+        Ok(ordered(events, mandate))
     }
 
     /// Gives a held key back to automation.
-    pub fn release(&mut self, kid: &str, tick: &Tick) -> Result<Vec<Event>, OperatorError> {
+    pub fn release(
+        &mut self,
+        kid: &str,
+        mandate: &Mandate,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
         let id = self.find(kid)?.id;
         let key = self.key_mut(id);
-        key.held = false;
-        Ok(vec![Event::of(key, tick.now, What::Released)])
+        key.hold = None;
+        let event = Event::of(key, tick.now, What::Released);
+        Ok(vec![event.ordered(mandate)])
     }
 
     /// The operator vouches for `now`, which the record may have thought too
@@ -343,4 +384,9 @@ impl KeySet {
                 key_set: self.name.clone(),
             })
     }
+}
+
+fn ordered(events: Vec<Event>, mandate: &Mandate) -> Vec<Event> {
+    let events = events.into_iter();
+    events.map(|event| event.ordered(mandate)).collect()
 }

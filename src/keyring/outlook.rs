@@ -36,7 +36,7 @@ impl KeySet {
             _ => None,
         };
         let (destroyed, removed) = match key.phase {
-            Phase::Retiring { last_sign, .. } if !key.held => {
+            Phase::Retiring { last_sign, .. } if !key.is_held() => {
                 let half = rules::rule_4_destruction(last_sign, &plan.timing);
                 (
                     key.has_private_half().then_some(half),

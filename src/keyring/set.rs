@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, What};
 use super::intent::{Intent, IntentId, Task};
-use super::key::{Half, Key, KeyId, Phase, Reason};
+use super::key::{Half, Key, KeyId, Mandate, Phase, Reason};
 use super::rules;
 use super::timing::Timing;
 use crate::jose::{Algorithm, KeyType};
@@ -182,6 +182,9 @@ pub struct Revocation {
     pub at: Time,
     /// Why.
     pub reason: Reason,
+    /// At whose wish; the first records did not say.
+    #[serde(flatten)]
+    pub mandate: Mandate,
 }
 
 /// Why a key set cannot begin.
@@ -334,7 +337,7 @@ impl KeySet {
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,
             left_epoch: 0,
-            held: false,
+            hold: None,
             forced: false,
         };
         let event = Event::of(&key, tick.now, What::GenerationBegun);

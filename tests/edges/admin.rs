@@ -358,6 +358,13 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
             },
             "note",
         ),
+        (
+            v1::HoldKeyRequest {
+                note: "looks \x1b[8m harmless".into(),
+                ..hold()
+            },
+            "note",
+        ),
     ];
     let mut refused = Vec::new();
     for (request, field) in holds {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use sealkeeper::keyring::{
-    Doubt, Event, Genesis, Half, IntentId, KeyId, KeySet, Moment, OperatorError, Outcome, Phase,
-    Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
+    Doubt, Ending, Event, Genesis, Half, IntentId, KeyId, KeySet, Mandate, Moment, OperatorError,
+    Outcome, Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
 };
 use sealkeeper::time::Time;
 
@@ -358,7 +358,12 @@ impl World {
 
     fn revoke_stored(&mut self, r: usize, kid: &str, then: Option<Then>) -> Result<(), Stop> {
         self.change(r, &|set, plan, tick| {
-            let revoked = set.revoke(kid, Reason::Compromised, then, plan, tick)?;
+            let ending = Ending {
+                reason: Reason::Compromised,
+                then,
+                mandate: Mandate::default(),
+            };
+            let revoked = set.revoke(kid, &ending, plan, tick)?;
             Ok(revoked.events)
         })
     }

@@ -363,7 +363,7 @@ impl World {
         for (id, seat) in &record.seats {
             let active = seat.active.and_then(|id| record.keys.get(&id));
             let due = match record.due(id, &self.plan) {
-                Some(due) if active.is_some_and(|key| !key.held) => due,
+                Some(due) if active.is_some_and(|key| !key.is_held()) => due,
                 _ => self.ledger.calm_since,
             };
             let from = due.max(self.ledger.calm_since);

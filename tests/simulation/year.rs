@@ -1,6 +1,6 @@
 //! A year or more in the life of a key set: spells of chaos, spells of calm.
 
-use sealkeeper::keyring::{Key, Phase, Then, rules};
+use sealkeeper::keyring::{Key, Mandate, Phase, Then, rules};
 use sealkeeper::time::{Span, Time};
 
 use super::random::millis;
@@ -256,14 +256,18 @@ impl World {
             3..6 => self.roll_back(r),
             6 | 7 => {
                 let track = *self.random.pick(&self.plan.tracks).expect("one at least");
-                let done = self.change(r, &|set, plan, tick| set.rotate(track.0, plan, tick));
+                let done = self.change(r, &|set, plan, tick| {
+                    set.rotate(track.0, &Mandate::default(), plan, tick)
+                });
                 self.say(|| format!("rotate at {r}: {done:?}"));
                 self.carry_out(r);
             }
             8 => {
                 let kids = self.kids(|_| true);
                 if let Some(kid) = self.random.pick(&kids).cloned() {
-                    let done = self.change(r, &|set, plan, tick| set.hold(&kid, plan, tick));
+                    let done = self.change(r, &|set, plan, tick| {
+                        set.hold(&kid, &Mandate::default(), plan, tick)
+                    });
                     self.say(|| format!("hold {kid} at {r}: {done:?}"));
                 }
             }
@@ -278,7 +282,9 @@ impl World {
         let Some(kid) = self.random.pick(&kids).cloned() else {
             return;
         };
-        let done = self.change(r, &|set, plan, tick| set.rollback(&kid, plan, tick));
+        let done = self.change(r, &|set, plan, tick| {
+            set.rollback(&kid, &Mandate::default(), plan, tick)
+        });
         if let Err(super::agent::Stop::Refused(DestructionBegun { .. })) = done {
             self.totals.count("rollback: too late");
         }
@@ -291,11 +297,13 @@ impl World {
             .record
             .keys
             .values()
-            .filter(|key| key.held)
+            .filter(|key| key.is_held())
             .filter_map(|key| key.kid.clone())
             .collect();
         for kid in held {
-            let _ = self.change(r, &|set, _, tick| set.release(&kid, tick));
+            let _ = self.change(r, &|set, _, tick| {
+                set.release(&kid, &Mandate::default(), tick)
+            });
         }
     }
 

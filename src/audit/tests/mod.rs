@@ -53,6 +53,8 @@ fn event(n: u32) -> KeyEvent {
         kid: Some(format!("kid-{n}")),
         jwk: Some(serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"})),
         note: None,
+        by: Some("uid:7".into()),
+        remark: Some("ticket \"12\"".into()),
     }
 }
 

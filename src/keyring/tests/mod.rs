@@ -206,18 +206,33 @@ impl Bench {
         s: i64,
     ) -> Result<Revoked, OperatorError> {
         self.tick.now = at(s);
-        self.set
-            .revoke(kid, Reason::Compromised, then, &self.plan, &self.tick)
+        self.set.revoke(kid, &ending(then), &self.plan, &self.tick)
     }
 
     pub(super) fn rollback(&mut self, kid: &str, s: i64) -> Result<Vec<Event>, OperatorError> {
         self.tick.now = at(s);
-        self.set.rollback(kid, &self.plan, &self.tick)
+        self.set.rollback(kid, &anna(), &self.plan, &self.tick)
     }
 
     pub(super) fn hold(&mut self, kid: &str, s: i64) {
         self.tick.now = at(s);
-        self.set.hold(kid, &self.plan, &self.tick).unwrap();
+        self.set.hold(kid, &anna(), &self.plan, &self.tick).unwrap();
+    }
+}
+
+/// Who asks, in these tests.
+pub(super) fn anna() -> Mandate {
+    Mandate {
+        by: "uid:7".to_owned(),
+        note: "ticket 12".to_owned(),
+    }
+}
+
+pub(super) fn ending(then: Option<Then>) -> Ending {
+    Ending {
+        reason: Reason::Compromised,
+        then,
+        mandate: anna(),
     }
 }
 

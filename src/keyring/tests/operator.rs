@@ -182,7 +182,7 @@ fn a_held_key_is_revoked_and_not_destroyed() {
     assert_eq!(bench.published(), ["k1"]);
     bench.run(&[100, 200, 300]);
     assert_eq!(bench.half("k3"), Half::Present);
-    bench.set.release("k3", &bench.tick).unwrap();
+    bench.set.release("k3", &anna(), &bench.tick).unwrap();
     bench.run(&[400]);
     assert_eq!(bench.half("k3"), Half::Destroying);
 }
@@ -252,7 +252,7 @@ fn a_rollback_can_be_refused() {
     let mut bench = Bench::rotated();
     bench
         .set
-        .rotate(Algorithm::Ed25519, &bench.plan, &bench.tick)
+        .rotate(Algorithm::Ed25519, &anna(), &bench.plan, &bench.tick)
         .unwrap();
     assert_eq!(bench.advance(11_100), ["activation-scheduled"]);
     let near = bench.seat().switch.as_ref().unwrap().at;
@@ -271,7 +271,7 @@ fn a_hold_keeps_automation_away() {
     bench.hold("k1", 50);
     bench.run(&[20_000]);
     assert_eq!(bench.seat().switch, None);
-    bench.set.release("k1", &bench.tick).unwrap();
+    bench.set.release("k1", &anna(), &bench.tick).unwrap();
     assert_eq!(bench.advance(20_001), ["activation-scheduled"]);
     // From a scheduled one: taken back in time, and only then.
     for (s, cancelled) in [(9970, true), (9971, false)] {
@@ -314,12 +314,14 @@ fn a_hold_keeps_automation_away() {
 #[test]
 fn a_rotation_can_be_asked_for() {
     let mut bench = Bench::with_standby();
-    let unknown = bench.set.rotate(Algorithm::Es256, &bench.plan, &bench.tick);
+    let unknown = bench
+        .set
+        .rotate(Algorithm::Es256, &anna(), &bench.plan, &bench.tick);
     assert!(matches!(unknown, Err(OperatorError::UnknownTrack { .. })));
     bench.tick.now = at(500);
     let events = bench
         .set
-        .rotate(Algorithm::Ed25519, &bench.plan, &bench.tick)
+        .rotate(Algorithm::Ed25519, &anna(), &bench.plan, &bench.tick)
         .unwrap();
     assert_eq!(names(&events), ["rotation-requested"]);
     assert_eq!(
@@ -331,4 +333,50 @@ fn a_rotation_can_be_asked_for() {
     assert_eq!(bench.signer(1130), Ok("k3".to_owned()));
     bench.run(&[1130]);
     assert_eq!(bench.seat().rotate_at, None);
+}
+
+#[test]
+fn every_order_says_who_gave_it() {
+    let ordered = |events: &[Event]| {
+        assert!(!events.is_empty());
+        for event in events {
+            assert_eq!(event.mandate, Some(anna()), "{event:?}");
+        }
+    };
+    let mut bench = Bench::with_standby();
+    bench.tick.now = at(100);
+    let (plan, tick) = (bench.plan.clone(), bench.tick.clone());
+    let set = &mut bench.set;
+    ordered(&set.hold("k1", &anna(), &plan, &tick).unwrap());
+    ordered(&set.release("k1", &anna(), &tick).unwrap());
+    ordered(
+        &set.rotate(Algorithm::Ed25519, &anna(), &plan, &tick)
+            .unwrap(),
+    );
+    ordered(&bench.revoke("k1", None, 1130).unwrap().events);
+    assert_eq!(bench.set.revoked["k1"].mandate, anna());
+    ordered(&Bench::rotated().rollback("k1", 10_100).unwrap());
+    // Time and devices have no orders.
+    bench.tick.adopted = bench.set.epoch;
+    let mut ids = || KeyId([9; 16]);
+    for event in bench.set.advance(&plan, &bench.tick, &mut ids) {
+        assert_eq!(event.mandate, None, "{event:?}");
+    }
+}
+
+#[test]
+fn a_hold_that_is_renewed_keeps_its_date() {
+    let mut bench = Bench::with_standby();
+    bench.hold("k1", 50);
+    let later = Mandate {
+        by: "uid:8".to_owned(),
+        ..anna()
+    };
+    bench.tick.now = at(60);
+    bench
+        .set
+        .hold("k1", &later, &bench.plan, &bench.tick)
+        .unwrap();
+    let hold = bench.set.by_kid("k1").unwrap().hold.clone().unwrap();
+    assert_eq!((hold.since, hold.mandate), (at(50), later));
 }

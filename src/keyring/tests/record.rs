@@ -104,6 +104,37 @@ fn a_busy_record_reads_back_from_json() {
     );
 }
 
+/// The first records said of a hold only that there is one, and of a revocation
+/// not at whose wish it was.
+#[test]
+fn a_record_of_the_first_form_is_read() {
+    let mut set = busy();
+    let mut old = serde_json::to_value(&set).unwrap();
+    for key in old["keys"].as_object_mut().unwrap().values_mut() {
+        let key = key.as_object_mut().unwrap();
+        let hold = key.remove("hold").unwrap();
+        key.insert("held".to_owned(), (!hold.is_null()).into());
+    }
+    for revocation in old["revoked"].as_object_mut().unwrap().values_mut() {
+        let revocation = revocation.as_object_mut().unwrap();
+        revocation.remove("by").unwrap();
+        revocation.remove("note").unwrap();
+    }
+    let unknown = Mandate::default();
+    for key in set.keys.values_mut() {
+        key.hold = key.hold.as_ref().map(|_| Hold {
+            since: Time::default(),
+            mandate: unknown.clone(),
+        });
+    }
+    assert!(set.keys.values().any(Key::is_held));
+    for revocation in set.revoked.values_mut() {
+        revocation.mandate = unknown.clone();
+    }
+    let read: KeySet = serde_json::from_value(old).unwrap();
+    assert_eq!(read, set);
+}
+
 #[test]
 fn a_record_names_no_private_member() {
     fn members(value: &serde_json::Value, found: &mut BTreeSet<String>) {

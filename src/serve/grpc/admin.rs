@@ -23,7 +23,7 @@ const MAX_REQUEST_ID: usize = 64;
 /// The longest `kid`, in bytes: what Kubernetes allows.
 const MAX_KID: usize = 1024;
 
-/// The longest note, in bytes. It is checked now, so that it can be kept later.
+/// The longest note, in bytes: a few sentences. The record keeps it for ever.
 const MAX_NOTE: usize = 1024;
 
 /// The administration edge over whatever keeps the keys.
@@ -190,14 +190,22 @@ fn checked_kid(kid: String) -> Result<String, Fault> {
 }
 
 fn checked_note(note: String) -> Result<String, Fault> {
-    if note.len() <= MAX_NOTE {
-        return Ok(note);
+    if note.len() > MAX_NOTE {
+        return Err(Fault::field(
+            "note",
+            format!("expected at most {MAX_NOTE} bytes, got {}", note.len()),
+            "shorten the note",
+        ));
     }
-    Err(Fault::field(
-        "note",
-        format!("expected at most {MAX_NOTE} bytes, got {}", note.len()),
-        "shorten the note",
-    ))
+    // It is shown on terminals, which obey some of them.
+    if let Some(control) = note.chars().find(|c| c.is_control()) {
+        return Err(Fault::field(
+            "note",
+            format!("expected no control character, got {control:?}"),
+            "write the note as one line of text",
+        ));
+    }
+    Ok(note)
 }
 
 fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {

@@ -1,0 +1,99 @@
+//! A device that works, is away, is late or panics, as it is told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use crate::agent::context::Hands;
+use crate::hsm::DeviceError;
+use crate::jose::key::RawKey;
+use crate::jose::{PublicKey, thumbprint};
+use crate::keyring::{KeyId, Outcome, Task};
+
+/// What the device does when it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Works,
+    Away,
+    /// Answers when it has another mood.
+    Late,
+    /// The code that asks it has a defect.
+    Panics,
+}
+
+/// Clones are the same device.
+#[derive(Clone)]
+pub(super) struct Device(Arc<State>);
+
+struct State {
+    mood: watch::Sender<Mood>,
+    asked: Mutex<Vec<Task>>,
+    made: Mutex<BTreeMap<KeyId, u8>>,
+}
+
+impl Device {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(State {
+            mood: watch::Sender::new(Mood::Works),
+            asked: Mutex::default(),
+            made: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn be(&self, mood: Mood) {
+        self.0.mood.send_replace(mood);
+    }
+
+    /// What it was asked so far, in order.
+    pub(super) fn asked(&self) -> Vec<Task> {
+        self.0.asked.lock().unwrap().clone()
+    }
+
+    pub(super) fn hands(&self) -> Hands {
+        let device = self.clone();
+        Arc::new(move |task| {
+            let device = device.clone();
+            Box::pin(async move { device.perform(task).await })
+        })
+    }
+
+    async fn perform(&self, task: Task) -> Result<Outcome, DeviceError> {
+        self.0.asked.lock().unwrap().push(task.clone());
+        let mut mood = self.0.mood.subscribe();
+        let mood = *mood.wait_for(|mood| *mood != Mood::Late).await.unwrap();
+        match mood {
+            Mood::Away => Err(DeviceError::Unavailable {
+                device: task.device().to_owned(),
+                why: "the test wants it away".to_owned(),
+                retry_after: std::time::Duration::ZERO,
+            }),
+            Mood::Panics => panic!("the test asked for it"),
+            Mood::Works | Mood::Late => Ok(self.done(&task)),
+        }
+    }
+
+    fn done(&self, task: &Task) -> Outcome {
+        let mut made = self.0.made.lock().unwrap();
+        let next = u8::try_from(made.len()).unwrap() + 1;
+        match task {
+            Task::Generate { key, .. } => {
+                let public = public(*made.entry(*key).or_insert(next));
+                let kid = thumbprint(&public);
+                Outcome::Generated { public, kid }
+            }
+            Task::Destroy { .. } => Outcome::Destroyed,
+        }
+    }
+}
+
+/// The `n`th public key.
+fn public(n: u8) -> PublicKey {
+    let public = (0..).find_map(|salt| {
+        let mut x = vec![salt; 32];
+        x[0] = n;
+        // Not every number is a point of the curve.
+        PublicKey::try_from(RawKey::Ed25519 { x }).ok()
+    });
+    public.unwrap()
+}

@@ -1,0 +1,191 @@
+//! The writer on a disk, a store and a device that fail as they are told.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on is a test that fails"
+)]
+
+mod device;
+mod notes;
+
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use self::device::{Device, Mood};
+use super::admin::{AfterRevocation, Change, Order, RevocationReason};
+use super::context::{Context, Ports};
+use super::orders::Asked;
+use super::reader::Reader;
+use super::writer::Writer;
+use super::*;
+use crate::audit::{Audit, KeyEvent, Limits};
+use crate::clock::ManualClock;
+use crate::durable::sim::SimDisk;
+use crate::durable::{LastGood, Tombstones};
+use crate::jose::{Algorithm, KeyType};
+use crate::keyring::{ONLY_GROUP, Phase};
+use crate::policy::rules::Draft;
+use crate::store::memory::Memory;
+use crate::time::Time;
+
+const NAME: &str = "main";
+
+/// Everything that outlives an agent.
+struct Bench {
+    disk: SimDisk,
+    store: Memory,
+    clock: Arc<ManualClock>,
+    device: Device,
+}
+
+impl Bench {
+    /// A key set that `init` has begun: one key is active.
+    async fn begun() -> Self {
+        let bench = Self {
+            disk: SimDisk::new(),
+            store: Memory::new(),
+            clock: Arc::new(ManualClock::new(Time::from_secs(1_800_000_000))),
+            device: Device::new(),
+        };
+        init(bench.context(), wanted(), |_| {}).await.unwrap();
+        bench
+    }
+
+    fn context(&self) -> Context {
+        let disk = || Arc::new(self.disk.clone());
+        let audit = Audit::open(disk(), "/audit", "one", Limits::default()).unwrap();
+        let mut context = Context::new(Ports {
+            replica: "one".to_owned(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            store: Arc::new(self.store.clone()),
+            audit: Arc::new(audit),
+            tombstones: Tombstones::open(disk(), "/tombstones").unwrap(),
+            last_good: LastGood::open(disk(), "/jwks").unwrap(),
+            devices: BTreeMap::new(),
+        });
+        context.hands = Some(self.device.hands());
+        context
+    }
+
+    /// An agent that has just started. One at a time.
+    async fn writer(&self) -> Writer {
+        let wanted = wanted();
+        let reader = Reader::new(NAME, wanted.rules, wanted.plan.timing);
+        let context = Arc::new(self.context());
+        let mut writer = Writer::new(context, Arc::new(reader), wanted.plan);
+        writer.load().await;
+        writer
+    }
+}
+
+fn wanted() -> Wanted {
+    let timing = Timing::default();
+    let draft = Draft {
+        key_set: NAME.to_owned(),
+        issuer: "https://issuer.example".to_owned(),
+        max_token_lifetime: timing.max_token_lifetime,
+        default_lifetime: timing.max_token_lifetime,
+        skew: timing.skew,
+        max_payload: 1024,
+        rules: Vec::new(),
+    };
+    Wanted {
+        name: NAME.to_owned(),
+        plan: Plan {
+            timing,
+            tracks: vec![(Algorithm::Ed25519, KeyType::Ed25519)],
+            device: "hsm".to_owned(),
+            group: ONLY_GROUP.to_owned(),
+            origins: BTreeSet::from(["web".to_owned()]),
+        },
+        rules: Rules::try_from(draft).unwrap(),
+        origins: Vec::new(),
+    }
+}
+
+impl Writer {
+    /// Steps, and lets the device do all that it is asked, until nothing is
+    /// left to do.
+    async fn settle(&mut self) {
+        for _ in 0..10 {
+            self.tick().await;
+            self.start_intents();
+            let held = self.held.as_ref();
+            if held.is_none_or(|held| held.record.set.intents.is_empty()) {
+                return;
+            }
+            let (id, result) = self.tasks.next().await;
+            self.report(id, result).await;
+        }
+        panic!("it does not come to rest");
+    }
+
+    async fn order(&mut self, change: Change) -> Result<Changed, AdminError> {
+        let order = Order {
+            request_id: format!("{change:?}"),
+            key_set: NAME.to_owned(),
+            expected_version: None,
+            change,
+        };
+        let caller = Caller::Unix {
+            uid: 7,
+            gid: 7,
+            pid: None,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.answer(Asked {
+            caller,
+            order,
+            reply,
+        })
+        .await;
+        answer.await.unwrap()
+    }
+
+    /// The `kid`s that verifiers get now.
+    fn shown(&self) -> Vec<String> {
+        shown(&self.reader)
+    }
+
+    /// The `kid`s of this phase, by the record.
+    fn kids(&self, wanted: fn(&Phase) -> bool) -> Vec<String> {
+        let keys = self.held.as_ref().unwrap().record.set.keys.values();
+        keys.filter(|key| wanted(&key.phase))
+            .filter_map(|key| key.kid.clone())
+            .collect()
+    }
+
+    fn active(&self) -> String {
+        self.kids(|phase| matches!(phase, Phase::Active { .. }))
+            .remove(0)
+    }
+
+    /// Every key event that the log has.
+    fn logged_events(&self) -> Vec<KeyEvent> {
+        let events = self.context.audit.key_events().into_iter();
+        events.map(|recorded| recorded.what).collect()
+    }
+}
+
+fn shown(reader: &Reader) -> Vec<String> {
+    let snapshot = reader.load();
+    let Some(published) = &snapshot.published else {
+        return Vec::new();
+    };
+    let set: serde_json::Value = serde_json::from_slice(&published.body).unwrap();
+    let keys = set["keys"].as_array().unwrap().iter();
+    keys.map(|key| key["kid"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn revoke(kid: &str) -> Change {
+    Change::Revoke {
+        kid: kid.to_owned(),
+        reason: RevocationReason::Superseded,
+        then: Some(AfterRevocation::Wait),
+        note: "ticket 12".to_owned(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Who ordered what, and what they noted.
+
+use super::*;
+use crate::store::memory::Fault;
+
+/// The last event of this name.
+fn event(writer: &Writer, name: &str) -> KeyEvent {
+    let mut events = writer.logged_events();
+    events.retain(|event| event.event == name);
+    events
+        .pop()
+        .unwrap_or_else(|| panic!("no {name} in the log"))
+}
+
+#[tokio::test]
+async fn every_order_is_in_the_log_with_who_gave_it() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    let hold = Change::Hold {
+        kid: kid.clone(),
+        note: "forensics".to_owned(),
+    };
+    let release = Change::Release { kid: kid.clone() };
+    let rotate = Change::Rotate { algorithm: None };
+    let orders = [
+        (hold, "held", Some("forensics")),
+        (release, "released", None),
+        (rotate, "rotation-requested", None),
+        (revoke(&kid), "revoked", Some("ticket 12")),
+    ];
+    for (change, name, remark) in orders {
+        writer.order(change).await.unwrap();
+        let event = event(&writer, name);
+        assert_eq!(event.by.as_deref(), Some("uid:7"), "{name}");
+        assert_eq!(event.remark.as_deref(), remark, "{name}");
+    }
+    assert_eq!(event(&writer, "revoked").note.unwrap(), "reason superseded");
+    // Nobody ordered what time and the device brought about.
+    assert_eq!(event(&writer, "published").by, None);
+}
+
+#[tokio::test]
+async fn a_hold_and_a_revocation_show_who_when_and_why() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    let began = bench.clock.read().wall;
+    for note in ["forensics", "still at it"] {
+        let (kid, note) = (kid.clone(), note.to_owned());
+        writer.order(Change::Hold { kid, note }).await.unwrap();
+        bench.clock.advance(Span::from_secs(60));
+    }
+    let status = |writer: &Writer| {
+        let keys = writer.status().unwrap().keys;
+        keys.into_iter().find(|key| key.kid == kid).unwrap()
+    };
+    let hold = status(&writer).hold.unwrap();
+    assert_eq!(
+        (hold.since, hold.by.as_str(), hold.note.as_str()),
+        (began, "uid:7", "still at it")
+    );
+    let ended = bench.clock.read().wall;
+    writer.order(revoke(&kid)).await.unwrap();
+    let revocation = status(&writer).revocation.unwrap();
+    assert_eq!(
+        (revocation.at, revocation.by.as_str()),
+        (ended, "uid:7"),
+        "{revocation:?}"
+    );
+    assert_eq!(revocation.note, "ticket 12");
+    assert_eq!(revocation.reason, RevocationReason::Superseded);
+}
+
+/// The tombstone knows as much as the order did.
+#[tokio::test]
+async fn a_revocation_that_the_store_refused_keeps_its_note_over_a_restart() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    bench.store.script([Fault::Full]);
+    let changed = writer.order(revoke(&kid)).await.unwrap();
+    assert!(!changed.pending.is_empty());
+    assert_eq!(
+        writer
+            .logged_events()
+            .iter()
+            .filter(|e| e.event == "revoked")
+            .count(),
+        0
+    );
+    drop(writer);
+
+    let mut writer = bench.writer().await;
+    assert!(!writer.shown().contains(&kid));
+    writer.settle().await;
+    let event = event(&writer, "revoked");
+    assert_eq!(event.by.as_deref(), Some("uid:7"));
+    assert_eq!(event.remark.as_deref(), Some("ticket 12"));
+    assert_eq!(event.note.as_deref(), Some("reason superseded"));
+}
