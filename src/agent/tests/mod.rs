@@ -7,7 +7,7 @@
 
 mod device;
 mod notes;
-
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

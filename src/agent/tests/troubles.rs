@@ -1,0 +1,94 @@
+//! What fails, and is tried again.
+
+use super::*;
+use crate::agent::reader::Dark;
+use crate::durable::Disk;
+
+/// Found by review: what the log refused once was offered again only with the
+/// next change of the record.
+#[tokio::test]
+async fn the_outbox_is_offered_again_until_the_log_takes_it() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let before = writer.logged_events().len();
+    // No sync of a file succeeds: the store is in memory, and takes the order.
+    bench.disk.fail_syncs(usize::MAX);
+    let kid = writer.active();
+    for note in ["one", "two"] {
+        let (kid, note) = (kid.clone(), note.to_owned());
+        writer.order(Change::Hold { kid, note }).await.unwrap();
+    }
+    writer.tick().await;
+    assert_eq!(writer.logged_events().len(), before, "the log refuses");
+    bench.disk.fail_syncs(0);
+    // Nothing changes but that the log works again.
+    for _ in 0..3 {
+        writer.tick().await;
+    }
+    let check = |events: &[KeyEvent]| {
+        let numbers: Vec<u64> = events.iter().map(|event| event.number).collect();
+        let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+        assert_eq!(numbers, expected, "each once, in order");
+        let new = events[before..].iter();
+        let remarks: Vec<&str> = new.filter_map(|e| e.remark.as_deref()).collect();
+        assert_eq!(remarks, ["one", "two"]);
+    };
+    check(&writer.logged_events());
+    // Neither does a restart write any of them twice.
+    drop(writer);
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    check(&writer.logged_events());
+}
+
+/// Found by review: the set fell back to the copy on disk, which may be older
+/// than what verifiers were shown, or not there.
+#[tokio::test]
+async fn in_the_dark_readers_keep_the_set_that_they_have() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let before = writer.shown();
+    assert_eq!(before.len(), 2);
+    // The folder with the last good copy is lost.
+    for name in bench.disk.list("/jwks".as_ref()).unwrap() {
+        let path = std::path::Path::new("/jwks").join(name);
+        bench.disk.remove(&path).unwrap();
+    }
+    writer.go_dark(Dark::BadRecord("an old copy".to_owned()));
+    assert_eq!(writer.shown(), before);
+    assert!(writer.reader.signers().is_err());
+    // What is revoked from now on leaves it all the same.
+    writer.order(revoke(&before[1])).await.unwrap();
+    assert_eq!(writer.shown(), before[..1]);
+}
+
+/// Found by review: the writer forgot a task that had panicked, and its intent
+/// was never carried out.
+#[tokio::test]
+async fn a_device_task_that_panicked_is_tried_again() {
+    let bench = Bench::begun().await;
+    let writer = bench.writer().await;
+    let reader = Arc::clone(&writer.reader);
+    assert_eq!(shown(&reader).len(), 1);
+    let asked = bench.device.asked().len();
+    bench.device.be(Mood::Panics);
+    let (mailbox, inbox) = mpsc::channel(1);
+    let writer = tokio::spawn(writer.run(inbox));
+    wait_for(|| bench.device.asked().len() >= asked + 2).await;
+    bench.device.be(Mood::Works);
+    wait_for(|| shown(&reader).len() == 2).await;
+    drop(mailbox);
+    writer.await.unwrap();
+}
+
+/// Waits for a condition that other tasks bring about.
+async fn wait_for(mut condition: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(20), "gave up");
+        ticks.tick().await;
+    }
+}
