@@ -19,6 +19,7 @@ mod load;
 mod orders;
 mod reader;
 mod record;
+mod revoke;
 mod show;
 mod sign;
 mod signing;

@@ -8,14 +8,10 @@ use tokio::sync::oneshot;
 use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
-use super::failpoint::{Effect, Side, hit};
-use super::reader::Snapshot;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{
-    Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick, rules,
-};
+use crate::keyring::{Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -66,15 +62,15 @@ impl Answered {
 }
 
 /// What a change did, before it is put into words for the operator.
-struct Did {
-    done: Vec<String>,
-    pending: Vec<String>,
-    trusted_until: Option<Time>,
-    durable: bool,
+pub(super) struct Did {
+    pub(super) done: Vec<String>,
+    pub(super) pending: Vec<String>,
+    pub(super) trusted_until: Option<Time>,
+    pub(super) durable: bool,
 }
 
 impl Did {
-    fn of(done: &[Event]) -> Self {
+    pub(super) fn of(done: &[Event]) -> Self {
         Self {
             done: done.iter().map(status::sentence).collect(),
             pending: Vec::new(),
@@ -203,94 +199,6 @@ impl Writer {
         Ok(Did::of(&step.await.map_err(operator_error)?))
     }
 
-    /// Ends a key: in memory first, then on disk, then for verifiers, then in
-    /// the store. A full disk delays none of the steps before it.
-    async fn revoke(&mut self, kid: &str, ending: Ending) -> Result<Did, AdminError> {
-        let now = self.estimate();
-        let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
-            return Ok(self.revoke_in_the_dark(kid, ending, now).await);
-        };
-        // On a copy first: an order that cannot be carried out changes nothing.
-        let mut trial = held.record.set.clone();
-        let tick = self.tick_for(now);
-        let revoked = trial
-            .revoke(kid, &ending, &self.plan, &tick)
-            .map_err(refusal)?;
-
-        self.reader.block(kid);
-        hit(Side::Before, Effect::WriteTombstone);
-        let name = &self.reader.name;
-        let entombed = self.context.entomb(name, kid, &ending, now).await;
-        hit(Side::After, Effect::WriteTombstone);
-        self.owed.insert(kid.to_owned(), ending.clone());
-        self.show(&held).await;
-
-        let stored = self.pay(kid, &ending).await;
-        let mut did = Did::of(&revoked.events);
-        did.trusted_until = Some(revoked.exposure.bounded_until);
-        did.pending.push(
-            "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
-                .to_owned(),
-        );
-        if let Err(e) = stored {
-            did.durable = entombed.is_ok();
-            did.pending
-                .push(format!("the revocation is not in the store yet: {e}"));
-            if let Err(e) = entombed {
-                did.pending.push(format!(
-                    "and not on disk either: {e}; do not restart the agent"
-                ));
-            }
-        }
-        Ok(did)
-    }
-
-    /// Ends a key of which nothing but its name is known: the store could not
-    /// be read since the start. It leaves the last good set, and never signs.
-    async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
-        self.reader.block(kid);
-        let name = &self.reader.name;
-        let entombed = self.context.entomb(name, kid, &ending, now).await;
-        self.owed.insert(kid.to_owned(), ending);
-        let published = self.published_in_the_dark();
-        let signers = self.reader.load().signers.clone();
-        self.reader.swap(Snapshot { signers, published });
-        let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
-        Did {
-            done: vec![format!("the key {kid} is blocked and has left the set")],
-            pending: vec!["the revocation is not in the store, which cannot be read".to_owned()],
-            trusted_until: Some(exposure.bounded_until),
-            durable: entombed.is_ok(),
-        }
-    }
-
-    /// Stores a revocation that holds already.
-    async fn pay(&mut self, kid: &str, ending: &Ending) -> Result<(), StepError<OperatorError>> {
-        // While the clock is in doubt nothing is activated, the successor
-        // neither: the key stays blocked and out of the set meanwhile.
-        self.step(Clock::Sure, |set, plan, tick| {
-            set.revoke(kid, ending, plan, tick)
-                .map(|revoked| ((), revoked.events))
-        })
-        .await?;
-        self.owed.remove(kid);
-        Ok(())
-    }
-
-    /// Tries again to store what holds in memory and on disk: after a store
-    /// that was full, or a crash between the tombstone and the store.
-    pub(super) async fn pay_owed(&mut self) {
-        for (kid, ending) in self.owed.clone() {
-            if let Err(e) = self.pay(&kid, &ending.or_wait()).await {
-                tracing::error!(
-                    key_set = self.reader.name,
-                    kid,
-                    "a revocation is not stored yet: {e}"
-                );
-            }
-        }
-    }
-
     async fn confirm_clock(&mut self, reading: Time) -> Result<Did, AdminError> {
         let ours = self.context.clock.read();
         let apart = ours.wall.since(reading).max(reading.since(ours.wall));
@@ -335,7 +243,7 @@ fn operator_error(error: StepError<OperatorError>) -> AdminError {
     }
 }
 
-fn refusal(error: OperatorError) -> AdminError {
+pub(super) fn refusal(error: OperatorError) -> AdminError {
     let why = error.to_string();
     let refused = |reason, rule: &str, hint: &str| AdminError::Refused {
         reason,

@@ -33,7 +33,7 @@ impl Writer {
     /// The key set as it will be when every owed revocation is stored; none
     /// if nothing is owed. Verifiers are not to see a revoked key again for as
     /// long as the store is full, nor after a crash before it was written.
-    fn with_owed(&self, held: &Held) -> Option<KeySet> {
+    pub(super) fn with_owed(&self, held: &Held) -> Option<KeySet> {
         if self.owed.is_empty() {
             return None;
         }

@@ -161,6 +161,7 @@ pub(super) fn sentence(event: &Event) -> String {
             format!("{key} will be active at {activates}")
         }
         What::ActivationCancelled => format!("the activation of {key} was cancelled"),
+        What::Published => format!("{key} is in the set since {at}"),
         What::Activated => format!("{key} is active since {at}"),
         What::Retiring => format!("{key} is retiring since {at}"),
         What::Revoked { reason } => {

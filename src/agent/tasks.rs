@@ -64,6 +64,11 @@ impl Tasks {
         self.retries.get(&id).is_none_or(|(at, _)| *at <= now)
     }
 
+    /// Lets a task be tried again at once.
+    pub(super) fn forget_failures(&mut self, id: IntentId) {
+        self.retries.remove(&id);
+    }
+
     /// Puts a task off, each time for longer. Returns for how long.
     fn put_off(&mut self, id: IntentId) -> Duration {
         let before = self.retries.get(&id);

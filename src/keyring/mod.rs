@@ -15,6 +15,7 @@ mod clock;
 mod event;
 mod intent;
 mod key;
+mod last;
 mod observe;
 mod operator;
 mod outlook;
@@ -29,6 +30,7 @@ pub use clock::{Anchor, ClockGuard, Doubt};
 pub use event::{Event, What};
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
+pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, OperatorError, Revoked, Then};
 pub use outlook::Outlook;
 pub use set::{

@@ -376,7 +376,7 @@ impl KeySet {
         self.high_water = now;
     }
 
-    fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
+    pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
         self.by_kid(kid)
             .filter(|key| key.phase != Phase::Placeholder)
             .ok_or_else(|| OperatorError::UnknownKid {

@@ -17,7 +17,7 @@ use crate::time::{Span, Time};
 pub const ONLY_GROUP: &str = "main";
 
 /// The least that two instants can differ by.
-const INSTANT: Span = Span::from_millis(1);
+pub(super) const INSTANT: Span = Span::from_millis(1);
 
 /// How many ids are drawn until one is new: more than one means that
 /// randomness is broken already.

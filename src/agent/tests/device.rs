@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use crate::agent::context::Hands;
+use crate::agent::reader::Reader;
 use crate::hsm::DeviceError;
 use crate::jose::key::RawKey;
 use crate::jose::{PublicKey, thumbprint};
@@ -30,6 +31,8 @@ struct State {
     mood: watch::Sender<Mood>,
     asked: Mutex<Vec<Task>>,
     made: Mutex<BTreeMap<KeyId, u8>>,
+    watched: Mutex<Option<Arc<Reader>>>,
+    seen: Mutex<Vec<Vec<String>>>,
 }
 
 impl Device {
@@ -38,6 +41,8 @@ impl Device {
             mood: watch::Sender::new(Mood::Works),
             asked: Mutex::default(),
             made: Mutex::default(),
+            watched: Mutex::default(),
+            seen: Mutex::default(),
         }))
     }
 
@@ -50,6 +55,17 @@ impl Device {
         self.0.asked.lock().unwrap().clone()
     }
 
+    /// From now on it looks at the set that verifiers get whenever it is asked
+    /// for something.
+    pub(super) fn watch(&self, reader: &Arc<Reader>) {
+        *self.0.watched.lock().unwrap() = Some(Arc::clone(reader));
+    }
+
+    /// What it saw.
+    pub(super) fn seen(&self) -> Vec<Vec<String>> {
+        self.0.seen.lock().unwrap().clone()
+    }
+
     pub(super) fn hands(&self) -> Hands {
         let device = self.clone();
         Arc::new(move |task| {
@@ -60,6 +76,9 @@ impl Device {
 
     async fn perform(&self, task: Task) -> Result<Outcome, DeviceError> {
         self.0.asked.lock().unwrap().push(task.clone());
+        if let Some(reader) = &*self.0.watched.lock().unwrap() {
+            self.0.seen.lock().unwrap().push(super::shown(reader));
+        }
         let mut mood = self.0.mood.subscribe();
         let mood = *mood.wait_for(|mood| *mood != Mood::Late).await.unwrap();
         match mood {

@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod last_key;
 mod notes;
 mod troubles;
 
@@ -187,5 +188,15 @@ fn revoke(kid: &str) -> Change {
         reason: RevocationReason::Superseded,
         then: Some(AfterRevocation::Wait),
         note: "ticket 12".to_owned(),
+    }
+}
+
+/// Waits for a condition that other tasks bring about.
+async fn wait_for(mut condition: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(20), "gave up");
+        ticks.tick().await;
     }
 }

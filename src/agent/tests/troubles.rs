@@ -82,13 +82,3 @@ async fn a_device_task_that_panicked_is_tried_again() {
     drop(mailbox);
     writer.await.unwrap();
 }
-
-/// Waits for a condition that other tasks bring about.
-async fn wait_for(mut condition: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(5));
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(20), "gave up");
-        ticks.tick().await;
-    }
-}

@@ -1,0 +1,195 @@
+//! Ending a key: in memory first, then on disk, then for verifiers, then in the
+//! store. A full disk delays none of the steps before it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::admin::AdminError;
+use super::failpoint::{Effect, Side, hit};
+use super::orders::{Did, refusal};
+use super::reader::Snapshot;
+use super::writer::{Clock, StepError, Writer, random_id};
+use crate::keyring::{
+    Ending, Genesis, IntentId, NotReplaced, OperatorError, Outcome, Revoked, rules,
+};
+use crate::time::Time;
+
+/// How long the last key of a set may stay in it, blocked already, while a
+/// device makes the one that takes its place. A device takes milliseconds for
+/// an EC key and a second or two for an RSA key; verifiers trust what they
+/// hold for P + C, which is minutes at least.
+const FRESH_KEY: Duration = Duration::from_secs(5);
+
+impl Writer {
+    /// Ends a key.
+    pub(super) async fn revoke(&mut self, kid: &str, ending: Ending) -> Result<Did, AdminError> {
+        let now = self.estimate();
+        let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
+            return Ok(self.revoke_in_the_dark(kid, ending, now).await);
+        };
+        // On a copy first: an order that cannot be carried out changes nothing.
+        let mut trial = held.record.set.clone();
+        let tick = self.tick_for(now);
+        let revoked = trial
+            .revoke(kid, &ending, &self.plan, &tick)
+            .map_err(refusal)?;
+
+        self.reader.block(kid);
+        hit(Side::Before, Effect::WriteTombstone);
+        let name = &self.reader.name;
+        let entombed = self.context.entomb(name, kid, &ending, now).await;
+        hit(Side::After, Effect::WriteTombstone);
+        let (revoked, stored) = match self.replace_last(kid, &ending).await {
+            Some(replaced) => (replaced, Ok(())),
+            None => {
+                self.owed.insert(kid.to_owned(), ending.clone());
+                let held = self.held.clone().or_else(|| self.last.clone());
+                if let Some(held) = held {
+                    self.show(&held).await;
+                }
+                (revoked, self.pay(kid, &ending).await)
+            }
+        };
+
+        let mut did = Did::of(&revoked.events);
+        did.trusted_until = Some(revoked.exposure.bounded_until);
+        did.pending.push(
+            "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
+                .to_owned(),
+        );
+        if let Err(e) = stored {
+            did.durable = entombed.is_ok();
+            did.pending
+                .push(format!("the revocation is not in the store yet: {e}"));
+            if let Err(e) = entombed {
+                did.pending.push(format!(
+                    "and not on disk either: {e}; do not restart the agent"
+                ));
+            }
+        }
+        Ok(did)
+    }
+
+    /// Ends a key of which nothing but its name is known: the store could not
+    /// be read since the start. It leaves the last good set, and never signs.
+    async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
+        self.reader.block(kid);
+        let name = &self.reader.name;
+        let entombed = self.context.entomb(name, kid, &ending, now).await;
+        self.owed.insert(kid.to_owned(), ending);
+        let published = self.published_in_the_dark();
+        let signers = self.reader.load().signers.clone();
+        self.reader.swap(Snapshot { signers, published });
+        let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
+        Did {
+            done: vec![format!("the key {kid} is blocked and has left the set")],
+            pending: vec!["the revocation is not in the store, which cannot be read".to_owned()],
+            trusted_until: Some(exposure.bounded_until),
+            durable: entombed.is_ok(),
+        }
+    }
+
+    // -- The last key ----------------------------------------------------
+
+    /// Where this is the last key that verifiers get: ends it in the change
+    /// that publishes a fresh one. None where there are others, or where that
+    /// cannot be done soon; then the placeholder has to do.
+    ///
+    /// A crash in here leaves the tombstone, and perhaps an intent: the next
+    /// start revokes the key as any other.
+    async fn replace_last(&mut self, kid: &str, ending: &Ending) -> Option<Revoked> {
+        let held = self.held.as_ref()?;
+        if matches!(held.record.set.genesis, Genesis::Pending { .. }) {
+            return None;
+        }
+        let others_owed = self.with_owed(held);
+        let set = others_owed.as_ref().unwrap_or(&held.record.set);
+        if !set.is_last(kid) {
+            return None;
+        }
+        match self.try_replace_last(kid, ending).await {
+            Ok(revoked) => {
+                self.owed.remove(kid);
+                Some(revoked)
+            }
+            Err(why) => {
+                tracing::warn!(
+                    key_set = self.reader.name,
+                    kid,
+                    "no fresh key takes the place of the last one yet: {why}"
+                );
+                None
+            }
+        }
+    }
+
+    async fn try_replace_last(&mut self, kid: &str, ending: &Ending) -> Result<Revoked, String> {
+        let deadline = Instant::now() + FRESH_KEY;
+        let step = self.step(Clock::Sure, |set, plan, tick| {
+            set.prepare_replacement(kid, plan, tick, &mut random_id)
+        });
+        let replacement = step.await.map_err(|e| e.to_string())?;
+        let outcome = self.carried_out(replacement.intent, deadline).await?;
+        let step = self.step(Clock::Sure, |set, plan, tick| {
+            let made = (replacement, outcome.clone());
+            let revoked = set.replace_last(kid, ending, made, plan, tick)?;
+            let events = revoked.events.clone();
+            Ok::<_, NotReplaced>((revoked, events))
+        });
+        step.await.map_err(|e| e.to_string())
+    }
+
+    /// What comes of one intent, if that is known before the deadline. It is
+    /// carried out now, even if it failed lately. What else ends meanwhile is
+    /// stored as usual.
+    async fn carried_out(&mut self, wanted: IntentId, by: Instant) -> Result<Outcome, String> {
+        self.tasks.forget_failures(wanted);
+        self.start_intents();
+        loop {
+            let Ok((id, result)) = timeout_at(by, self.tasks.next()).await else {
+                return Err(format!("the device has not made it within {FRESH_KEY:?}"));
+            };
+            if id != wanted {
+                self.report(id, result).await;
+                continue;
+            }
+            return match result {
+                Ok(outcome) => Ok(outcome),
+                Err(why) => {
+                    self.report(id, Err(why.clone())).await;
+                    Err(why)
+                }
+            };
+        }
+    }
+
+    // -- The store -------------------------------------------------------
+
+    /// Stores a revocation that holds already.
+    async fn pay(&mut self, kid: &str, ending: &Ending) -> Result<(), StepError<OperatorError>> {
+        // While the clock is in doubt nothing is activated, the successor
+        // neither: the key stays blocked and out of the set meanwhile.
+        self.step(Clock::Sure, |set, plan, tick| {
+            set.revoke(kid, ending, plan, tick)
+                .map(|revoked| ((), revoked.events))
+        })
+        .await?;
+        self.owed.remove(kid);
+        Ok(())
+    }
+
+    /// Tries again to store what holds in memory and on disk: after a store
+    /// that was full, or a crash between the tombstone and the store.
+    pub(super) async fn pay_owed(&mut self) {
+        for (kid, ending) in self.owed.clone() {
+            if let Err(e) = self.pay(&kid, &ending.or_wait()).await {
+                tracing::error!(
+                    key_set = self.reader.name,
+                    kid,
+                    "a revocation is not stored yet: {e}"
+                );
+            }
+        }
+    }
+}
