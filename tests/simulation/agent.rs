@@ -335,6 +335,9 @@ impl World {
         }
         self.replicas[r].blocked.insert(kid.to_owned());
         self.replicas[r].tombstones.insert(kid.to_owned());
+        if self.replace_last(r, kid, then) {
+            return self.carry_out(r);
+        }
         let mut done = self.revoke_stored(r, kid, then);
         if let Err(Stop::Refused(OperatorError::NoSafeStandby { .. })) = done {
             let then = if self.random.chance(500) {

@@ -12,6 +12,7 @@
 
 mod agent;
 mod invariants;
+mod last;
 mod ledger;
 mod outside;
 pub(crate) mod random;

@@ -50,6 +50,8 @@ pub(crate) const EXPECTED: &[&str] = &[
     "revoked",
     "revoked: active, with a safe standby",
     "revoked: active, without",
+    "revoked: the last, a fresh one with it",
+    "revoked: the last, and no device",
     "revoked: while a switch was ahead",
     "revoked: not yet durable",
     "rollback: too late",

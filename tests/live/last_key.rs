@@ -1,0 +1,177 @@
+//! Revoking the last key: verifiers get a fresh one in the same change, and
+//! the placeholder only where the device cannot make one. And what is on
+//! record of it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
+use sealkeeper::api::v1::{AfterRevocation, ChangeResponse, Order, RevokeKeyRequest};
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use super::lab::{CALM, Daemon, Lab, PATIENCE, kids, wait_until};
+
+async fn revoke(admin: &mut KeyAdminClient<Channel>, kid: &str) -> ChangeResponse {
+    let mut request = RevokeKeyRequest {
+        order: Some(Order {
+            request_id: format!("revoke {kid}"),
+            key_set: "main".to_owned(),
+            expected_version: String::new(),
+        }),
+        kid: kid.to_owned(),
+        note: "an exercise".to_owned(),
+        ..Default::default()
+    };
+    request.set_then(AfterRevocation::Wait);
+    let answer = admin.revoke_key(request).await.expect("it is revoked");
+    answer.into_inner()
+}
+
+async fn shown(daemon: &Daemon) -> Vec<String> {
+    kids(&daemon.jwks().await.expect("a set"))
+}
+
+/// Two keys are published: who signs, and the standby.
+async fn two(daemon: &Daemon) -> Vec<String> {
+    let mut found = Vec::new();
+    wait_until(async || {
+        found = shown(daemon).await;
+        found.len() == 2
+    })
+    .await;
+    found
+}
+
+/// The key events on disk.
+fn key_log(lab: &Lab) -> Vec<Value> {
+    let text = fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+/// Whether the revocation came with a fresh key.
+fn with_a_fresh_key(answer: &ChangeResponse) -> bool {
+    answer
+        .done
+        .iter()
+        .any(|done| done.contains("is in the set"))
+}
+
+#[tokio::test]
+async fn verifiers_get_a_fresh_key_as_the_last_one_leaves() {
+    // RSA, because a key of another kind is there before one can ask twice.
+    let lab = Lab::new(CALM, &["RS256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let placeholder = placeholder(&lab);
+    let (_, admin) = daemon.clients().await.expect("a daemon that serves");
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < PATIENCE, "it was never the last key");
+        let both = two(&daemon).await;
+        let orders = async {
+            let (mut one, mut other) = (admin.clone(), admin.clone());
+            tokio::join!(revoke(&mut one, &both[0]), revoke(&mut other, &both[1]))
+        };
+        let (answers, sets) = watched(&daemon, orders).await;
+        assert!(answers.0.durable && answers.1.durable);
+        for set in &sets {
+            assert!(!set.contains(&placeholder), "the placeholder in {sets:?}");
+        }
+        let after = shown(&daemon).await;
+        assert!(!after.is_empty() && both.iter().all(|kid| !after.contains(kid)));
+        // The device may have been faster than the second order.
+        if with_a_fresh_key(&answers.0) || with_a_fresh_key(&answers.1) {
+            return;
+        }
+    }
+}
+
+/// Every set that is served, without a pause, until the work is done and once
+/// more after it.
+async fn watched<T>(daemon: &Daemon, work: impl Future<Output = T>) -> (T, Vec<Vec<String>>) {
+    let mut sets = vec![shown(daemon).await];
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                sets.push(shown(daemon).await);
+                return (done, sets);
+            }
+            set = shown(daemon) => if sets.last() != Some(&set) {
+                sets.push(set);
+            }
+        }
+    }
+}
+
+fn placeholder(lab: &Lab) -> String {
+    let events = key_log(lab);
+    let made = events
+        .iter()
+        .find(|event| event["event"] == "placeholder-made");
+    let kid = made.expect("init made it")["kid"].as_str();
+    kid.expect("a kid").to_owned()
+}
+
+#[tokio::test]
+async fn without_the_token_verifiers_get_the_placeholder_soon() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let placeholder = placeholder(&lab);
+    let (_, mut admin) = daemon.clients().await.expect("a daemon that serves");
+    let both = two(&daemon).await;
+    fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
+    revoke(&mut admin, &both[0]).await;
+    assert_eq!(shown(&daemon).await, both[1..]);
+    let began = Instant::now();
+    let answer = revoke(&mut admin, &both[1]).await;
+    let took = began.elapsed();
+    assert_eq!(shown(&daemon).await, [placeholder.clone()]);
+    assert!(answer.durable && !with_a_fresh_key(&answer), "{answer:?}");
+    // Five seconds for the device, and as much for two crowded processors.
+    assert!(took < Duration::from_secs(10), "after {took:?}");
+
+    fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
+    wait_until(async || {
+        let set = shown(&daemon).await;
+        assert!(!set.is_empty() && both.iter().all(|kid| !set.contains(kid)));
+        !set.contains(&placeholder)
+    })
+    .await;
+}
+
+/// Until now a note was accepted, checked and dropped.
+#[tokio::test]
+async fn who_gave_an_order_is_on_record() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let daemon = lab.serve().await;
+    let kid = two(&daemon).await.remove(1);
+    lab.ok(&["keys", "hold", &kid, "--note", "kept for the court"]);
+    let told = lab.ok(&["keys", "list"]);
+    assert!(told.contains(": kept for the court"), "{told}");
+    lab.ok(&["keys", "release", &kid]);
+    lab.ok(&["keys", "revoke", &kid, "--note", "an exercise"]);
+    let keys = lab.keys();
+    let key = keys.iter().find(|key| key["kid"] == *kid).expect("the key");
+    let by = key["revocation"]["by"].as_str().expect("who");
+    assert!(by.starts_with("uid:"), "{by}");
+    assert_eq!(key["revocation"]["note"], "an exercise");
+    assert_eq!(key["hold"], Value::Null);
+    let events = key_log(&lab);
+    for (name, remark) in [
+        ("held", "kept for the court".into()),
+        ("released", Value::Null),
+        ("revoked", "an exercise".into()),
+    ] {
+        let mut found = events.iter().filter(|event| event["event"] == name);
+        let event = found.next().expect("it is in the log");
+        assert_eq!((&event["by"], &event["remark"]), (&by.into(), &remark));
+        assert!(found.next().is_none(), "{name} is in the log twice");
+    }
+}
