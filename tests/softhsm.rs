@@ -123,7 +123,36 @@ impl SoftHsm {
         self.dir.path().join("lab.pin-marker")
     }
 
+    /// What another program leaves of the private keys when it lists them
+    /// while they are being made: SoftHSM 2.6 gives an object that has not got
+    /// its attributes yet empty ones, and writes it. The files are those of
+    /// its `ObjectFile`: a generation, then attributes, the class first.
+    pub(crate) fn spoil_private_keys(&self) {
+        const CLASS_TOKEN_PRIVATE: usize = 8 + 24 + 17 + 17;
+        for (path, mut bytes) in self.private_keys() {
+            let generation = number_at(0, &bytes).unwrap() + 1;
+            bytes.truncate(CLASS_TOKEN_PRIVATE);
+            bytes[..8].copy_from_slice(&generation.to_be_bytes());
+            fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// The files of the private keys, as they are now.
+    pub(crate) fn private_keys(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        const PRIVATE_KEY: u64 = 3;
+        let token = fs::read_dir(self.tokens()).unwrap().next().unwrap();
+        fs::read_dir(token.unwrap().path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "object"))
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .filter(|(_, bytes)| number_at(24, bytes) == Some(PRIVATE_KEY))
+            .collect()
+    }
+
     /// Runs OpenSC's tool on the token; its output.
+    ///
+    /// Not while a key is being made: see [`Self::spoil_private_keys`].
     pub(crate) fn pkcs11_tool(&self, args: &[&str]) -> String {
         let (name, conf) = self.env();
         run(Command::new("pkcs11-tool")
@@ -148,6 +177,11 @@ impl SoftHsm {
             .args(["--so-pin", "5678", "--pin", PIN])
             .env(name, conf));
     }
+}
+
+fn number_at(at: usize, bytes: &[u8]) -> Option<u64> {
+    let bytes = bytes.get(at..at + 8)?;
+    Some(u64::from_be_bytes(bytes.try_into().unwrap()))
 }
 
 fn run(command: &mut Command) -> String {

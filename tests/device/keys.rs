@@ -309,3 +309,48 @@ async fn destroy_is_idempotent_and_complete() {
     let seen = hsm.pkcs11_tool_logged_in(&["--list-objects"]);
     assert_eq!(seen.matches("Key Object").count(), 2, "{seen}");
 }
+
+/// Found with SoftHSM 2.6: a key that was made, read back and proven is lost
+/// if another program lists it while it is being made. Whoever is about to
+/// rely on a key can ask, and the child that made it knows no better than the
+/// token.
+#[tokio::test]
+async fn a_key_that_was_lost_after_it_was_proven_is_found_out() {
+    let hsm = SoftHsm::new();
+    let device = up(hsm.device_config()).await;
+    let made = device
+        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
+        .await
+        .unwrap();
+    signs(&device, object(1), Algorithm::Es256, &made.public).await;
+    hsm.spoil_private_keys();
+    let found = device.find(object(1)).await;
+    assert!(
+        matches!(found, Err(DeviceError::BadKey { .. })),
+        "{found:?}"
+    );
+    let signed = device
+        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
+        .await;
+    assert!(
+        matches!(signed, Err(DeviceError::NoSuchKey { .. })),
+        "{signed:?}"
+    );
+}
+
+/// Why tests list a copy of the token: the tool that only lists writes.
+#[test]
+fn listing_a_half_made_key_writes_to_it() {
+    let hsm = SoftHsm::new();
+    let make = "--keypairgen --key-type EC:prime256v1 --id 01 --label one";
+    hsm.pkcs11_tool_logged_in(&make.split(' ').collect::<Vec<_>>());
+    hsm.spoil_private_keys();
+    let before = hsm.private_keys();
+    assert_eq!(before.len(), 1);
+    hsm.pkcs11_tool_logged_in(&["--list-objects", "--type", "privkey"]);
+    assert_ne!(
+        before,
+        hsm.private_keys(),
+        "SoftHSM was mended: see its notes"
+    );
+}

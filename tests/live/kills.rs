@@ -162,8 +162,6 @@ pub(super) async fn healthy(lab: &Lab) {
             lab.log()
         );
         if !settled {
-            // Not yet: two processes on one SoftHSM token, of which one looks
-            // while the other generates, was seen to hide a new object.
             return false;
         }
         let objects = lab.objects_in_token();

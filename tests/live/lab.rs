@@ -56,11 +56,8 @@ impl Lab {
         };
         let tokens = lab.path("tokens");
         fs::create_dir(&tokens).expect("the token directory");
-        let conf = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-            tokens.display()
-        );
-        fs::write(lab.path("softhsm2.conf"), conf).expect("the token's configuration");
+        fs::write(lab.path("softhsm2.conf"), softhsm_conf(&tokens))
+            .expect("the token's configuration");
         let made = Command::new("softhsm2-util")
             .args([
                 "--init-token",
@@ -224,27 +221,66 @@ operations = ["sign-jwt", "sign-jws"]
 
     /// The ids of the private keys that the token holds, as `pkcs11-tool`
     /// lists them: not our own reading.
+    ///
+    /// Why of a copy: SoftHSM 2.6 writes to what it reads, and a key that is
+    /// listed while it is being made is lost. See hsm-config/softhsm2.
     pub(crate) fn objects_in_token(&self) -> BTreeMap<String, usize> {
-        let output = Command::new("pkcs11-tool")
-            .args(["--module"])
-            .arg(softhsm_module())
-            .args(["--token-label", "lab", "--login", "--pin", PIN])
-            .args(["--list-objects", "--type", "privkey"])
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .output()
-            .expect("pkcs11-tool");
+        let began = Instant::now();
+        let listed = loop {
+            let copy = tempfile::tempdir().expect("a temporary directory");
+            copy_files(&self.path("tokens"), &copy.path().join("tokens"));
+            let listed = list_private_keys(copy.path());
+            // A copy that was made in the middle of a write lacks the token.
+            if listed.status.success() || began.elapsed() > PATIENCE {
+                break listed;
+            }
+        };
         assert!(
-            output.status.success(),
+            listed.status.success(),
             "{}",
-            String::from_utf8_lossy(&output.stderr)
+            String::from_utf8_lossy(&listed.stderr)
         );
         let mut ids = BTreeMap::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
+        for line in String::from_utf8_lossy(&listed.stdout).lines() {
             if let Some(id) = line.trim().strip_prefix("ID:") {
                 *ids.entry(id.trim().to_owned()).or_default() += 1;
             }
         }
         ids
+    }
+}
+
+/// What `pkcs11-tool` says of the private keys in a folder with `tokens`.
+fn list_private_keys(folder: &Path) -> Output {
+    let conf = folder.join("softhsm2.conf");
+    fs::write(&conf, softhsm_conf(&folder.join("tokens"))).expect("a configuration");
+    Command::new("pkcs11-tool")
+        .args(["--module"])
+        .arg(softhsm_module())
+        .args(["--token-label", "lab", "--login", "--pin", PIN])
+        .args(["--list-objects", "--type", "privkey"])
+        .env("SOFTHSM2_CONF", conf)
+        .output()
+        .expect("pkcs11-tool")
+}
+
+fn softhsm_conf(tokens: &Path) -> String {
+    format!(
+        "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+        tokens.display()
+    )
+}
+
+/// Copies a folder that others write to: what goes meanwhile is left out.
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a new folder");
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_files(&from, &to);
+        } else {
+            let _ = fs::copy(from, to);
+        }
     }
 }
 
