@@ -310,6 +310,28 @@ async fn destroy_is_idempotent_and_complete() {
     assert_eq!(seen.matches("Key Object").count(), 2, "{seen}");
 }
 
+/// What a worker knows of a key ends with the key. On other tokens its handle
+/// may be another key's by then; SoftHSM gives none twice, so here the kind
+/// of key shows what was remembered.
+#[tokio::test]
+async fn workers_forget_what_was_destroyed() {
+    let hsm = SoftHsm::new();
+    let mut config = hsm.device_config();
+    config.workers = 1;
+    let device = up(config).await;
+    for (key_type, algorithm) in [
+        (KeyType::P256, Algorithm::Es256),
+        (KeyType::P384, Algorithm::Es384),
+        (KeyType::Rsa2048, Algorithm::Rs256),
+    ] {
+        let generated = device.generate(object(1), key_type, algorithm, soon());
+        let made = generated.await.unwrap();
+        signs(&device, object(1), algorithm, &made.public).await;
+        // No signature in between, or its failure would make it forget.
+        device.destroy(object(1)).await.unwrap();
+    }
+}
+
 /// Found with SoftHSM 2.6: a key that was made, read back and proven is lost
 /// if another program lists it while it is being made. Whoever is about to
 /// rely on a key can ask, and the child that made it knows no better than the
