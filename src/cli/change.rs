@@ -150,7 +150,7 @@ fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
     if !changed.durable {
         return Err(
             Failure::failed("the change holds in memory, and is not on disk yet")
-                .hint("free the disk; do not restart the agent before it is stored"),
+                .hint("make room; the agent stores it by itself, and `sealkeeper keys list` shows the key as revoked then. Do not restart the agent before"),
         );
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::agent::{Context, Ports, Wanted};
 use crate::api::client;
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::signer_client::SignerClient;
-use crate::audit::{Audit, Limits};
+use crate::audit::{Audit, AuditError, Limits};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::durable::{Disk, LastGood, OsDisk, Tombstones};
@@ -59,8 +59,9 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
 ///
 /// Trust: whoever may write to the state directory may stop the agent from
 /// signing, and may take back a revocation that is only there; it is made
-/// for its owner alone.
-pub(super) fn open(config: &Config) -> Result<Context, Failure> {
+/// for its owner alone. `if_in_use` tells the operator what to do where an
+/// agent is running on it.
+pub(super) fn open(config: &Config, if_in_use: &str) -> Result<Context, Failure> {
     let state = &config.state_dir;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -79,7 +80,14 @@ pub(super) fn open(config: &Config) -> Result<Context, Failure> {
         &replica,
         Limits::default(),
     )
-    .map_err(|e| failed(&e))?;
+    .map_err(|e| match e {
+        AuditError::InUse { .. } => Failure::failed(format!(
+            "an agent is running on {}, and nobody else may write there meanwhile",
+            state.display()
+        ))
+        .hint(if_in_use),
+        e => failed(&e),
+    })?;
     let tombstones =
         Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
     let last_good = LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;

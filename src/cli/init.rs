@@ -10,6 +10,8 @@ use super::compose;
 use super::output::{Failure, say};
 use crate::agent::{self, InitError, Progress};
 
+const IF_IN_USE: &str = "stop the agent, run `sealkeeper init` again, then start the agent; meanwhile nothing is signed";
+
 /// Begins one key set, or all that have not begun.
 pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(path)?;
@@ -20,7 +22,7 @@ pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(
     let mut begun = 0;
     for name in &names {
         let made = compose::block_on(async {
-            let context = compose::open(&config)?;
+            let context = compose::open(&config, IF_IN_USE)?;
             let wanted = compose::wanted(&config, name)?;
             let devices = context.devices();
             let result = with_progress(context, wanted, as_json).await;

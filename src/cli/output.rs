@@ -1,7 +1,7 @@
 //! What the operator reads: tables, JSON, and errors that end with a hint.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::api::client::ConnectError;
@@ -83,7 +83,27 @@ impl From<tonic::Status> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        Self::failed(error).hint("is the agent running, and may you open its socket?")
+        let hint = match &error {
+            ConnectError::Unreachable { why, .. } => unreachable_hint(why.kind()),
+            _ => "choose another path for the socket",
+        };
+        Self::failed(error).hint(hint)
+    }
+}
+
+fn unreachable_hint(why: ErrorKind) -> &'static str {
+    match why {
+        ErrorKind::NotFound => {
+            "no agent serves there: start it with `sealkeeper serve`, or name its configuration with --config"
+        }
+        // The socket outlives only an agent that had no time to remove it.
+        ErrorKind::ConnectionRefused => {
+            "an agent served there and is gone: look at the end of its log, and start it again"
+        }
+        ErrorKind::PermissionDenied => {
+            "you may not open the socket: run this as its owner, or as the agent's user"
+        }
+        _ => "is the agent running, and may you open its socket?",
     }
 }
 
@@ -91,7 +111,7 @@ impl From<ConnectError> for Failure {
 pub(super) fn say(text: impl fmt::Display) -> Result<(), Failure> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         // `sealkeeper … | head` is no failure.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(e) => Err(Failure::failed(format!("standard output: {e}"))),
         Ok(()) => Ok(()),
     }

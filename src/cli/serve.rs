@@ -14,6 +14,9 @@ use crate::observe::Origin;
 use crate::serve::listener::{Tcp, Unix};
 use crate::serve::{self, Limits};
 
+const IF_IN_USE: &str =
+    "if it is the same agent, it runs already; give another one a state_dir of its own";
+
 /// Runs the agent until it is asked to stop.
 pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure> {
     compose::harden();
@@ -25,7 +28,7 @@ pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure>
 async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure> {
     // Asked for before anything is served: a signal that comes early counts.
     let stop = stop_signal()?;
-    let context = compose::open(config)?;
+    let context = compose::open(config, IF_IN_USE)?;
     let devices = context.devices();
     let bind = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
     let signing = bind(
