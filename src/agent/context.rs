@@ -165,11 +165,41 @@ impl Context {
 
     /// Keeps a set for the time when the store cannot be read. Failing to is
     /// no reason not to publish it.
-    pub(super) async fn write_last_good(self: &Arc<Self>, key_set: &str, jwks: &Arc<[u8]>) {
+    pub(super) async fn keep_last_good(
+        self: &Arc<Self>,
+        key_set: &str,
+        jwks: &Arc<[u8]>,
+    ) -> Result<(), DurableError> {
         let (context, name, jwks) = (Arc::clone(self), key_set.to_owned(), Arc::clone(jwks));
-        if let Err(e) = blocking(move || context.last_good.put(&name, &jwks)).await {
-            tracing::error!(key_set, "the last good JWKS: {e}");
-        }
+        blocking(move || context.last_good.put(&name, &jwks)).await
+    }
+
+    /// The placeholder of a key set, as it was kept.
+    pub(super) fn read_placeholder(&self, key_set: &str) -> Option<Vec<u8>> {
+        self.last_good
+            .load_placeholder(key_set)
+            .inspect_err(|e| tracing::error!(key_set, "the placeholder: {e}"))
+            .ok()
+            .flatten()
+    }
+
+    /// Keeps the placeholder for the time when the store cannot be read and
+    /// every key of the last good set was revoked. Writes only what is not
+    /// there.
+    pub(super) async fn keep_placeholder(
+        self: &Arc<Self>,
+        key_set: &str,
+        jwks: Vec<u8>,
+    ) -> Result<(), DurableError> {
+        let (context, name) = (Arc::clone(self), key_set.to_owned());
+        blocking(move || {
+            let kept = context.last_good.load_placeholder(&name);
+            if kept.is_ok_and(|kept| kept.as_ref() == Some(&jwks)) {
+                return Ok(());
+            }
+            context.last_good.put_placeholder(&name, &jwks)
+        })
+        .await
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a writer comes by its record: at the start, and whenever somebody else
 //! wrote.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use super::reader::{Dark, PublishedSet, Snapshot};
@@ -125,7 +126,7 @@ impl Writer {
     }
 
     /// The set that readers have, or the last good one on disk, less what was
-    /// revoked since.
+    /// revoked since; the placeholder if nothing is left of it.
     pub(super) fn published_in_the_dark(&self) -> Option<PublishedSet> {
         let name = &self.reader.name;
         let mut revoked = self.context.key_log(name).revoked;
@@ -141,7 +142,12 @@ impl Writer {
             .as_ref()
             .map(|set| set.body.to_vec());
         let bytes = shown.or_else(|| self.context.read_last_good(name))?;
-        PublishedSet::last_good(&bytes, &revoked)
+        PublishedSet::last_good(&bytes, &revoked).or_else(|| {
+            // Nothing is left of it. With an empty set, or with none, caches
+            // would go on trusting what was revoked.
+            let placeholder = self.context.read_placeholder(name)?;
+            PublishedSet::last_good(&placeholder, &BTreeSet::new())
+        })
     }
 }
 

@@ -183,12 +183,19 @@ impl Writer {
     /// that was full, or a crash between the tombstone and the store.
     pub(super) async fn pay_owed(&mut self) {
         for (kid, ending) in self.owed.clone() {
-            if let Err(e) = self.pay(&kid, &ending.or_wait()).await {
-                tracing::error!(
-                    key_set = self.reader.name,
-                    kid,
-                    "a revocation is not stored yet: {e}"
-                );
+            let paid = self.pay(&kid, &ending.or_wait()).await;
+            let key_set = &self.reader.name;
+            match paid {
+                Ok(()) => {}
+                // Ordered while nobody could tell. It stays blocked, and its
+                // tombstone waits for a record that knows it.
+                Err(StepError::Keyring(e @ OperatorError::UnknownKid { .. })) => {
+                    tracing::warn!(key_set, kid, "a revocation has nothing to end: {e}");
+                    self.owed.remove(&kid);
+                }
+                Err(e) => {
+                    tracing::error!(key_set, kid, "a revocation is not stored yet: {e}");
+                }
             }
         }
     }

@@ -6,8 +6,20 @@ use std::sync::Arc;
 use super::failpoint::{Effect, Side, hit};
 use super::reader::{PublishedSet, Signers, Snapshot};
 use super::writer::{Held, Writer};
-use crate::keyring::{KeySet, View};
+use crate::jose::{Jwk, JwkSet};
+use crate::keyring::{KeySet, Phase, View};
 use crate::time::Time;
+
+/// What this process has put on disk for a start without a record.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// The set.
+    set: Option<Arc<[u8]>>,
+    /// Whether the placeholder is there.
+    placeholder: bool,
+    /// Whether the last try failed.
+    failing: bool,
+}
 
 impl Writer {
     /// Gives readers the view of a record that is stored.
@@ -19,13 +31,7 @@ impl Writer {
             None => view,
         });
         let published = PublishedSet::of(&view);
-        if set.epoch != self.adopted || !self.owed.is_empty() {
-            hit(Side::Before, Effect::WriteLastGood);
-            self.context
-                .write_last_good(&self.reader.name, &published.body)
-                .await;
-            hit(Side::After, Effect::WriteLastGood);
-        }
+        self.keep(held, &published.body).await;
         self.show_view(view, published, set.high_water);
         self.adopted = set.epoch;
     }
@@ -46,6 +52,52 @@ impl Writer {
         Some(set)
     }
 
+    /// Tries again to keep what readers see, if that failed.
+    pub(super) async fn keep_shown(&mut self) {
+        let Some(held) = self.held.clone() else {
+            return;
+        };
+        let snapshot = self.reader.load();
+        if let (Ok(_), Some(published)) = (&snapshot.signers, &snapshot.published) {
+            self.keep(&held, &published.body).await;
+        }
+    }
+
+    /// Keeps a set on disk, and the placeholder beside it, where they are not
+    /// there yet. A crash before leaves the copy of before, which is filtered
+    /// by what was revoked; a failure is mended at a later step.
+    async fn keep(&mut self, held: &Held, shown: &Arc<[u8]>) {
+        let name = &self.reader.name;
+        let mut problem = None;
+        if self.kept.set.as_ref() != Some(shown) {
+            hit(Side::Before, Effect::WriteLastGood);
+            match self.context.keep_last_good(name, shown).await {
+                Ok(()) => self.kept.set = Some(Arc::clone(shown)),
+                Err(e) => problem = Some(e),
+            }
+            hit(Side::After, Effect::WriteLastGood);
+        }
+        if !self.kept.placeholder
+            && let Some(placeholder) = placeholder(&held.record.set)
+        {
+            match self.context.keep_placeholder(name, placeholder).await {
+                Ok(()) => self.kept.placeholder = true,
+                Err(e) => problem = Some(e),
+            }
+        }
+        match &problem {
+            // Once for each outage.
+            Some(e) if !self.kept.failing => {
+                tracing::error!(key_set = name, "the last good JWKS: {e}; it is tried again");
+            }
+            None if self.kept.failing => {
+                tracing::info!(key_set = name, "the last good JWKS is on disk again");
+            }
+            _ => {}
+        }
+        self.kept.failing = problem.is_some();
+    }
+
     /// Swaps what readers see.
     fn show_view(&self, view: Arc<View>, published: PublishedSet, high_water: Time) {
         let signers = Signers::new(view, self.guard.clone(), high_water);
@@ -56,4 +108,14 @@ impl Writer {
         });
         hit(Side::After, Effect::SwapView);
     }
+}
+
+/// A JWKS of the placeholder alone; none before the device has made it.
+fn placeholder(set: &KeySet) -> Option<Vec<u8>> {
+    let key = set.keys.get(&set.placeholder?)?;
+    if key.phase != Phase::Placeholder {
+        return None;
+    }
+    let jwk = Jwk::new(key.kid.clone()?, key.algorithm, key.public.clone()?).ok()?;
+    Some(JwkSet { keys: vec![jwk] }.to_json())
 }

@@ -20,6 +20,7 @@ use super::failpoint::{Effect, Side, hit};
 use super::orders::Asked;
 use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
+use super::show::Kept;
 use super::tasks::Tasks;
 use crate::keyring::{ClockGuard, Doubt, Ending, Event, Genesis, KeyId, KeySet, Plan, Tick};
 use crate::store::{StoreError, Version};
@@ -62,6 +63,8 @@ pub(super) struct Writer {
     pub(super) logged: u64,
     /// Revocations that hold in memory and on disk but not yet in the store.
     pub(super) owed: BTreeMap<String, Ending>,
+    /// What is on disk of what readers see.
+    pub(super) kept: Kept,
     /// What devices are at.
     pub(super) tasks: Tasks,
     /// Answers to orders, so that the same request is carried out once.
@@ -125,6 +128,7 @@ impl Writer {
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
+            kept: Kept::default(),
             tasks: Tasks::default(),
             answered: super::orders::Answered::default(),
         }
@@ -259,6 +263,7 @@ impl Writer {
             self.log_events(&held).await;
         }
         self.pay_owed().await;
+        self.keep_shown().await;
         let doubted = self.guard.doubt();
         let anchored = self.guard.anchor();
         let step = self.step(Clock::Sure, |set, plan, tick| {

@@ -1,4 +1,5 @@
-//! The last JWKS of each key set, for a start without a store or a device.
+//! The last JWKS of each key set, for a start without a store or a device; and
+//! beside it the placeholder, for when every key of that set was revoked since.
 
 use std::fmt;
 use std::io;
@@ -36,7 +37,18 @@ impl LastGood {
     /// [`DurableError::Refused`] for what is not a JWKS with at least one key,
     /// and [`DurableError::Io`]; the earlier set stays.
     pub fn put(&self, key_set: &str, jwks: &[u8]) -> Result<(), DurableError> {
-        let path = self.path(key_set);
+        self.write(self.path(key_set), jwks)
+    }
+
+    /// Keeps a JWKS of the placeholder alone. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_placeholder(&self, key_set: &str, jwks: &[u8]) -> Result<(), DurableError> {
+        self.write(self.placeholder_path(key_set), jwks)
+    }
+
+    fn write(&self, path: PathBuf, jwks: &[u8]) -> Result<(), DurableError> {
         if let Err(why) = check(jwks) {
             return Err(DurableError::Refused { path, why });
         }
@@ -49,7 +61,18 @@ impl LastGood {
     /// [`DurableError::Damaged`] for what is not a JWKS with at least one key,
     /// and [`DurableError::Io`].
     pub fn load(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
-        let path = self.path(key_set);
+        self.read(self.path(key_set))
+    }
+
+    /// The placeholder, if it was put.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_placeholder(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        self.read(self.placeholder_path(key_set))
+    }
+
+    fn read(&self, path: PathBuf) -> Result<Option<Vec<u8>>, DurableError> {
         let bytes = match self.disk.read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(DurableError::io("read", &path))?,
@@ -65,6 +88,16 @@ impl LastGood {
     /// written as `%` and two hexadecimal digits.
     #[must_use]
     pub fn path(&self, key_set: &str) -> PathBuf {
+        self.file(key_set, ".jwks.json")
+    }
+
+    /// Where its placeholder lies. No key set's own JWKS bears this name.
+    #[must_use]
+    pub fn placeholder_path(&self, key_set: &str) -> PathBuf {
+        self.file(key_set, ".placeholder.jwks.json")
+    }
+
+    fn file(&self, key_set: &str, end: &str) -> PathBuf {
         let mut name = String::with_capacity(key_set.len() + 10);
         for byte in key_set.bytes() {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
@@ -73,7 +106,7 @@ impl LastGood {
                 name.push_str(&format!("%{byte:02x}"));
             }
         }
-        self.dir.join(Path::new(&(name + ".jwks.json")))
+        self.dir.join(Path::new(&(name + end)))
     }
 }
 

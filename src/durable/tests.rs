@@ -220,6 +220,26 @@ fn a_damaged_tombstone_is_an_error_not_a_key_that_may_sign() {
 }
 
 #[test]
+fn the_placeholder_lies_beside_the_set() {
+    let last_good = LastGood::open(Arc::new(disk()), "/d/j").unwrap();
+    assert_eq!(last_good.load_placeholder("main").unwrap(), None);
+    last_good.put("main", b"{\"keys\":[1]}").unwrap();
+    last_good
+        .put_placeholder("main", b"{\"keys\":[2]}")
+        .unwrap();
+    // A name that is made to meet it does not.
+    last_good
+        .put("main.placeholder", b"{\"keys\":[3]}")
+        .unwrap();
+    let set = last_good.load("main").unwrap().unwrap();
+    assert_eq!(set, b"{\"keys\":[1]}");
+    let placeholder = last_good.load_placeholder("main").unwrap().unwrap();
+    assert_eq!(placeholder, b"{\"keys\":[2]}");
+    let empty = last_good.put_placeholder("main", b"{\"keys\":[]}");
+    assert!(matches!(empty, Err(DurableError::Refused { .. })));
+}
+
+#[test]
 fn the_last_good_set_is_read_back_byte_for_byte() {
     let disk = disk();
     let last_good = LastGood::open(Arc::new(disk.clone()), "/d/jwks").unwrap();

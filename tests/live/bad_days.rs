@@ -67,6 +67,17 @@ async fn a_damaged_database_stops_signing_and_not_the_set() {
     signs(&mut daemon).await;
     let before = shown(daemon.jwks().await);
     daemon.kill();
+    damage(&lab);
+
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["STORE_UNAVAILABLE", "RECORD_UNUSABLE"]).await;
+    assert_eq!(shown(daemon.jwks().await), before);
+    let again = lab.run(&["init"]);
+    assert!(!again.status.success(), "init over a damaged database");
+}
+
+/// Makes nonsense of the database.
+fn damage(lab: &Lab) {
     for tail in ["-wal", "-shm"] {
         let _ = fs::remove_file(lab.path(&format!("state/keys.sqlite{tail}")));
     }
@@ -74,12 +85,30 @@ async fn a_damaged_database_stops_signing_and_not_the_set() {
     let mut bytes = fs::read(&path).expect("the database");
     bytes.fill(0x5a);
     fs::write(&path, bytes).expect("the damage");
+}
 
+/// Found by review: with every key revoked and no record, no set was served,
+/// and caches went on trusting the keys.
+#[tokio::test]
+async fn over_a_damaged_database_all_revoked_keys_leave_the_set() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
     let mut daemon = lab.serve().await;
-    refused(&mut daemon, &["STORE_UNAVAILABLE", "RECORD_UNUSABLE"]).await;
-    assert_eq!(shown(daemon.jwks().await), before);
-    let again = lab.run(&["init"]);
-    assert!(!again.status.success(), "init over a damaged database");
+    signs(&mut daemon).await;
+    daemon.kill();
+    damage(&lab);
+    let mut daemon = lab.serve().await;
+    let all = shown(daemon.jwks().await);
+    for kid in &all {
+        revoke(&mut daemon, kid).await;
+    }
+    for _ in 0..2 {
+        let placeholder = shown(daemon.jwks().await);
+        assert_eq!(placeholder.len(), 1);
+        assert!(!all.contains(&placeholder[0]), "{placeholder:?}");
+        daemon.kill();
+        daemon = lab.serve().await;
+    }
 }
 
 #[tokio::test]

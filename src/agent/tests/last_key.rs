@@ -13,10 +13,6 @@ async fn writes(bench: &Bench) -> u64 {
     stored.version.as_str().parse().unwrap()
 }
 
-fn placeholder(writer: &Writer) -> String {
-    writer.kids(|phase| *phase == Phase::Placeholder).remove(0)
-}
-
 fn generations(bench: &Bench) -> usize {
     let asked = bench.device.asked().into_iter();
     asked

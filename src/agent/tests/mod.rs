@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod last_good;
 mod last_key;
 mod notes;
 mod troubles;
@@ -199,4 +200,8 @@ async fn wait_for(mut condition: impl FnMut() -> bool) {
         assert!(began.elapsed() < Duration::from_secs(20), "gave up");
         ticks.tick().await;
     }
+}
+
+fn placeholder(writer: &Writer) -> String {
+    writer.kids(|phase| *phase == Phase::Placeholder).remove(0)
 }

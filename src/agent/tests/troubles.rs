@@ -82,3 +82,17 @@ async fn a_device_task_that_panicked_is_tried_again() {
     drop(mailbox);
     writer.await.unwrap();
 }
+
+/// In the dark a name cannot be checked. Once it can, the order is at its end.
+#[tokio::test]
+async fn a_key_that_the_record_does_not_know_is_not_owed_for_ever() {
+    let bench = Bench::begun().await;
+    bench.store.fail_reads(1);
+    let mut writer = bench.writer().await;
+    writer.order(revoke("no key of ours")).await.unwrap();
+    assert_eq!(writer.owed.len(), 1);
+    let before = writer.shown();
+    writer.settle().await;
+    assert!(writer.held.is_some() && writer.owed.is_empty());
+    assert!(writer.shown().len() > before.len());
+}
