@@ -11,7 +11,12 @@ use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf, RevocationReason
 use crate::time::Time;
 
 /// Lists keys.
-pub(super) fn list(config: &Path, key_set: Option<String>, as_json: bool) -> Result<(), Failure> {
+pub(super) fn list(
+    config: &Path,
+    key_set: Option<String>,
+    all: bool,
+    as_json: bool,
+) -> Result<(), Failure> {
     let config = compose::config(config)?;
     let answer = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
@@ -25,14 +30,17 @@ pub(super) fn list(config: &Path, key_set: Option<String>, as_json: bool) -> Res
         return say(json!({ "key_sets": sets }));
     }
     for set in &answer.key_sets {
-        say(text_of(set))?;
+        say(text_of(set, all))?;
     }
     Ok(())
 }
 
-/// A key set for people.
-pub(super) fn text_of(set: &v1::KeySet) -> String {
-    let rows = set.keys.iter().map(|key| {
+/// A key set for people; retired keys, which nothing can happen to any more,
+/// where all are wanted.
+fn text_of(set: &v1::KeySet, all: bool) -> String {
+    let (listed, left_out): (Vec<_>, Vec<_>) = (set.keys.iter())
+        .partition(|key| all || key.phase() != Phase::Retired || key.hold.is_some());
+    let rows = listed.into_iter().map(|key| {
         vec![
             key.alg.clone(),
             shortened(&key.kid),
@@ -62,6 +70,12 @@ pub(super) fn text_of(set: &v1::KeySet) -> String {
         set.issuer,
         table(&head, rows)
     );
+    if !left_out.is_empty() {
+        let count = left_out.len();
+        text.push_str(&format!(
+            "retired and not listed: {count} (--all lists them)\n"
+        ));
+    }
     if set.clock_in_doubt {
         text.push_str("\nthe clock is in doubt: nothing moves until `sealkeeper clock confirm`\n");
     }
@@ -265,7 +279,7 @@ mod tests {
 
     #[test]
     fn people_read_who_held_and_revoked_a_key() {
-        let text = text_of(&set());
+        let text = text_of(&set(), false);
         for told in [
             "held since 2023-11-14T22:13:20Z by uid:8: forensics",
             "revoked 2027-01-15T08:00:00Z (compromised) by uid:7: ticket 12",
@@ -277,7 +291,25 @@ mod tests {
         for key in &mut unknown.keys {
             key.hold = Some(v1::Hold::default());
         }
-        assert!(text_of(&unknown).contains("held since -, "), "no by");
+        assert!(text_of(&unknown, false).contains("held since -, "), "no by");
+    }
+
+    #[test]
+    fn retired_keys_are_listed_where_all_are_wanted() {
+        let mut set = set();
+        set.keys.push(v1::Key {
+            kid: "key-2".into(),
+            phase: Phase::Retired.into(),
+            ..Default::default()
+        });
+        let few = text_of(&set, false);
+        assert!(few.contains("key-1") && !few.contains("key-2"), "{few}");
+        assert!(few.contains("not listed: 1"), "{few}");
+        let all = text_of(&set, true);
+        assert!(all.contains("key-2") && !all.contains("not listed"));
+        // One that an operator keeps is always listed.
+        set.keys[1].hold = Some(v1::Hold::default());
+        assert!(text_of(&set, false).contains("key-2"));
     }
 
     #[test]

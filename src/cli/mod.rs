@@ -116,6 +116,10 @@ enum KeysCommand {
         /// The key set; all where absent.
         #[arg(long, value_name = "NAME")]
         key_set: Option<String>,
+        /// Retired keys too, as far as they are remembered. JSON always has
+        /// them.
+        #[arg(long)]
+        all: bool,
     },
     /// Activate the next key of a track as soon as that is safe.
     Rotate {
@@ -244,7 +248,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Init { key_set } => init::run(config, key_set.as_deref(), json),
         Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
         Command::Config(ConfigCommand::Check) => check::run(config, json),
-        Command::Keys(KeysCommand::List { key_set }) => keys::list(config, key_set, json),
+        Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)

@@ -12,9 +12,6 @@ use super::set::{Genesis, KeySet, Plan, SeatId, Switch, Tick, raise_ceiling};
 use crate::jose::KeyType;
 use crate::time::{Span, Time};
 
-/// How many retired keys are remembered, for an instant re-publication.
-const REMEMBERED: usize = 8;
-
 impl KeySet {
     /// Takes every step that is due at `tick.now`, and writes the intents for
     /// what devices must do. Does nothing before genesis is done; the caller
@@ -426,29 +423,6 @@ impl KeySet {
             self.epoch += 1;
         }
         events
-    }
-
-    /// Forgets the oldest retired keys whose private halves are gone.
-    fn forget(&mut self) {
-        let mut retired: Vec<(Time, KeyId)> = self
-            .keys
-            .values()
-            .filter(|key| !key.is_held())
-            .filter(|key| {
-                key.placements
-                    .values()
-                    .all(|half| *half == super::Half::Destroyed)
-            })
-            .filter_map(|key| match key.phase {
-                Phase::Retired { since } => Some((since, key.id)),
-                _ => None,
-            })
-            .collect();
-        retired.sort_unstable();
-        let spare = retired.len().saturating_sub(REMEMBERED);
-        for (_, id) in &retired[..spare] {
-            self.keys.remove(id);
-        }
     }
 
     /// The seats that the plan wants, in its order.

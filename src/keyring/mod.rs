@@ -13,6 +13,7 @@
 mod advance;
 mod clock;
 mod event;
+mod forget;
 mod intent;
 mod key;
 mod last;

@@ -132,17 +132,18 @@ impl KeySet {
     ) -> Result<Revoked, OperatorError> {
         let now = tick.now;
         let &Ending { reason, then, .. } = ending;
-        let exposure = rules::rule_5_compromise_exposure(now, &plan.timing);
-        let key = self.find(kid)?;
-        let (id, seat_id) = (key.id, key.seat());
-        if let Phase::Revoked { since, .. } = key.phase {
-            let exposure = rules::rule_5_compromise_exposure(since, &plan.timing);
+        // The key itself may be forgotten by now.
+        if let Some(revocation) = self.revoked.get(kid) {
+            let exposure = rules::rule_5_compromise_exposure(revocation.at, &plan.timing);
             return Ok(Revoked {
                 events: Vec::new(),
                 successor: None,
                 exposure,
             });
         }
+        let exposure = rules::rule_5_compromise_exposure(now, &plan.timing);
+        let key = self.find(kid)?;
+        let (id, seat_id) = (key.id, key.seat());
         let was_active = self
             .seats
             .get(&seat_id)
