@@ -131,7 +131,7 @@ async fn without_the_token_verifiers_get_the_placeholder_soon() {
     let began = Instant::now();
     let answer = revoke(&mut admin, &both[1]).await;
     let took = began.elapsed();
-    assert_eq!(shown(&daemon).await, [placeholder.clone()]);
+    assert_eq!(shown(&daemon).await, std::slice::from_ref(&placeholder));
     assert!(answer.durable && !with_a_fresh_key(&answer), "{answer:?}");
     // Five seconds for the device, and as much for two crowded processors.
     assert!(took < Duration::from_secs(10), "after {took:?}");
