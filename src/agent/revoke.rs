@@ -40,14 +40,16 @@ impl Writer {
         let name = &self.reader.name;
         let entombed = self.context.entomb(name, kid, &ending, now).await;
         hit(Side::After, Effect::WriteTombstone);
-        let (revoked, stored) = match self.replace_last(kid, &ending).await {
+        let replaced = match &entombed {
+            Ok(()) => self.replace_last(kid, &ending).await,
+            // Nothing on disk says that it is revoked: the store comes first.
+            Err(_) => None,
+        };
+        let (revoked, stored) = match replaced {
             Some(replaced) => (replaced, Ok(())),
             None => {
                 self.owed.insert(kid.to_owned(), ending.clone());
-                let held = self.held.clone().or_else(|| self.last.clone());
-                if let Some(held) = held {
-                    self.show(&held).await;
-                }
+                self.show_owed().await;
                 (revoked, self.pay(kid, &ending).await)
             }
         };
@@ -78,15 +80,27 @@ impl Writer {
         let name = &self.reader.name;
         let entombed = self.context.entomb(name, kid, &ending, now).await;
         self.owed.insert(kid.to_owned(), ending);
-        let published = self.published_in_the_dark();
-        let signers = self.reader.load().signers.clone();
-        self.reader.swap(Snapshot { signers, published });
+        self.show_owed().await;
         let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
         Did {
             done: vec![format!("the key {kid} is blocked and has left the set")],
             pending: vec!["the revocation is not in the store, which cannot be read".to_owned()],
             trusted_until: Some(exposure.bounded_until),
             durable: entombed.is_ok(),
+        }
+    }
+
+    /// Takes what is owed out of the set that verifiers get, ahead of the store.
+    async fn show_owed(&mut self) {
+        let signers = self.reader.load().signers.clone();
+        match self.held.clone() {
+            Some(held) if signers.is_ok() => self.show(&held).await,
+            // An order is no reason to sign again: what stopped that still
+            // stands. Only the set changes.
+            _ => {
+                let published = self.published_in_the_dark();
+                self.reader.swap(Snapshot { signers, published });
+            }
         }
     }
 

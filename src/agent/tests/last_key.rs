@@ -171,6 +171,20 @@ async fn while_the_clock_is_in_doubt_nothing_is_made() {
     assert_eq!(bench.device.asked().len(), asked);
 }
 
+/// Until the store has it, only memory would know: nothing is waited for.
+#[tokio::test]
+async fn a_revocation_that_is_not_on_disk_waits_for_no_device() {
+    let bench = Bench::begun().await;
+    let (mut writer, kid) = one_left(&bench).await;
+    bench.device.be(Mood::Late);
+    bench.disk.fail_syncs(1);
+    let before = writes(&bench).await;
+    let changed = writer.order(revoke(&kid)).await.unwrap();
+    assert!(changed.durable);
+    assert_eq!(writer.shown(), [placeholder(&writer)]);
+    assert_eq!(writes(&bench).await, before + 1, "the revocation alone");
+}
+
 /// The tombstone is there, the intent perhaps: the next start goes on with
 /// what it finds.
 #[tokio::test]

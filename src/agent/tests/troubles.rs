@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
+use crate::store::Store;
 
 /// Found by review: what the log refused once was offered again only with the
 /// next change of the record.
@@ -56,12 +57,42 @@ async fn in_the_dark_readers_keep_the_set_that_they_have() {
         let path = std::path::Path::new("/jwks").join(name);
         bench.disk.remove(&path).unwrap();
     }
-    writer.go_dark(Dark::BadRecord("an old copy".to_owned()));
+    let stored = bench.store.load(NAME).await.unwrap().unwrap();
+    let damage = bench
+        .store
+        .compare_and_swap(NAME, Some(stored.version), b"{}");
+    damage.await.unwrap();
+    writer.load().await;
+    assert!(matches!(writer.dark, Some(Dark::BadRecord(_))));
     assert_eq!(writer.shown(), before);
     assert!(writer.reader.signers().is_err());
     // What is revoked from now on leaves it all the same.
     writer.order(revoke(&before[1])).await.unwrap();
     assert_eq!(writer.shown(), before[..1]);
+    assert!(writer.reader.signers().is_err());
+}
+
+/// A record that was good once says which keys may be revoked, and not that
+/// anything may be signed.
+#[tokio::test]
+async fn a_revocation_does_not_bring_signing_back() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let before = writer.shown();
+    let stray = std::path::Path::new("/tombstones/stray");
+    crate::durable::write_atomic(&bench.disk, stray, b"", 0o600).unwrap();
+    writer.load().await;
+    assert!(matches!(writer.dark, Some(Dark::BadTombstone(_))));
+    assert!(writer.reader.signers().is_err());
+    writer.order(revoke(&before[0])).await.unwrap();
+    assert_eq!(writer.shown(), before[1..]);
+    assert!(writer.reader.signers().is_err());
+    // It is carried out once the tombstones can be read.
+    bench.disk.remove(stray).unwrap();
+    writer.settle().await;
+    assert!(writer.reader.signers().is_ok() && writer.owed.is_empty());
+    assert!(!writer.shown().contains(&before[0]));
 }
 
 /// Found by review: the writer forgot a task that had panicked, and its intent
