@@ -424,7 +424,7 @@ pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
 }
 
 /// Fetches over HTTP/1.1: the status and the body.
-async fn fetch(origin: &str, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
+pub(crate) async fn fetch(origin: &str, path: &str) -> std::io::Result<(u16, Vec<u8>)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let address = origin.strip_prefix("http://").expect("an http origin");
     let mut stream = tokio::net::TcpStream::connect(address).await?;

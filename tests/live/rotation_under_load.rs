@@ -1,147 +1,251 @@
 //! The main promise, with the whole program: callers sign without a pause
-//! through rotations, kills and an absent token, and no verifier that keeps
-//! to the configuration ever refuses a token.
+//! through rotations, kills, an absent token and a clock that is not quite
+//! right, and no verifier that keeps to the configuration ever refuses a
+//! token.
 //!
 //! What the agent served is recorded while it lives; the verifiers are played
-//! afterwards, on a clock of their own. Each token meets *every* set that a
+//! afterwards, on clocks of their own. Each token meets *every* set that a
 //! verifier may hold at a moment, from the stalest to the freshest, and nobody
 //! fetches again at an unknown `kid`.
+//!
+//! Each wait of the rules decides at some point of the scene, so that the test
+//! fails without it:
+//!
+//! | wait | what makes it decide |
+//! |---|---|
+//! | rule 1, P and C | after [`away_across_an_activation`] the next key is late, and its first tokens meet caches that were filled from an edge that lags |
+//! | rule 1, S | meanwhile the agent's clock steps forward by almost S |
+//! | rule 2, R and Q | callers who fixed a `kid` in a signing input still name it after the switch |
+//! | rule 3, `exp_ceiling` | [`wrong_clock`]: tokens outlive the L that they were signed under |
+//! | rule 3, S of that arm | those tokens reach the ceiling, and some verifier's clock is behind by almost S |
+//! | rule 3, B | [`late_rollback`]: the key is still in the set when B is almost over |
+//!
+//! Nothing outside can tell that L and S of rule 3's second arm are there. No
+//! signature leaves whose `exp` lies above the ceiling, so the first arm alone
+//! outlives every token; and a rollback is heard until `last_sign + max(B, S)`,
+//! which is before `last_sign + B + S`, and before `last_sign + B + L` or the
+//! first arm.
 //!
 //! ```text
 //! SEALKEEPER_SEED=<seed> cargo test --features failpoints rotation_under_load -- --nocapture
 //! ```
 
+mod callers;
+mod operator;
+mod verifiers;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use sealkeeper::api::v1::signer_client::SignerClient;
-use sealkeeper::jose::{JwkSet, ServedSet, verify_token};
 use sealkeeper::time::{Span, Time};
+use tokio::sync::RwLock;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tonic::Code;
-use tonic::transport::Channel;
 
-use super::lab::{Daemon, Lab, sign, wait_for};
-use crate::simulation::random::Random;
+use super::lab::{Daemon, Lab, wait_for, wait_until};
+use callers::{Work, call};
+use operator::{Operator, listen};
+use verifiers::{Found, judge, judge_handovers, watch};
 
-/// Seconds, within all the rules, and such that each wait counts: the period
-/// leaves little room beside the pre-publication, and a token outlives the
-/// handover and a cache together.
-const SCHEDULE: &str = r#"
-rotate_every = "8s"
-verifier_cache = "6s"
-propagation = "300ms"
-skew = "300ms"
-max_token_lifetime = "10s"
-default_lifetime = "10s"
-rollback_window = "1s"
-adoption = "300ms"
-signing_deadline = "1500ms"
+const CACHE: Span = Span::from_secs(4);
+const PROPAGATION: Span = Span::from_millis(1_500);
+const SKEW: Span = Span::from_secs(2);
+const ADOPTION: Span = Span::from_millis(500);
+const SHARED: &str = r#"
+verifier_cache = "4s"
+propagation = "1500ms"
+skew = "2s"
+adoption = "500ms"
+signing_deadline = "1s"
 max_age = "1s"
 "#;
-const PERIOD: Span = Span::from_secs(8);
-const CACHE: Span = Span::from_secs(6);
-const LIFETIME: Span = Span::from_secs(10);
-const SECOND: Span = Span::from_secs(1);
+
+/// Long enough for a clock that is ahead to be put right before it brings an
+/// activation forward; with a rollback window so short that the tokens of that
+/// time outlive it.
+const FIRST: &str = r#"
+rotate_every = "17s"
+max_token_lifetime = "4s"
+default_lifetime = "4s"
+rollback_window = "300ms"
+"#;
+const FIRST_PERIOD: Span = Span::from_secs(17);
+
+/// What the second kill comes back with: shorter lives, while tokens of the
+/// longer one are about, and a rollback window that outlasts them.
+const SECOND: &str = r#"
+rotate_every = "10s"
+max_token_lifetime = "3s"
+default_lifetime = "3s"
+rollback_window = "8s"
+"#;
+const SECOND_PERIOD: Span = Span::from_secs(10);
+const SHORTER_LIFETIME: Span = Span::from_secs(3);
 
 const CALLERS: usize = 64;
 const CHANNELS: usize = 8;
-/// Of one caller: together they ask for 256 tokens a second.
-const PACE: Duration = Duration::from_millis(250);
 const ROTATIONS: usize = 5;
 const PER_PHASE: usize = 1_000;
-/// How long an outage around an activation begins before it is due, and how
-/// long it lasts from then on. The standby is late by as much, so that rule 1
-/// decides and not the period.
+/// How long an outage around an activation begins before it is due.
 const BEFORE: Span = Span::from_millis(400);
-const AFTER: Span = Span::from_millis(2_500);
+/// How far ahead the wrong clock is.
+const WRONG_MS: i64 = 6_000;
+/// Almost S.
+const STEP_MS: i64 = 1_800;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotation_under_load() {
     let seed = std::env::var("SEALKEEPER_SEED").map_or(20_260_101, |s| s.parse().unwrap());
     println!("rotation_under_load: seed {seed}");
-    let lab = Lab::new(SCHEDULE, &["ES256"]);
-    lab.init();
-    let mut daemon = lab.serve().await;
-    let scene = Arc::new(Scene::new(daemon.origin()));
+    let mut stage = Stage::new().await;
+    let scene = stage.scene.clone();
 
     let watcher = tokio::spawn(watch(scene.clone()));
+    let listener = tokio::spawn(listen(stage.operator.clone(), scene.clone()));
+    // Verifiers hold a set before they see a token.
+    wait_for(|| scene.answers.load(Ordering::Relaxed) > 0).await;
     let mut callers = JoinSet::new();
     let mut signers = Vec::new();
     for _ in 0..CHANNELS {
-        let (signer, _) = daemon.clients().await.expect("it serves");
+        let (signer, _) = stage.daemon.clients().await.expect("it serves");
         signers.push(signer);
     }
     for n in 0..CALLERS {
         callers.spawn(call(n, signers[n % CHANNELS].clone(), scene.clone()));
     }
 
-    // In the middle of a phase: the agent is killed and comes back at once.
-    scene.phase(1).await;
-    let middle = now() + Span::from_secs(3);
-    wait_for(|| now() >= middle).await;
-    restart(&lab, &mut daemon, &scene, now()).await;
-    // Across an activation: the token is gone, and no standby can be made.
-    let due = scene.phase(2).await + PERIOD;
-    wait_for(|| now() + BEFORE >= due).await;
-    let (tokens, aside) = (lab.path("tokens"), lab.path("aside"));
-    std::fs::rename(&tokens, &aside).unwrap();
-    wait_for(|| now() >= due + AFTER).await;
-    std::fs::rename(&aside, &tokens).unwrap();
-    // Across another one, a whole phase later, so that its instant is known
-    // well: the agent is killed, and stays away for a while.
-    let due = scene.phase(4).await + PERIOD;
-    wait_for(|| now() + BEFORE >= due).await;
-    restart(&lab, &mut daemon, &scene, due + AFTER).await;
+    wrong_clock(&mut stage).await;
+    away_across_an_activation(&mut stage).await;
+    step_within_skew(&mut stage).await;
+    absent_token(&stage).await;
+    let rolled_back = late_rollback(&mut stage).await;
 
-    scene.phase(ROTATIONS).await;
     wait_for(|| scene.signed(ROTATIONS) >= PER_PHASE).await;
     scene.calling.store(false, Ordering::Relaxed);
-    let mut issued = Vec::new();
-    while let Some(tokens) = callers.join_next().await {
-        issued.extend(tokens.unwrap());
+    let mut work = Work::default();
+    while let Some(one) = callers.join_next().await {
+        work.add(one.unwrap());
     }
-    // The set is watched until the last token is all but dead.
-    let end = now() + LIFETIME;
-    wait_for(|| now() >= end).await;
+    // The set is watched until no verifier takes the last token any more.
+    let last = work.issued.iter().map(|token| token.expires).max().unwrap();
+    wait_for(|| now() >= last + SKEW).await;
     scene.watching.store(false, Ordering::Relaxed);
     let history = watcher.await.unwrap();
-    daemon.kill();
+    let retired = listener.await.unwrap();
+    stage.daemon.kill();
 
+    let mut found = judge(&work.issued, &history, &*scene.clock.read().await, seed);
+    let handed_over = judge_handovers(&work, &retired, &mut found);
+    if let Err(why) = rolled_back {
+        found.fault("at a rollback within its window", why);
+    }
+    conclude(&stage.scene, &found, work.issued.len(), handed_over, seed);
+}
+
+fn conclude(scene: &Scene, found: &Found, issued: usize, handed_over: usize, seed: u64) {
     let phases = scene.phases.lock().unwrap().clone();
     let refused = scene.refused.lock().unwrap().clone();
-    let found = judge(&issued, &history, seed);
     println!(
-        "rotation_under_load: {} tokens in {} phases {:?}, 2 kills, 1 absent token, refusals {refused:?}; \
-         {} sets in {} answers; {} verifications, {} of them by jsonwebtoken, faults {:?}",
-        issued.len(),
+        "rotation_under_load: {issued} tokens in {} phases {:?}, {handed_over} of them in handovers, \
+         2 kills, 1 absent token, refusals {refused:?}; {} meetings with a set, {} verifications, \
+         {} of them by jsonwebtoken, faults {:?}",
         phases.len(),
         phases.iter().map(|phase| phase.signed).collect::<Vec<_>>(),
-        history.sets.len(),
-        history.answers.len(),
+        found.meetings,
         found.verified,
         found.theirs,
         found.faults,
     );
     assert!(found.faults.is_empty(), "seed {seed}: {:?}", found.faults);
-    assert!(phases.len() > ROTATIONS, "{phases:?}");
-    // The genesis key was active before anybody called.
-    for phase in &phases[1..=ROTATIONS] {
+    assert_eq!(phases.len(), ROTATIONS + 1, "{phases:?}");
+    for phase in &phases {
         assert!(phase.signed >= PER_PHASE, "{phases:?}");
     }
-    assert!(found.verified >= 3 * issued.len());
+    assert!(found.meetings >= 3 * issued);
     assert!(found.theirs > 0);
+    assert!(handed_over > 0);
 }
 
-/// Kills the daemon, and starts it again at `back`.
-async fn restart(lab: &Lab, daemon: &mut Daemon, scene: &Scene, back: Time) {
-    daemon.kill();
+/// In the time of the first key: the agent is killed, and comes back with a
+/// clock that is far ahead. When the clock is put right, the agent is in doubt:
+/// it signs up to the ceiling and no further. Then an operator vouches for the
+/// clock and rotates, so that the key is retired while tokens are about that
+/// were signed by the clock that was ahead.
+async fn wrong_clock(stage: &mut Stage) {
+    let scene = stage.scene.clone();
+    let middle = scene.phase(0).await + Span::from_secs(5);
+    wait_for(|| now() >= middle).await;
+    stage.daemon.kill();
+    stage.set_clock(WRONG_MS).await;
+    stage.serve().await;
+    let signed = scene.signed(0);
+    wait_for(|| scene.signed(0) >= signed + CALLERS).await;
+    stage.set_clock(0).await;
+    wait_for(|| scene.refusals("CEILING_REACHED") > 0).await;
+    stage.operator.confirm_clock(now()).await.unwrap();
+    stage.operator.rotate().await.unwrap();
+    scene.dating.store(true, Ordering::Relaxed);
+}
+
+/// The agent is killed just before an activation, stays away past it, and
+/// comes back with another configuration. The standby that comes next is late
+/// by as much, so that rule 1 decides and not the period.
+async fn away_across_an_activation(stage: &mut Stage) {
+    let due = stage.scene.phase(1).await + FIRST_PERIOD;
+    wait_for(|| now() + BEFORE >= due).await;
+    stage.daemon.kill();
+    stage.lab.configure(&format!("{SHARED}{SECOND}"), TRACK);
+    let back = due + Span::from_millis(3_500);
     wait_for(|| now() >= back).await;
-    *daemon = lab.serve().await;
-    *scene.origin.lock().unwrap() = daemon.origin();
+    stage.serve().await;
+}
+
+/// Once the next key was observed, the agent's clock steps forward, by no more
+/// than it believes.
+async fn step_within_skew(stage: &mut Stage) {
+    stage.scene.phase(2).await;
+    let mut operator = stage.operator.clone();
+    wait_until(async || operator.standby_is_observed().await).await;
+    stage.set_clock(STEP_MS).await;
+}
+
+/// Across an activation: the token is gone, and no standby can be made.
+async fn absent_token(stage: &Stage) {
+    let due = stage.scene.phase(3).await + SECOND_PERIOD;
+    let back = due + Span::from_millis(2_500);
+    wait_for(|| now() + BEFORE >= due).await;
+    let (tokens, aside) = (stage.lab.path("tokens"), stage.lab.path("aside"));
+    std::fs::rename(&tokens, &aside).unwrap();
+    wait_for(|| now() >= back).await;
+    std::fs::rename(&aside, &tokens).unwrap();
+}
+
+/// After the last rotation: an operator goes back to the key before, late in
+/// its rollback window. Fails if the agent refuses what it said it would do.
+async fn late_rollback(stage: &mut Stage) -> Result<(), String> {
+    let scene = stage.scene.clone();
+    scene.phase(ROTATIONS).await;
+    let kid = scene.phases.lock().unwrap()[ROTATIONS - 1].kid.clone();
+    let mut operator = stage.operator.clone();
+    let mut until = None;
+    wait_until(async || {
+        until = operator.destroys(&kid).await;
+        until.is_some()
+    })
+    .await;
+    let until = until.expect("it is planned");
+    let late = until - Span::from_secs(2);
+    let clock = scene.clock.read().await;
+    wait_for(|| clock.by_agent(now()) >= late).await;
+    let signed = scene.signed(ROTATIONS - 1);
+    match operator.rollback(&kid).await {
+        Ok(()) => wait_for(|| scene.signed(ROTATIONS - 1) >= signed + CALLERS).await,
+        // Only of what came in time is a refusal a fault.
+        Err(why) if clock.by_agent(now()) < until => return Err(why.to_string()),
+        Err(why) => println!("rotation_under_load: the rollback came too late: {why}"),
+    }
+    Ok(())
 }
 
 fn now() -> Time {
@@ -149,11 +253,65 @@ fn now() -> Time {
     Time::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
+const TRACK: &str = "[[key_set.main.track]]\nalg = \"ES256\"\n";
+
+/// Where the scene is played.
+struct Stage {
+    lab: Lab,
+    daemon: Daemon,
+    operator: Operator,
+    scene: Arc<Scene>,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let lab = Lab::new(&format!("{SHARED}{FIRST}"), &["ES256"]);
+        lab.init();
+        let mut daemon = Self::start(&lab).await;
+        let (_, admin) = daemon.clients().await.expect("it serves");
+        let scene = Arc::new(Scene::new(daemon.origin()));
+        Self {
+            lab,
+            daemon,
+            operator: Operator::new(admin),
+            scene,
+        }
+    }
+
+    async fn start(lab: &Lab) -> Daemon {
+        let clock = lab.path("clock");
+        let clock = clock.to_str().expect("a temporary path is text");
+        lab.serve_with(&[("SEALKEEPER_TEST_CLOCK_OFFSET", clock)])
+            .await
+    }
+
+    /// Starts the daemon again.
+    async fn serve(&mut self) {
+        self.daemon = Self::start(&self.lab).await;
+        *self.scene.origin.lock().unwrap() = self.daemon.origin();
+    }
+
+    /// Sets the clock of the agent's machine apart from everybody else's.
+    async fn set_clock(&mut self, apart_ms: i64) {
+        let mut clock = self.scene.clock.write().await;
+        std::fs::write(self.lab.path("clock"), apart_ms.to_string()).unwrap();
+        clock.set.push((now(), apart_ms));
+    }
+}
+
 /// What callers, watcher and mishaps share.
 struct Scene {
     origin: Mutex<String>,
     phases: Mutex<Vec<Phase>>,
+    /// By the reason.
     refused: Mutex<BTreeMap<String, usize>>,
+    /// Read by whoever dates something by it, for as long as that is under way.
+    clock: RwLock<AgentClock>,
+    /// How often the set was fetched.
+    answers: AtomicUsize,
+    /// Whether callers may date a signing input: an agent whose clock is far
+    /// off is right to refuse it.
+    dating: AtomicBool,
     calling: AtomicBool,
     watching: AtomicBool,
 }
@@ -172,6 +330,9 @@ impl Scene {
             origin: Mutex::new(origin),
             phases: Mutex::default(),
             refused: Mutex::default(),
+            clock: RwLock::default(),
+            answers: AtomicUsize::new(0),
+            dating: AtomicBool::new(false),
             calling: AtomicBool::new(true),
             watching: AtomicBool::new(true),
         }
@@ -195,6 +356,11 @@ impl Scene {
         phases.get(phase).map_or(0, |phase| phase.signed)
     }
 
+    fn refusals(&self, reason: &str) -> usize {
+        let refused = self.refused.lock().unwrap();
+        refused.get(reason).copied().unwrap_or_default()
+    }
+
     /// Waits for the first token of a phase, and says when it came.
     async fn phase(&self, n: usize) -> Time {
         wait_for(|| self.signed(n) > 0).await;
@@ -202,180 +368,34 @@ impl Scene {
     }
 }
 
-struct Issued {
-    token: String,
-    received: Time,
-    expires: Time,
-}
-
-/// Signs at its pace for as long as the scene lasts. An agent that is away is
-/// asked again at the next beat; any other refusal is a fault.
-async fn call(n: usize, mut signer: SignerClient<Channel>, scene: Arc<Scene>) -> Vec<Issued> {
-    let mut issued = Vec::new();
-    let mut pace = interval(PACE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    while scene.calling.load(Ordering::Relaxed) {
-        pace.tick().await;
-        let claims = format!(r#"{{"sub":"caller-{n}","n":{}}}"#, issued.len());
-        match sign(&mut signer, "ES256", &claims).await {
-            Ok(answer) => {
-                let received = now();
-                scene.count(&answer.kid, received);
-                issued.push(Issued {
-                    token: answer.token,
-                    received,
-                    expires: Time::from_secs(answer.expires.unwrap().seconds),
-                });
-            }
-            Err(status) => {
-                let away = matches!(
-                    status.code(),
-                    // Unknown and Cancelled: the connection broke during the call.
-                    Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled
-                );
-                assert!(away, "caller {n}: {status:?}");
-                let code = format!("{:?}", status.code());
-                *scene.refused.lock().unwrap().entry(code).or_default() += 1;
-            }
-        }
-    }
-    issued
-}
-
-/// What the origin served, and when.
+/// The clock of the agent's machine, which its callers go by; everybody else
+/// goes by the test's own.
 #[derive(Default)]
-struct History {
-    sets: Vec<Served>,
-    /// In the order of time.
-    answers: Vec<Answer>,
+struct AgentClock {
+    /// When it was set, in milliseconds ahead of the test's own.
+    set: Vec<(Time, i64)>,
 }
 
-struct Served {
-    text: Vec<u8>,
-    set: JwkSet,
-    theirs: jsonwebtoken::jwk::JwkSet,
-}
-
-struct Answer {
-    /// When it was asked for: a verifier's copy is at least that young.
-    asked: Time,
-    /// When it was there: a verifier may use it from here on.
-    whole: Time,
-    set: usize,
-}
-
-impl History {
-    /// The sets that a verifier may hold at `at`, the stalest first: those of
-    /// answers that began no longer than a cache's life before.
-    fn held(&self, at: Time) -> Vec<usize> {
-        let first = self.answers.partition_point(|a| a.asked < at - CACHE);
-        let young = self.answers[first..].iter().take_while(|a| a.whole <= at);
-        let mut sets: Vec<usize> = young.map(|a| a.set).collect();
-        sets.dedup();
-        sets
+impl AgentClock {
+    /// What it shows at an instant.
+    fn by_agent(&self, at: Time) -> Time {
+        let set = self.set.iter().rev().find(|(since, _)| *since <= at);
+        ahead(at, set.map_or(0, |(_, apart)| *apart))
     }
-}
 
-/// Fetches the JWKS again and again. No answer is no fault: verifiers go on
-/// with what they have.
-async fn watch(scene: Arc<Scene>) -> History {
-    let mut history = History::default();
-    let mut pace = interval(Duration::from_millis(50));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    while scene.watching.load(Ordering::Relaxed) {
-        pace.tick().await;
-        let origin = scene.origin.lock().unwrap().clone();
-        let asked = now();
-        let answer = timeout(Duration::from_secs(2), fetch(&origin)).await;
-        let Ok(Ok(text)) = answer else { continue };
-        let whole = now();
-        // One that broke off is no JSON.
-        let Ok(served) = ServedSet::read(&text) else {
-            continue;
-        };
-        assert!(served.others.is_empty(), "{:?}", served.others);
-        let known = history.sets.iter().position(|set| set.text == text);
-        let set = known.unwrap_or_else(|| {
-            history.sets.push(Served {
-                theirs: serde_json::from_slice(&text).unwrap(),
-                set: served.set,
-                text,
-            });
-            history.sets.len() - 1
+    /// When it shows an instant for the first time, or a later one.
+    fn shows(&self, instant: Time) -> Time {
+        let starts = std::iter::once((Time::default(), 0)).chain(self.set.iter().copied());
+        let ends = self.set.iter().map(|(since, _)| *since);
+        let mut spells = starts.zip(ends.chain([Time::FAR_FUTURE]));
+        let shown = spells.find_map(|((start, apart), end)| {
+            let at = start.max(ahead(instant, -apart));
+            (at < end).then_some(at)
         });
-        history.answers.push(Answer { asked, whole, set });
+        shown.expect("the last spell has no end")
     }
-    history
 }
 
-/// The body of the JWKS.
-async fn fetch(origin: &str) -> std::io::Result<Vec<u8>> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let address = origin.strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request =
-        format!("GET /main/jwks.json HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let head = answer.windows(4).position(|w| w == b"\r\n\r\n");
-    let body = head.map_or(answer.len(), |head| head + 4);
-    Ok(answer.split_off(body))
-}
-
-#[derive(Default)]
-struct Found {
-    verified: usize,
-    theirs: usize,
-    /// By the moment: how many, and one of them.
-    faults: BTreeMap<&'static str, (usize, String)>,
-}
-
-/// Plays the verifiers: at issue, at some time, a second before the end.
-fn judge(issued: &[Issued], history: &History, seed: u64) -> Found {
-    let mut random = Random::new(seed);
-    let mut found = Found::default();
-    for (n, token) in issued.iter().enumerate() {
-        let (first, last) = (token.received, token.expires - SECOND);
-        assert!(first < last, "it came too late to be of use");
-        let between = random.between(first.as_millis(), last.as_millis());
-        let moments = [
-            ("at issue", first),
-            ("at some time", Time::from_millis(between)),
-            ("a second before its end", last),
-        ];
-        for (moment, at) in moments {
-            let held = history.held(at);
-            assert!(!held.is_empty(), "nothing was served before {at}");
-            for set in held {
-                let set = &history.sets[set];
-                found.verified += 1;
-                let mut verdict = verify_token(&token.token, &set.set, at, Span::ZERO)
-                    .map(drop)
-                    .map_err(|fault| fault.to_string());
-                if n.is_multiple_of(50) {
-                    found.theirs += 1;
-                    verdict = verdict.and_then(|()| theirs(&token.token, &set.theirs));
-                }
-                if let Err(why) = verdict {
-                    found.faults.entry(moment).or_insert((0, why)).0 += 1;
-                }
-            }
-        }
-    }
-    found
-}
-
-/// Somebody else's verifier. Its clock is the machine's, so that dates are
-/// left to ours.
-fn theirs(token: &str, set: &jsonwebtoken::jwk::JwkSet) -> Result<(), String> {
-    let header = jsonwebtoken::decode_header(token).map_err(|e| e.to_string())?;
-    let kid = header.kid.ok_or("no kid")?;
-    let jwk = set.find(&kid).ok_or("jsonwebtoken: unknown kid")?;
-    let key = jsonwebtoken::DecodingKey::from_jwk(jwk).map_err(|e| e.to_string())?;
-    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
-    validation.validate_exp = false;
-    jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation)
-        .map(drop)
-        .map_err(|e| e.to_string())
+fn ahead(at: Time, apart_ms: i64) -> Time {
+    Time::from_millis(at.as_millis() + apart_ms)
 }
