@@ -11,7 +11,9 @@ use super::admin::{
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick};
+use crate::keyring::{
+    Ending, Event, Genesis, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick,
+};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -211,12 +213,20 @@ impl Writer {
                 remaining: None,
             });
         }
-        self.guard.confirm(ours.wall, ours.boot);
+        // The record first: against its later instants the reading would be
+        // doubted again.
         let step = self.step(Clock::Any, |set, _, _| {
             set.confirm_clock(ours.wall);
             Ok::<_, Infallible>(((), Vec::new()))
         });
         step.await?;
+        self.guard.confirm(ours.wall, ours.boot);
+        if let Some(held) = self.held.clone()
+            && !matches!(held.record.set.genesis, Genesis::Pending { .. })
+        {
+            // Readers judge the clock by a copy of the guard.
+            self.show(&held).await;
+        }
         Ok(Did {
             done: vec![format!("the time {} is confirmed", ours.wall)],
             pending: Vec::new(),

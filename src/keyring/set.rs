@@ -290,11 +290,13 @@ impl KeySet {
     }
 
     /// Whether this change of the record is worth a write. `high_water` alone
-    /// is, once it has moved by a good part of what a start would doubt.
+    /// is, once it has moved by a good part of what a start would doubt, or
+    /// back at all.
     #[must_use]
     pub fn is_worth_storing(&self, before: &Self, plan: &Plan) -> bool {
         let moved = self.high_water.since(before.high_water);
-        if moved >= plan.timing.max_gap.divided_by(8) {
+        // Back: an operator vouched for an earlier time.
+        if self.high_water < before.high_water || moved >= plan.timing.max_gap.divided_by(8) {
             return true;
         }
         *self

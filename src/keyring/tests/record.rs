@@ -162,8 +162,11 @@ fn a_record_names_no_private_member() {
 fn a_confirmed_clock_may_be_earlier_than_the_record() {
     let mut bench = Bench::with_standby();
     bench.run(&[5000]);
+    let before = bench.set.clone();
     bench.set.confirm_clock(at(100));
     assert_eq!(bench.set.high_water, at(100));
+    // Or the next start would doubt the clock again.
+    assert!(bench.set.is_worth_storing(&before, &bench.plan));
     bench.run(&[200]);
     assert_eq!(bench.set.high_water, at(200));
 }
