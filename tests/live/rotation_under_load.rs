@@ -158,8 +158,8 @@ fn conclude(scene: &Scene, found: &Found, issued: usize, handed_over: usize, see
         found.faults,
     );
     assert!(found.faults.is_empty(), "seed {seed}: {:?}", found.faults);
-    assert_eq!(phases.len(), ROTATIONS + 1, "{phases:?}");
-    for phase in &phases {
+    assert!(phases.len() > ROTATIONS, "{phases:?}");
+    for phase in &phases[..=ROTATIONS] {
         assert!(phase.signed >= PER_PHASE, "{phases:?}");
     }
     assert!(found.meetings >= 3 * issued);
@@ -179,8 +179,8 @@ async fn wrong_clock(stage: &mut Stage) {
     stage.daemon.kill();
     stage.set_clock(WRONG_MS).await;
     stage.serve().await;
-    let signed = scene.signed(0);
-    wait_for(|| scene.signed(0) >= signed + CALLERS).await;
+    let signed = scene.signed_in_all();
+    wait_for(|| scene.signed_in_all() >= signed + CALLERS).await;
     stage.set_clock(0).await;
     wait_for(|| scene.refusals("CEILING_REACHED") > 0).await;
     stage.operator.confirm_clock(now()).await.unwrap();
@@ -294,8 +294,8 @@ impl Stage {
     /// Sets the clock of the agent's machine apart from everybody else's.
     async fn set_clock(&mut self, apart_ms: i64) {
         let mut clock = self.scene.clock.write().await;
-        std::fs::write(self.lab.path("clock"), apart_ms.to_string()).unwrap();
         clock.set.push((now(), apart_ms));
+        std::fs::write(self.lab.path("clock"), apart_ms.to_string()).unwrap();
     }
 }
 
@@ -354,6 +354,11 @@ impl Scene {
     fn signed(&self, phase: usize) -> usize {
         let phases = self.phases.lock().unwrap();
         phases.get(phase).map_or(0, |phase| phase.signed)
+    }
+
+    fn signed_in_all(&self) -> usize {
+        let phases = self.phases.lock().unwrap();
+        phases.iter().map(|phase| phase.signed).sum()
     }
 
     fn refusals(&self, reason: &str) -> usize {
