@@ -21,6 +21,9 @@ impl Writer {
         match loaded {
             Ok(None) => {
                 self.dark = None;
+                // Readers of a guard that has read no clock yet would take the
+                // record's last instant for now.
+                self.estimate();
                 if let Some(held) = self.held.clone() {
                     self.show(&held).await;
                 }

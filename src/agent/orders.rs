@@ -11,9 +11,7 @@ use super::admin::{
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{
-    Ending, Event, Genesis, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick,
-};
+use crate::keyring::{Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -221,12 +219,6 @@ impl Writer {
         });
         step.await?;
         self.guard.confirm(ours.wall, ours.boot);
-        if let Some(held) = self.held.clone()
-            && !matches!(held.record.set.genesis, Genesis::Pending { .. })
-        {
-            // Readers judge the clock by a copy of the guard.
-            self.show(&held).await;
-        }
         Ok(Did {
             done: vec![format!("the time {} is confirmed", ours.wall)],
             pending: Vec::new(),

@@ -33,6 +33,7 @@ impl Writer {
         let published = PublishedSet::of(&view);
         self.keep(held, &published.body).await;
         self.show_view(view, published, set.high_water);
+        self.shown = self.guard.clone();
         self.adopted = set.epoch;
     }
 

@@ -22,6 +22,7 @@ use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
 use super::show::Kept;
 use super::tasks::Tasks;
+use crate::clock::Reading;
 use crate::keyring::{ClockGuard, Doubt, Ending, Event, Genesis, KeyId, KeySet, Plan, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
@@ -53,6 +54,8 @@ pub(super) struct Writer {
     /// The last record that was good, while there is none.
     pub(super) last: Option<Held>,
     pub(super) guard: ClockGuard,
+    /// The copy of it that readers have.
+    pub(super) shown: ClockGuard,
     /// When each origin last answered.
     live: BTreeMap<String, Time>,
     /// Why there is no usable record, as readers were told.
@@ -123,6 +126,7 @@ impl Writer {
             held: None,
             last: None,
             guard: ClockGuard::default(),
+            shown: ClockGuard::default(),
             live: BTreeMap::new(),
             dark: None,
             adopted: 0,
@@ -264,24 +268,16 @@ impl Writer {
         }
         self.pay_owed().await;
         self.keep_shown().await;
-        let doubted = self.guard.doubt();
-        let anchored = self.guard.anchor();
         let step = self.step(Clock::Sure, |set, plan, tick| {
             Ok::<_, std::convert::Infallible>(((), set.advance(plan, tick, &mut random_id)))
         });
-        match step.await {
-            Ok(()) => {}
-            Err(StepError::Doubt(doubt)) if doubted.is_none() => {
-                tracing::error!(
-                    key_set = self.reader.name,
-                    "{doubt}: nothing is activated, retired, removed or destroyed until the time is confirmed"
-                );
-            }
-            Err(StepError::Doubt(_)) => {}
-            Err(e) => tracing::error!(key_set = self.reader.name, "a step was not taken: {e}"),
+        if let Err(e) = step.await
+            && !matches!(e, StepError::Doubt(_))
+        {
+            tracing::error!(key_set = self.reader.name, "a step was not taken: {e}");
         }
         if let Some(held) = self.held.clone()
-            && (self.guard.doubt() != doubted || self.guard.anchor() != anchored)
+            && self.guard != self.shown
             && !matches!(held.record.set.genesis, Genesis::Pending { .. })
         {
             // Readers judge the clock by a copy of the guard.
@@ -312,20 +308,22 @@ impl Writer {
 
     /// The time that may be acted upon, or the doubt and an estimate.
     fn now(&mut self) -> Result<Time, (Doubt, Time)> {
-        let reading = self.context.clock.read();
-        let high_water = self
-            .held
-            .as_ref()
-            .map_or(Time::default(), |h| h.record.set.high_water);
+        let Reading { wall, boot } = self.context.clock.read();
+        let held = self.held.as_ref();
+        let high_water = held.map_or(Time::default(), |h| h.record.set.high_water);
         let timing = &self.plan.timing;
-        self.guard
-            .read(reading.wall, reading.boot, high_water, timing)
-            .map_err(|doubt| {
-                let moment = self
-                    .guard
-                    .moment(reading.wall, reading.boot, high_water, timing);
-                (doubt, moment.time())
-            })
+        let doubted = self.guard.doubt().is_some();
+        let read = self.guard.read(wall, boot, high_water, timing);
+        read.map_err(|doubt| {
+            if !doubted {
+                tracing::error!(
+                    key_set = self.reader.name,
+                    "{doubt}: nothing is activated, retired, removed or destroyed until the time is confirmed"
+                );
+            }
+            let moment = self.guard.moment(wall, boot, high_water, timing);
+            (doubt, moment.time())
+        })
     }
 
     /// The best estimate of the time, believed or not.

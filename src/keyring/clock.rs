@@ -59,7 +59,7 @@ pub enum Doubt {
 
 /// The judgement over one process' clock: the writer asks it before each
 /// `advance`, and readers ask a copy of its anchor.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClockGuard {
     anchor: Option<Anchor>,
     doubt: Option<Doubt>,
