@@ -183,11 +183,12 @@ pub(super) fn judge_handovers(
     let mut handed_over = 0;
     for named in &work.named {
         let switch = retired.get(&named.kid).copied();
-        let promised = switch.is_none_or(|switch| named.answered <= switch + ADOPTION);
+        let over = switch.map(|switch| switch + ADOPTION);
         if named.served && switch.is_some_and(|switch| named.sent >= switch) {
-            handed_over += 1;
+            // A key that was rolled back is named again later.
+            handed_over += usize::from(over.is_some_and(|over| named.answered <= over));
         }
-        if !named.served && promised {
+        if !named.served && over.is_none_or(|over| named.answered <= over) {
             let why = format!(
                 "{} was refused at {}, {switch:?}",
                 named.kid, named.answered
