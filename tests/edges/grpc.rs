@@ -414,6 +414,11 @@ async fn neither_claims_nor_tokens_reach_the_log() {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
+    // While a thread's own subscriber is the only one, a line that another test
+    // reaches first is judged by what *that* thread has, and is then off here
+    // too. So that there is always a second one: an error says that there is.
+    let elsewhere = tracing_subscriber::fmt().with_writer(std::io::sink);
+    let _ = tracing::subscriber::set_global_default(elsewhere.finish());
     // One thread: everything in this test logs here, and nothing else does.
     let _guard = tracing::subscriber::set_default(subscriber);
 
