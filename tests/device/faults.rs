@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use sealkeeper::hsm::{Device, DeviceError, State, TokenSelector};
-use sealkeeper::jose::{Algorithm, KeyType, Verifier};
+use sealkeeper::jose::{Algorithm, Verifier};
 use tokio::task::JoinSet;
 
 use super::{
-    is_down, is_gone, is_replaced, is_unavailable, is_up, object, reaches, signal, signs, soon, up,
+    es256_key, is_down, is_gone, is_replaced, is_unavailable, is_up, object, reaches, signal,
+    signature, signs, soon, up,
 };
 use crate::softhsm::SoftHsm;
 
@@ -18,10 +19,7 @@ use crate::softhsm::SoftHsm;
 async fn killed_under_load_nobody_notices() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicUsize::new(0));
@@ -31,10 +29,7 @@ async fn killed_under_load_nobody_notices() {
         let (done, count) = (Arc::clone(&done), Arc::clone(&count));
         callers.spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                let signature = device
-                    .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-                    .await
-                    .unwrap();
+                let signature = signature(&device).await.unwrap();
                 verifier.verify(b"a.b", &signature).unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -73,18 +68,13 @@ async fn a_killed_child_heals_when_idle() {
 async fn a_token_that_is_gone_is_unavailable_in_time_and_heals() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     signs(&device, object(1), Algorithm::Es256, &made.public).await;
 
     hsm.unplug();
     is_down(&device).await;
     let asked = Instant::now();
-    let signed = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let signed = signature(&device).await;
     assert!(is_unavailable(&signed), "{signed:?}");
     let found = device.find(object(1)).await;
     assert!(is_unavailable(&found), "{found:?}");
@@ -108,17 +98,12 @@ async fn a_token_that_flickers_never_denies_its_keys() {
     // The child must be found out by the questions, not by its own checks.
     config.health_interval = Duration::from_secs(3600);
     let device = up(config).await;
-    device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    es256_key(&device, 1).await;
     for round in 0..12 {
         hsm.unplug();
         match round % 3 {
             0 => {
-                let signed = device
-                    .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-                    .await;
+                let signed = signature(&device).await;
                 assert!(signed.is_ok() || is_unavailable(&signed), "{signed:?}");
             }
             1 => {
@@ -150,10 +135,7 @@ async fn a_token_that_flickers_never_denies_its_keys() {
 async fn another_token_with_the_same_label_is_another_token() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    es256_key(&device, 1).await;
     hsm.replace();
     let State::Down { .. } = is_down(&device).await else {
         panic!("expected it to be down");
@@ -215,10 +197,7 @@ async fn a_hung_child_is_replaced() {
     config.call_timeout = Duration::from_secs(2);
     config.health_interval = Duration::from_secs(3600);
     let device = up(config).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     let pid = is_up(&device).await;
     signal(pid, Signal::STOP);
 
@@ -279,9 +258,7 @@ async fn shutting_down_waits_for_the_child() {
     let pid = is_up(&device).await;
     device.shut_down().await;
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
-    let signed = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let signed = signature(&device).await;
     assert!(is_unavailable(&signed), "{signed:?}");
 }
 

@@ -3,7 +3,7 @@
 use sealkeeper::hsm::DeviceError;
 use sealkeeper::jose::{Algorithm, KeyType};
 
-use super::{object, signs, soon, up};
+use super::{es256_key, object, signature, signs, soon, up};
 use crate::softhsm::SoftHsm;
 
 #[tokio::test]
@@ -90,9 +90,7 @@ async fn a_key_is_held_to_its_algorithm() {
         "{other:?}"
     );
     // And the agent another kind of key.
-    let other = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let other = signature(&device).await;
     assert!(
         matches!(other, Err(DeviceError::Refused { .. })),
         "{other:?}"
@@ -205,10 +203,7 @@ async fn halves_of_two_pairs_are_no_pair() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
     for n in [1, 2] {
-        device
-            .generate(object(n), KeyType::P256, Algorithm::Es256, soon())
-            .await
-            .unwrap();
+        es256_key(&device, n).await;
     }
     let (id, other) = (object(1).to_string(), object(2).to_string());
     let file = hsm.tokens().with_file_name("public.der");
@@ -281,24 +276,13 @@ async fn a_key_that_somebody_else_destroyed_is_missed() {
 async fn destroy_is_idempotent_and_complete() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let kept = device
-        .generate(object(2), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
-    device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
-    device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await
-        .unwrap();
+    let kept = es256_key(&device, 2).await;
+    es256_key(&device, 1).await;
+    signature(&device).await.unwrap();
 
     device.destroy(object(1)).await.unwrap();
     assert_eq!(device.find(object(1)).await.unwrap(), None);
-    let signed = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let signed = signature(&device).await;
     assert!(
         matches!(signed, Err(DeviceError::NoSuchKey { .. })),
         "{signed:?}"
@@ -340,10 +324,7 @@ async fn workers_forget_what_was_destroyed() {
 async fn a_key_that_was_lost_after_it_was_proven_is_found_out() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     signs(&device, object(1), Algorithm::Es256, &made.public).await;
     hsm.spoil_private_keys();
     let found = device.find(object(1)).await;
@@ -351,9 +332,7 @@ async fn a_key_that_was_lost_after_it_was_proven_is_found_out() {
         matches!(found, Err(DeviceError::BadKey { .. })),
         "{found:?}"
     );
-    let signed = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let signed = signature(&device).await;
     assert!(
         matches!(signed, Err(DeviceError::NoSuchKey { .. })),
         "{signed:?}"

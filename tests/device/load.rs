@@ -5,20 +5,17 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use sealkeeper::hsm::DeviceError;
 use sealkeeper::hsm::device::MAX_INPUT;
-use sealkeeper::jose::{Algorithm, KeyType, Verifier};
+use sealkeeper::jose::{Algorithm, Verifier};
 use tokio::task::JoinSet;
 
-use super::{is_up, object, signal, soon, up};
+use super::{es256_key, is_up, object, signal, signature, soon, up};
 use crate::softhsm::SoftHsm;
 
 #[tokio::test]
 async fn sixty_four_callers_get_their_own_signatures() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
     let mut callers = JoinSet::new();
     for caller in 0..64 {
@@ -44,10 +41,7 @@ async fn sixty_four_callers_get_their_own_signatures() {
 async fn long_inputs_arrive_whole() {
     let hsm = SoftHsm::new();
     let device = up(hsm.device_config()).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     let verifier = Verifier::new(Algorithm::Es256, &made.public).unwrap();
     let mut callers = JoinSet::new();
     for n in 0..40 {
@@ -81,21 +75,14 @@ async fn a_full_queue_answers_at_once() {
     config.queue = 4;
     config.workers = 1;
     let device = up(config).await;
-    let made = device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    let made = es256_key(&device, 1).await;
     let pid = is_up(&device).await;
     signal(pid, Signal::STOP);
     let started = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..100 {
         let device = device.clone();
-        callers.spawn(async move {
-            device
-                .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-                .await
-        });
+        callers.spawn(async move { signature(&device).await });
     }
     // Those that found no room are back while the child does nothing.
     let mut turned_away = 0;

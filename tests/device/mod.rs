@@ -7,8 +7,8 @@ mod pin;
 
 use std::time::{Duration, Instant};
 
-use sealkeeper::hsm::{Device, DeviceConfig, DeviceError, ObjectId, State};
-use sealkeeper::jose::{Algorithm, PublicKey, Verifier};
+use sealkeeper::hsm::{Device, DeviceConfig, DeviceError, Generated, ObjectId, State};
+use sealkeeper::jose::{Algorithm, KeyType, PublicKey, Verifier};
 
 /// Longer than anything here takes, even on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,6 +61,18 @@ async fn reaches(device: &Device, wanted: impl FnMut(&State) -> bool) -> State {
         Ok(Ok(state)) => state.clone(),
         other => panic!("{device:?} did not get there: {:?}", other.map(|_| ())),
     }
+}
+
+/// A new P-256 key for ES256.
+async fn es256_key(device: &Device, n: u8) -> Generated {
+    let generated = device.generate(object(n), KeyType::P256, Algorithm::Es256, soon());
+    generated.await.unwrap()
+}
+
+/// Signs with the key of [`es256_key`], number 1.
+async fn signature(device: &Device) -> Result<Vec<u8>, DeviceError> {
+    let signed = device.sign(object(1), Algorithm::Es256, *b"a.b", soon());
+    signed.await
 }
 
 async fn signs(device: &Device, object: ObjectId, algorithm: Algorithm, key: &PublicKey) {

@@ -5,9 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use sealkeeper::hsm::pin_marker::{self, Status};
 use sealkeeper::hsm::{Cure, Device, DeviceError, State};
-use sealkeeper::jose::{Algorithm, KeyType};
 
-use super::{is_down, is_up, object, soon, up};
+use super::{es256_key, is_down, is_up, signature, up};
 use crate::softhsm::{PIN, SoftHsm};
 
 /// SoftHSM raises this flag at a wrong PIN and lowers it at a right one.
@@ -36,9 +35,7 @@ async fn a_wrong_pin_is_tried_once_across_restarts() {
     assert_eq!(cure, Cure::Never);
     assert!(why.contains("sealkeeper device unlock lab"), "{why}");
     assert!(why.contains("CKR_PIN_INCORRECT"), "{why}");
-    let signed = device
-        .sign(object(1), Algorithm::Es256, *b"a.b", soon())
-        .await;
+    let signed = signature(&device).await;
     assert!(
         matches!(signed, Err(DeviceError::PinBlocked { .. })),
         "{signed:?}"
@@ -79,10 +76,7 @@ async fn a_wrong_pin_is_tried_once_across_restarts() {
     assert!(!text.contains("9999") && !text.contains(PIN), "{text}");
     assert!(pin_marker::unlock(&hsm.pin_marker()).unwrap());
     is_up(&device).await;
-    device
-        .generate(object(1), KeyType::P256, Algorithm::Es256, soon())
-        .await
-        .unwrap();
+    es256_key(&device, 1).await;
 }
 
 #[tokio::test]

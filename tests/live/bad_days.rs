@@ -55,17 +55,23 @@ pub(super) async fn signs(daemon: &mut Daemon) -> String {
     token.expect("it signs").token
 }
 
+/// An agent that signs, and the set that it shows.
+async fn at_work() -> (Lab, Daemon, Vec<String>) {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    let shown = shown(daemon.jwks().await);
+    (lab, daemon, shown)
+}
+
 pub(super) fn shown(jwks: Option<Vec<u8>>) -> Vec<String> {
     kids(&jwks.expect("a set"))
 }
 
 #[tokio::test]
 async fn a_damaged_database_stops_signing_and_not_the_set() {
-    let lab = Lab::new(CALM, &["ES256"]);
-    lab.init();
-    let mut daemon = lab.serve().await;
-    signs(&mut daemon).await;
-    let before = shown(daemon.jwks().await);
+    let (lab, mut daemon, before) = at_work().await;
     daemon.kill();
     damage(&lab);
 
@@ -151,11 +157,7 @@ async fn a_wrong_pin_is_tried_once() {
 
 #[tokio::test]
 async fn a_token_that_is_gone_comes_back() {
-    let lab = Lab::new(CALM, &["ES256"]);
-    lab.init();
-    let mut daemon = lab.serve().await;
-    signs(&mut daemon).await;
-    let before = shown(daemon.jwks().await);
+    let (lab, mut daemon, before) = at_work().await;
     fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
     refused(&mut daemon, &["DEVICE_UNAVAILABLE", "KEY_MISSING"]).await;
     let during = shown(daemon.jwks().await);
@@ -290,11 +292,8 @@ async fn secrets_are_nowhere_on_disk() {
 /// the key signed on.
 #[tokio::test]
 async fn a_key_is_revoked_though_the_store_fails() {
-    let lab = Lab::new(CALM, &["ES256"]);
-    lab.init();
-    let mut daemon = lab.serve().await;
-    signs(&mut daemon).await;
-    let kid = shown(daemon.jwks().await).remove(0);
+    let (lab, mut daemon, before) = at_work().await;
+    let kid = &before[0];
     let database = rusqlite::Connection::open(lab.path("state/keys.sqlite")).unwrap();
     database.busy_timeout(PATIENCE).unwrap();
     database
@@ -307,7 +306,7 @@ async fn a_key_is_revoked_though_the_store_fails() {
     let told = lab.ok(&[
         "keys",
         "revoke",
-        &kid,
+        kid,
         "--reason",
         "compromised",
         "--then",
@@ -316,7 +315,7 @@ async fn a_key_is_revoked_though_the_store_fails() {
     assert!(told.contains("not in the store"), "{told}");
     let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
     assert!(sign(&mut signer, "ES256", "{}").await.is_err());
-    assert!(!shown(daemon.jwks().await).contains(&kid));
+    assert!(!shown(daemon.jwks().await).contains(kid));
 
     database
         .execute("ALTER TABLE gone RENAME TO record", [])
@@ -334,11 +333,7 @@ async fn a_key_is_revoked_though_the_store_fails() {
 /// Found by review: one stray file in their folder voided every tombstone.
 #[tokio::test]
 async fn an_unreadable_tombstone_stops_signing() {
-    let lab = Lab::new(CALM, &["ES256"]);
-    lab.init();
-    let mut daemon = lab.serve().await;
-    signs(&mut daemon).await;
-    let before = shown(daemon.jwks().await);
+    let (lab, mut daemon, before) = at_work().await;
     daemon.kill();
     fs::write(lab.path("state/tombstones").join("stray"), "").unwrap();
     let mut daemon = lab.serve().await;
