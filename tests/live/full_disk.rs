@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::bad_days::{refused, shown, signs};
+use super::bad_days::{active, refused, shown, signs};
 use super::kills::{healthy, stays_revoked};
 use super::lab::{Lab, wait_until};
 
@@ -168,14 +168,6 @@ fn once_each(events: &BTreeMap<u64, usize>) {
     assert_eq!(*events, wanted);
 }
 
-fn active(lab: &Lab) -> String {
-    let keys = lab.keys();
-    let active = keys.iter().find(|key| key["phase"] == "active");
-    let kid = active.and_then(|key| key["kid"].as_str());
-    kid.unwrap_or_else(|| panic!("no active key: {keys:#?}"))
-        .to_owned()
-}
-
 /// What an operator reads, both streams.
 fn told(output: &Output) -> String {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -284,6 +276,7 @@ async fn a_start_on_a_full_disk_serves_the_set_and_heals() {
     lab.init();
     let mut daemon = lab.serve().await;
     signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
     let before = shown(daemon.jwks().await);
     daemon.ask_to_stop();
     assert!(daemon.end().await.success());
