@@ -7,6 +7,7 @@
 
 mod house;
 mod paths;
+mod reached;
 mod text;
 mod tree;
 
@@ -194,6 +195,24 @@ fn files_are_short_or_say_why() {
         &text::too_long(&Tree::of(&files)),
         &["src/a.rs", "scripts/x"],
     );
+}
+
+#[test]
+fn every_file_is_built() {
+    expect_none(&reached::unreached(&Tree::of_this_repository()));
+    let seeded = Tree::of(&[
+        ("src/lib.rs", "mod a; mod inline { }"),
+        ("src/a/mod.rs", "mod b;"),
+        ("src/a/b.rs", "#[cfg(test)] mod tests;"),
+        ("src/a/b/tests.rs", ""),
+        ("src/a/lost.rs", ""),
+        ("tests/main.rs", "mod live;"),
+        ("tests/live/mod.rs", "mod one;"),
+        ("tests/live/one.rs", ""),
+        ("tests/live/two.rs", ""),
+    ]);
+    let found = reached::unreached(&seeded);
+    expect(&found, &["src/a/lost.rs", "tests/live/two.rs"]);
 }
 
 #[test]

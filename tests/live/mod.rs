@@ -4,5 +4,6 @@ mod bad_days;
 mod full_disk;
 mod kills;
 mod lab;
+mod last_key;
 mod operator;
 mod rotation_under_load;
