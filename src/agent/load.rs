@@ -109,17 +109,24 @@ impl Writer {
         if self.dark.as_ref() == Some(&dark) {
             return; // Looked at again, and no better.
         }
-        tracing::error!(
-            key_set = self.reader.name,
-            reason = dark.reason(),
-            "not signing: {dark}"
-        );
+        let (key_set, reason) = (&self.reader.name, dark.reason());
         if matches!(dark, Dark::NoStore(_)) && self.reader.load().signers.is_ok() {
             // What readers have is still true, and what it permits ends by
-            // itself at the ceilings, which nobody can raise now.
+            // itself at the ceilings, which nobody can raise now. A store that
+            // reads and does not write gets here at each step: one line is
+            // enough until it is over.
+            if !self.store_fails {
+                self.store_fails = true;
+                tracing::error!(
+                    key_set,
+                    reason,
+                    "nothing changes, and signing ends at the ceilings: {dark}"
+                );
+            }
             self.dark = Some(dark);
             return;
         }
+        tracing::error!(key_set, reason, "not signing: {dark}");
         let published = self.published_in_the_dark();
         self.dark = Some(dark.clone());
         self.reader.swap(Snapshot {

@@ -268,26 +268,40 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
     }
 }
 
+/// How long a watch that ended waits before it is taken up again.
+const WATCH_AGAIN: Duration = Duration::from_secs(2);
+
 /// Tells writers of versions that somebody else wrote: `init`, or an offline
-/// command.
+/// command. A store that fails ends its stream of changes; it is taken up
+/// again where it ended, until the writers are gone.
 async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, mpsc::WeakSender<Message>>) {
-    let mut changes = context.store.watch(Cursor::default());
-    while let Some(change) = changes.next().await {
-        let change = match change {
-            Ok(change) => change,
-            Err(e) => {
-                tracing::error!("the watch on the store: {e}");
+    let mut cursor = Cursor::default();
+    let mut failing = false;
+    while rooms.values().any(|room| room.upgrade().is_some()) {
+        let mut changes = context.store.watch(cursor.clone());
+        while let Some(change) = changes.next().await {
+            let change = match change {
+                Ok(change) => change,
+                // Once for each outage.
+                Err(e) if !failing => {
+                    failing = true;
+                    tracing::error!("the watch on the store: {e}; it is taken up again");
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            failing = false;
+            cursor = change.cursor;
+            let Some(room) = rooms.get(&change.key_set) else {
                 continue;
+            };
+            let Some(mailbox) = room.upgrade() else {
+                return;
+            };
+            if mailbox.send(Message::StoreChanged).await.is_err() {
+                return;
             }
-        };
-        let Some(room) = rooms.get(&change.key_set) else {
-            continue;
-        };
-        let Some(mailbox) = room.upgrade() else {
-            return;
-        };
-        if mailbox.send(Message::StoreChanged).await.is_err() {
-            return;
         }
+        tokio::time::sleep(WATCH_AGAIN).await;
     }
 }

@@ -163,13 +163,17 @@ impl Writer {
 
     /// What an operator sees.
     pub(super) fn status(&self) -> Result<KeySetStatus, AdminError> {
-        let held = self
+        let mut held = self
             .held
-            .as_ref()
-            .or(self.last.as_ref())
+            .clone()
+            .or_else(|| self.last.clone())
             .ok_or_else(|| self.dark())?;
+        // A revocation holds, whether or not the store has it yet.
+        if let Some(restricted) = self.with_owed(&held) {
+            held.record.set = restricted;
+        }
         Ok(status::key_set(
-            held,
+            &held,
             &self.reader,
             &self.plan,
             self.guard.doubt().is_some(),

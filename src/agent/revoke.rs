@@ -55,6 +55,9 @@ impl Writer {
         };
 
         let mut did = Did::of(&revoked.events);
+        if revoked.events.is_empty() {
+            did.done.push(format!("the key {kid} was revoked before"));
+        }
         did.trusted_until = Some(revoked.exposure.bounded_until);
         did.pending.push(
             "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
@@ -207,6 +210,8 @@ impl Writer {
                     tracing::warn!(key_set, kid, "a revocation has nothing to end: {e}");
                     self.owed.remove(&kid);
                 }
+                // The log has a line already, from where that was found out.
+                Err(StepError::Doubt(_) | StepError::Store(_)) => {}
                 Err(e) => {
                     tracing::error!(key_set, kid, "a revocation is not stored yet: {e}");
                 }

@@ -60,6 +60,8 @@ pub(super) struct Writer {
     live: BTreeMap<String, Time>,
     /// Why there is no usable record, as readers were told.
     pub(super) dark: Option<Dark>,
+    /// Whether the store refused the last change, as the log says already.
+    pub(super) store_fails: bool,
     /// The epoch that readers have.
     pub(super) adopted: u64,
     /// The number of the last key event that the log has.
@@ -129,6 +131,7 @@ impl Writer {
             shown: ClockGuard::default(),
             live: BTreeMap::new(),
             dark: None,
+            store_fails: false,
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
@@ -218,6 +221,9 @@ impl Writer {
             .compare_and_swap(&self.reader.name, expected, &bytes)
             .await?;
         hit(Side::After, Effect::StoreRecord);
+        if std::mem::take(&mut self.store_fails) {
+            tracing::info!(key_set = self.reader.name, "the store takes changes again");
+        }
         let held = Held {
             record,
             version: Some(version),
@@ -271,10 +277,10 @@ impl Writer {
         let step = self.step(Clock::Sure, |set, plan, tick| {
             Ok::<_, std::convert::Infallible>(((), set.advance(plan, tick, &mut random_id)))
         });
-        if let Err(e) = step.await
-            && !matches!(e, StepError::Doubt(_))
-        {
-            tracing::error!(key_set = self.reader.name, "a step was not taken: {e}");
+        match step.await {
+            // The log has a line already, from where that was found out.
+            Ok(()) | Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            Err(e) => tracing::error!(key_set = self.reader.name, "a step was not taken: {e}"),
         }
         if let Some(held) = self.held.clone()
             && self.guard != self.shown
@@ -295,12 +301,16 @@ impl Writer {
             events.extend(set.advance(plan, tick, &mut random_id));
             Ok::<_, std::convert::Infallible>(((), events))
         });
-        if let Err(e) = step.await {
-            tracing::warn!(
-                key_set = self.reader.name,
-                origin,
-                "a sighting was not stored: {e}"
-            );
+        match step.await {
+            // The log has a line already, from where that was found out.
+            Ok(()) | Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            Err(e) => {
+                tracing::warn!(
+                    key_set = self.reader.name,
+                    origin,
+                    "a sighting was not stored: {e}"
+                );
+            }
         }
     }
 

@@ -244,12 +244,23 @@ async fn a_full_disk_stops_signing_and_loses_nothing() {
     let left: Vec<String> = before.iter().filter(|k| **k != kid).cloned().collect();
     assert_eq!(shown(daemon.jwks().await), left);
     refused(&mut daemon, &["KEY_BLOCKED"]).await;
+    // The listing says what holds, not what the store has.
+    let listed = lab.keys();
+    let ended = listed.iter().find(|key| key["kid"] == kid.as_str());
+    assert_eq!(ended.expect("it is listed")["phase"], "revoked");
+    // Sightings and ticks try the store again and again. The log says so once
+    // for each outage, and there was a moment with room between two of them.
+    let lines = lab.log();
+    let lines = lines.matches("signing ends at the ceilings").count();
+    assert!((1..=3).contains(&lines), "{lines} lines: {}", lab.log());
 
     // With room, everything comes about by itself.
     disk.make_room();
     signs(&mut daemon).await;
     stays_revoked(&lab, &mut daemon, &kid).await;
-    lab.ok(&order);
+    let again = lab.run(&order);
+    assert!(again.status.success(), "{again:?}");
+    assert!(told(&again).contains("was revoked before"), "{again:?}");
     once_each(&key_events(&disk));
 
     // Whatever is not on disk is lost here.
