@@ -58,6 +58,26 @@ need_packages() {
     die 1 "apt-get install failed; hint: $install"
 }
 
+# need_unpacked PACKAGE PROGRAM: a program of a Debian package that is unpacked
+# and not installed, because its installation would start a server. Prints where
+# the program is.
+need_unpacked() {
+  local package=$1 program=$2 folder
+  if command -v "$program"; then
+    return
+  fi
+  command -v dpkg-query >/dev/null || die 2 "found no $program; hint: install $package"
+  folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/unpacked
+  if [ ! -x "$folder/usr/bin/$program" ]; then
+    say "unpacking $package"
+    mkdir -p "$folder"
+    (cd "$folder" && apt-get -qq download "$package" >&2 && dpkg -x "$package"_*.deb . &&
+      rm -f "$package"_*.deb) ||
+      die 1 "cannot get $package; hint: apt-get update, as root, then again"
+  fi
+  printf '%s\n' "$folder/usr/bin/$program"
+}
+
 # need_rust [COMPONENT...]: a Rust that is new enough, with these of rustfmt
 # and clippy.
 need_rust() {

@@ -24,7 +24,7 @@
 //! | floor | modules | what holds there |
 //! |---|---|---|
 //! | 0 | [`time`], [`jose`], [`keyring`], [`policy`] | pure: no async, clock, I/O, randomness or logger |
-//! | 1 | [`clock`], [`durable`], [`hsm`], [`store`], [`audit`], [`observe`], [`api`] | ports and their adapters |
+//! | 1 | [`clock`], [`metrics`], [`durable`], [`hsm`], [`store`], [`audit`], [`observe`], [`api`] | ports and their adapters |
 //! | 2 | [`agent`] | one writer of the keyring, many readers of its view |
 //! | 3 | [`serve`] | edges: gRPC and HTTP. No edge calls another |
 //! | 4 | [`config`], [`cli`] | composition |
@@ -54,6 +54,7 @@ pub mod durable;
 pub mod hsm;
 pub mod jose;
 pub mod keyring;
+pub mod metrics;
 pub mod observe;
 pub mod policy;
 pub mod serve;

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
 use crate::keyring::Ending;
+use crate::metrics::{AuditLine, Metrics};
 use crate::store::Store;
 use crate::time::Time;
 
@@ -29,6 +30,8 @@ pub struct Context {
     last_good: LastGood,
     /// The devices by name.
     pub(super) devices: BTreeMap<String, Device>,
+    /// What is counted.
+    pub(super) metrics: Metrics,
     logs: Mutex<BTreeMap<String, KeyLog>>,
     /// Carries out what devices are asked, in their place.
     #[cfg(test)]
@@ -71,6 +74,8 @@ pub struct Ports {
     pub last_good: LastGood,
     /// The devices by name.
     pub devices: BTreeMap<String, Device>,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 impl Context {
@@ -91,6 +96,7 @@ impl Context {
             tombstones: ports.tombstones,
             last_good: ports.last_good,
             devices: ports.devices,
+            metrics: ports.metrics,
             logs: Mutex::new(logs),
             #[cfg(test)]
             hands: None,
@@ -101,6 +107,12 @@ impl Context {
     #[must_use]
     pub fn devices(&self) -> Vec<Device> {
         self.devices.values().cloned().collect()
+    }
+
+    /// What is counted, for edges that count as well.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// What the log knows of a key set.
@@ -115,7 +127,8 @@ impl Context {
         event: &KeyEvent,
     ) -> Result<(), AuditError> {
         let (context, line) = (Arc::clone(self), event.clone());
-        blocking(move || context.audit.key_event(line)).await?;
+        let done = blocking(move || context.audit.key_event(line)).await;
+        done.inspect_err(|_| self.metrics.audit_failed(AuditLine::KeyEvent))?;
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.entry(event.key_set.clone()).or_default().learn(event);
         Ok(())

@@ -75,7 +75,13 @@ pub async fn init(
 ) -> Result<(), InitError> {
     let name = wanted.name.clone();
     let context = Arc::new(context);
-    let reader = Arc::new(Reader::new(&name, wanted.rules, wanted.plan.timing));
+    let figures = context.metrics.key_set(&name);
+    let reader = Arc::new(Reader::new(
+        &name,
+        wanted.rules,
+        wanted.plan.timing,
+        figures,
+    ));
     let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
     writer.begin(&name).await?;
     loop {

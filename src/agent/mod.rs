@@ -14,6 +14,8 @@ pub mod admin;
 mod context;
 mod effects;
 pub mod failpoint;
+mod figures;
+mod health;
 mod init;
 mod load;
 mod orders;
@@ -39,6 +41,7 @@ use tokio_stream::StreamExt;
 use crate::clock::Clock;
 use crate::hsm::Device;
 use crate::keyring::{Plan, Timing};
+use crate::metrics::KeySetMetrics;
 use crate::observe::{self, Origin};
 use crate::policy::{Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
@@ -50,9 +53,11 @@ use writer::{Message, Writer};
 
 pub use admin::Administration;
 pub use context::{Context, Ports};
+pub use figures::Measured;
+pub use health::{Health, Trouble, Watched};
 pub use init::{InitError, Progress, init};
 pub use record::RecordError;
-pub use signing::{Published, SignError, Signed, Signing};
+pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
 
 /// A key set as the configuration wants it.
 #[derive(Clone, Debug)]
@@ -76,6 +81,8 @@ struct Inner {
     context: Arc<Context>,
     rooms: BTreeMap<String, Room>,
     well_known: Option<String>,
+    /// Requests for key sets that there are not.
+    strangers: KeySetMetrics,
 }
 
 /// A key set at work.
@@ -107,7 +114,8 @@ impl Agent {
                 .iter()
                 .map(|origin| origin.name().to_owned())
                 .collect();
-            let reader = Arc::new(Reader::new(&name, rules, plan.timing));
+            let figures = context.metrics.key_set(&name);
+            let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let every = observe_every(&plan).to_duration();
             for origin in origins {
@@ -124,6 +132,7 @@ impl Agent {
             .collect();
         tokio::spawn(watch_store(Arc::clone(&context), watched));
         Self(Arc::new(Inner {
+            strangers: context.metrics.key_set(""),
             context,
             rooms,
             well_known,
@@ -144,6 +153,11 @@ impl Agent {
 
     fn well_known_name(&self) -> Option<&str> {
         self.0.well_known.as_deref()
+    }
+
+    fn figures_of(&self, key_set: &str) -> &KeySetMetrics {
+        let room = self.0.rooms.get(key_set);
+        room.map_or(&self.0.strangers, |room| &room.reader.figures)
     }
 
     fn reader(&self, key_set: &str) -> Result<&Reader, SignError> {

@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 
-use super::signing::{Published, SignError};
+use super::figures::Overview;
+use super::signing::{Published, SignError, entity_tag};
 use crate::clock::Reading;
-use crate::jose::{Jwk, JwkSet, Verifier, base64url};
+use crate::jose::{Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
+use crate::metrics::KeySetMetrics;
 use crate::policy::Rules;
 use crate::time::Time;
 
@@ -22,10 +24,16 @@ pub(super) struct Reader {
     pub(super) rules: Rules,
     /// The schedule's numbers.
     pub(super) timing: Timing,
+    /// What is counted.
+    pub(super) figures: KeySetMetrics,
     snapshot: ArcSwap<Snapshot>,
     /// Ahead of the store: a `kid` in here signs no more, whatever the view
     /// says.
     blocked: ArcSwap<BTreeSet<String>>,
+    /// What the writer last saw.
+    overview: ArcSwap<Overview>,
+    /// When it last came round.
+    round: ArcSwap<Instant>,
 }
 
 /// One picture of a key set.
@@ -93,18 +101,38 @@ impl Dark {
 }
 
 impl Reader {
-    pub(super) fn new(name: &str, rules: Rules, timing: Timing) -> Self {
+    pub(super) fn new(name: &str, rules: Rules, timing: Timing, figures: KeySetMetrics) -> Self {
         let loading = Dark::Loading(name.to_owned());
         Self {
             name: name.to_owned(),
             rules,
             timing,
+            figures,
             snapshot: ArcSwap::from_pointee(Snapshot {
                 signers: Err(loading),
                 published: None,
             }),
             blocked: ArcSwap::default(),
+            overview: ArcSwap::default(),
+            round: ArcSwap::from_pointee(Instant::now()),
         }
+    }
+
+    /// The writer came round; where it has a record, this is what it saw.
+    pub(super) fn came_round(&self, saw: Option<Overview>) {
+        self.round.store(Arc::new(Instant::now()));
+        if let Some(saw) = saw {
+            self.overview.store(Arc::new(saw));
+        }
+    }
+
+    pub(super) fn overview(&self) -> Arc<Overview> {
+        self.overview.load_full()
+    }
+
+    /// Since when the writer has not come round.
+    pub(super) fn idle(&self) -> Duration {
+        self.round.load().elapsed()
     }
 
     /// Takes a `kid` out of service, now and for the life of this process.
@@ -234,11 +262,9 @@ impl PublishedSet {
     }
 
     fn from_bytes(body: Vec<u8>, view: Option<Arc<View>>) -> Self {
-        let hash = digest::digest(&digest::SHA256, &body);
-        let etag = format!("\"{}\"", base64url::encode(&hash.as_ref()[..16]));
         Self {
+            etag: entity_tag(&body),
             body: body.into(),
-            etag: etag.into(),
             view,
         }
     }

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::Agent;
 use super::failpoint::{Effect, Side, hit};
+use super::figures::outcome;
 use super::reader::Reader;
-use super::signing::{Published, SignError, Signed, Signing};
-use crate::audit::{self, InputDigest, Outcome, Verdict};
+use super::signing::{Published, SignError, Signed, Signing, TurnedAway};
+use crate::audit::{self, InputDigest, Verdict};
 use crate::hsm::{DeviceError, ObjectId};
 use crate::jose::jws;
 use crate::keyring::{Moment, SigningKey};
+use crate::metrics::{AuditLine, InFlight, KeySetMetrics, Operation, Outcome};
 use crate::policy::{self, Caller, CheckError, JwsRequest, JwtRequest, KeyFacts};
 use crate::time::Time;
 
@@ -20,6 +22,62 @@ impl Signing for Agent {
         caller: &Caller,
         request: JwtRequest,
         deadline: Instant,
+    ) -> Result<Signed, SignError> {
+        let figures = self.figures_of(&request.key_set);
+        let mut counted = figures.begin(Operation::SignJwt);
+        let result = self.jwt(caller, request, deadline, &mut counted).await;
+        count(figures, counted, &result);
+        result
+    }
+
+    async fn sign_jws(
+        &self,
+        caller: &Caller,
+        request: JwsRequest,
+        deadline: Instant,
+    ) -> Result<Signed, SignError> {
+        let figures = self.figures_of(&request.key_set);
+        let mut counted = figures.begin(Operation::SignJws);
+        let result = self.jws(caller, request, deadline, &mut counted).await;
+        count(figures, counted, &result);
+        result
+    }
+
+    fn published(&self, key_set: &str) -> Option<Published> {
+        let reader = self.reader(key_set).ok()?;
+        reader.published(self.clock().read().wall)
+    }
+
+    fn well_known(&self) -> Option<Published> {
+        self.published(self.well_known_name()?)
+    }
+
+    fn turned_away(&self, key_set: &str, operation: Operation, why: TurnedAway<'_>) {
+        let figures = self.figures_of(key_set);
+        match why {
+            TurnedAway::Overloaded => figures.count(operation, Outcome::Overloaded),
+            TurnedAway::Refused(refusal) => {
+                figures.count(operation, Outcome::Refused);
+                figures.refused(refusal.reason.code(), &refusal.rule);
+            }
+        }
+    }
+}
+
+fn count(figures: &KeySetMetrics, request: InFlight<'_>, result: &Result<Signed, SignError>) {
+    request.end(outcome(result));
+    if let Err(SignError::Refused(refusal)) = result {
+        figures.refused(refusal.reason.code(), &refusal.rule);
+    }
+}
+
+impl Agent {
+    async fn jwt(
+        &self,
+        caller: &Caller,
+        request: JwtRequest,
+        deadline: Instant,
+        counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
@@ -34,15 +92,25 @@ impl Signing for Agent {
             typ: checked.typ,
         };
         let input = jws::signing_input(&header, &checked.payload);
-        self.make(reader, key, input, checked.exp, caller, moment, deadline)
-            .await
+        self.make(
+            reader,
+            key,
+            input,
+            checked.exp,
+            caller,
+            moment,
+            deadline,
+            counted,
+        )
+        .await
     }
 
-    async fn sign_jws(
+    async fn jws(
         &self,
         caller: &Caller,
         request: JwsRequest,
         deadline: Instant,
+        counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
@@ -68,21 +136,11 @@ impl Signing for Agent {
             caller,
             moment,
             deadline,
+            counted,
         )
         .await
     }
 
-    fn published(&self, key_set: &str) -> Option<Published> {
-        let reader = self.reader(key_set).ok()?;
-        reader.published(self.clock().read().wall)
-    }
-
-    fn well_known(&self) -> Option<Published> {
-        self.published(self.well_known_name()?)
-    }
-}
-
-impl Agent {
     /// Signs what policy allowed. The device and the record work at the same
     /// time; nothing leaves before both are done, the signature verifies
     /// against the *published* key, and the key is still allowed to sign.
@@ -99,6 +157,7 @@ impl Agent {
         caller: &Caller,
         moment: Moment,
         deadline: Instant,
+        counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
         let started = Instant::now();
         reader.check_blocked(key)?;
@@ -130,18 +189,25 @@ impl Agent {
         };
         hit(Side::Before, Effect::AppendSigning);
         let (signature, recorded) = tokio::join!(
-            device.sign(ObjectId(key.id.0), key.algorithm, input.clone(), deadline),
-            self.audit().record_signing(intent),
+            timed(
+                &mut counted.device,
+                device.sign(ObjectId(key.id.0), key.algorithm, input.clone(), deadline),
+            ),
+            timed(&mut counted.record, self.audit().record_signing(intent)),
         );
         hit(Side::After, Effect::AppendSigning);
         let record = recorded.map_err(|e| {
+            self.0.context.metrics.audit_failed(AuditLine::Signing);
             unavailable(
                 "NOT_RECORDED",
                 format!("the signature could not be recorded: {e}"),
             )
         })?;
         let released = signature.map_err(device_error).and_then(|signature| {
-            verifier.verify(&input, &signature).map_err(|_| {
+            let began = Instant::now();
+            let verified = verifier.verify(&input, &signature);
+            counted.verification = began.elapsed();
+            verified.map_err(|_| {
                 tracing::error!(
                     kid = key.kid,
                     "the device made a wrong signature; it was withheld"
@@ -161,7 +227,7 @@ impl Agent {
         });
         self.audit().outcome(
             record,
-            Outcome {
+            audit::Outcome {
                 at: self.clock().read().wall,
                 verdict: match &released {
                     Ok(_) => Verdict::Released,
@@ -179,6 +245,14 @@ impl Agent {
             expires: exp,
         })
     }
+}
+
+/// Notes how long something took.
+async fn timed<T>(took: &mut Duration, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let done = work.await;
+    *took = began.elapsed();
+    done
 }
 
 fn facts(key: &SigningKey) -> KeyFacts {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::jose::Algorithm;
+use aws_lc_rs::digest;
+
+use crate::jose::{Algorithm, base64url};
+use crate::metrics::Operation;
 use crate::policy::{Caller, JwsRequest, JwtRequest, Refusal};
 use crate::time::Time;
 
@@ -32,6 +35,18 @@ pub trait Signing: Send + Sync + 'static {
 
     /// The key set that `/.well-known/jwks.json` shows.
     fn well_known(&self) -> Option<Published>;
+
+    /// An edge answered a request without asking: for the figures.
+    fn turned_away(&self, _key_set: &str, _operation: Operation, _why: TurnedAway<'_>) {}
+}
+
+/// Why an edge answered by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway<'a> {
+    /// It has as many requests as it takes.
+    Overloaded,
+    /// The request was not even one that policy could look at.
+    Refused(&'a Refusal),
 }
 
 /// A signature that was verified, recorded and allowed.
@@ -58,6 +73,24 @@ pub struct Published {
     pub etag: Arc<str>,
     /// For `Cache-Control`: never reaches past the next planned removal.
     pub max_age: Duration,
+}
+
+impl Published {
+    /// A JSON text, with the entity tag of its bytes.
+    #[must_use]
+    pub fn new(body: Vec<u8>, max_age: Duration) -> Self {
+        Self {
+            etag: entity_tag(&body),
+            body: body.into(),
+            max_age,
+        }
+    }
+}
+
+/// The same for the same bytes, on every agent.
+pub(super) fn entity_tag(body: &[u8]) -> Arc<str> {
+    let hash = digest::digest(&digest::SHA256, body);
+    format!("\"{}\"", base64url::encode(&hash.as_ref()[..16])).into()
 }
 
 /// Why there is no signature, by what the caller can do about it.

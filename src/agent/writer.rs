@@ -146,6 +146,7 @@ impl Writer {
         loop {
             self.tick().await;
             self.start_intents();
+            self.came_round();
             let wake = self.wake();
             tokio::select! {
                 message = mailbox.recv() => match message {

@@ -19,7 +19,8 @@ use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::durable::{Disk, LastGood, OsDisk, Tombstones};
 use crate::hsm::Device;
-use crate::store::{Sqlite, Store, Unusable};
+use crate::metrics::Metrics;
+use crate::store::{Counted, Sqlite, Store, Unusable};
 
 /// Reads the configuration; its mistakes are the operator's: exit code 2.
 pub(super) fn config(path: &Path) -> Result<Config, Failure> {
@@ -98,6 +99,8 @@ pub(super) fn open(config: &Config, if_in_use: &str) -> Result<Context, Failure>
             Arc::new(Unusable(e))
         }
     };
+    let metrics = Metrics::new();
+    let store = Arc::new(Counted::new(store, metrics.clone()));
     let mut devices = BTreeMap::new();
     for (name, device) in &config.devices {
         let port = device.to_port(state).map_err(|e| failed(&e))?;
@@ -111,6 +114,7 @@ pub(super) fn open(config: &Config, if_in_use: &str) -> Result<Context, Failure>
         tombstones,
         last_good,
         devices,
+        metrics,
     }))
 }
 

@@ -10,9 +10,11 @@ use super::compose;
 use super::output::Failure;
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::observe::Origin;
+use crate::serve::http::Site;
 use crate::serve::listener::{Tcp, Unix};
-use crate::serve::{self, Limits};
+use crate::serve::{self, Counted, Limits};
 
 const IF_IN_USE: &str =
     "if it is the same agent, it runs already; give another one a state_dir of its own";
@@ -30,6 +32,7 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     let stop = stop_signal()?;
     let context = compose::open(config, IF_IN_USE)?;
     let devices = context.devices();
+    let metrics = context.metrics();
     let bind = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
     let signing = bind(
         &config.serve.signing_socket,
@@ -40,6 +43,10 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         .await
         .map_err(Failure::failed)?;
     let address = jwks.address();
+    let operators = match config.serve.metrics_listen {
+        Some(address) => Some(Tcp::bind(address).await.map_err(Failure::failed)?),
+        None => None,
+    };
 
     let mut wanted = Vec::new();
     for name in config.key_sets.keys() {
@@ -58,11 +65,22 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         "serving"
     );
     let limits = Limits::default();
-    let ready = Ready::write(ready_file, &signing, &admin, &jwks)?;
+    let ready = Ready::write(ready_file, &signing, &admin, &jwks, operators.as_ref())?;
+    let site = site(config, &agent, &metrics);
+    let figures = async {
+        if let Some(listener) = operators {
+            let agent = Arc::clone(&agent);
+            serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
+        }
+    };
+    let signing = Counted::new(signing, metrics.connections("signing"));
+    let admin = Counted::new(admin, metrics.connections("administration"));
+    let jwks = Counted::new(jwks, metrics.connections("jwks"));
     tokio::join!(
         serve::grpc::serve_signer(signing, Arc::clone(&agent), limits, ended(stop.clone())),
         serve::grpc::serve_admin(admin, Arc::clone(&agent), limits, ended(stop.clone())),
-        serve::http::serve(jwks, Arc::clone(&agent), limits, ended(stop)),
+        serve::http::serve(jwks, site, limits, ended(stop.clone())),
+        figures,
     );
     drop(ready);
     drop(agent);
@@ -71,6 +89,17 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn site(config: &Config, agent: &Arc<Agent>, metrics: &Metrics) -> Site<Agent> {
+    let sets = config.key_sets.values();
+    Site {
+        signing: Arc::clone(agent),
+        discovery: sets.filter_map(|set| set.discovery.clone()).collect(),
+        key_sets: config.key_sets.keys().cloned().collect(),
+        well_known: config.serve.well_known.clone(),
+        metrics: metrics.clone(),
+    }
 }
 
 /// Turns true at SIGTERM or SIGINT.
@@ -104,14 +133,18 @@ impl<'a> Ready<'a> {
         signing: &Unix,
         admin: &Unix,
         jwks: &Tcp,
+        operators: Option<&Tcp>,
     ) -> Result<Self, Failure> {
         if let Some(path) = path {
-            let text = format!(
+            let mut text = format!(
                 "signing_socket = {:?}\nadmin_socket = {:?}\njwks_listen = \"{}\"\n",
                 signing.path(),
                 admin.path(),
                 jwks.address()
             );
+            if let Some(operators) = operators {
+                text += &format!("metrics_listen = \"{}\"\n", operators.address());
+            }
             // Moved into place whole: whoever waits for the file may read it.
             let staged = path.with_extension("new");
             std::fs::write(&staged, text)

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check::Check;
 use super::raw::{self, Text};
 use super::serve::names;
-use super::{all, rule};
+use super::{all, discovery, rule};
 use crate::jose::{Algorithm, KeyType};
 use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing};
 use crate::policy::Rules;
+use crate::serve::http::Discovery;
 use crate::time::Span;
 
 /// A key set, checked.
@@ -24,6 +25,8 @@ pub struct KeySet {
     pub tracks: Vec<(Algorithm, KeyType)>,
     /// Who may sign what; also its issuer.
     pub rules: Rules,
+    /// What the issuer says of itself over HTTP, if anything.
+    pub discovery: Option<Discovery>,
 }
 
 impl KeySet {
@@ -52,12 +55,14 @@ pub(super) fn check(
     let tracks = tracks(name, raw, ed25519, check);
     let timing = timing(name, raw, check);
     let rules = rule::check(name, raw, timing.as_ref(), ed25519, check);
+    let discovery = discovery::check(name, raw, check);
     Some(KeySet {
         name: name.get_ref().clone(),
         device: device?,
         timing: timing?,
         tracks: tracks?,
         rules: rules?,
+        discovery: discovery?,
     })
 }
 

@@ -11,6 +11,7 @@
 mod check;
 mod device;
 mod diagnostic;
+mod discovery;
 mod key_set;
 mod raw;
 mod rule;
@@ -108,6 +109,7 @@ impl Config {
             let key_set = key_set::check(name, key_set, &raw.device, check);
             Some((named?, key_set?))
         }));
+        discovery::check_distinct(&raw.key_set, check);
         if raw.key_set.is_empty() {
             check.say(
                 0..0,

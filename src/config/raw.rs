@@ -32,6 +32,8 @@ pub(super) struct Serve {
     pub(super) admin_socket_mode: Option<Text>,
     pub(super) jwks_listen: Option<Text>,
     pub(super) well_known: Option<Text>,
+    pub(super) metrics_listen: Option<Text>,
+    pub(super) metrics_beyond_loopback: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +77,8 @@ pub(super) struct KeySet {
     pub(super) hard_limit: Option<Spanned<HardLimit>>,
     pub(super) max_payload: Option<Spanned<i64>>,
     pub(super) eddsa_name: Option<Text>,
+    /// Names of metadata members, with any value.
+    pub(super) discovery: Option<Spanned<BTreeMap<Text, Spanned<toml::Value>>>>,
     #[serde(default)]
     pub(super) track: Vec<Track>,
     #[serde(default)]

@@ -26,6 +26,9 @@ pub struct Serve {
     /// The key set that `/.well-known/jwks.json` shows; `None` if there are
     /// several and the configuration names none.
     pub well_known: Option<String>,
+    /// Where figures are served over HTTP; nowhere if absent. Of this machine
+    /// alone unless the configuration says otherwise.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 pub(super) fn check(
@@ -64,7 +67,11 @@ pub(super) fn check(
         0o600,
         check,
     );
-    let jwks_listen = listen(raw.jwks_listen.as_ref(), check);
+    let jwks_listen = match &raw.jwks_listen {
+        Some(text) => listen(text, "serve.jwks_listen", check),
+        None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+    };
+    let metrics_listen = metrics_listen(raw, check);
     let well_known = well_known(raw.well_known.as_ref(), key_sets, check);
     Some(Serve {
         signing_socket: signing_socket?,
@@ -73,6 +80,7 @@ pub(super) fn check(
         admin_socket_mode: admin_socket_mode?,
         jwks_listen: jwks_listen?,
         well_known: well_known?,
+        metrics_listen: metrics_listen?,
     })
 }
 
@@ -122,24 +130,40 @@ fn mode(text: Option<&Text>, field: &str, default: u32, check: &mut Check<'_>) -
     None
 }
 
-fn listen(text: Option<&Text>, check: &mut Check<'_>) -> Option<SocketAddr> {
-    let Some(text) = text else {
-        return Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
+fn listen(text: &Text, field: &str, check: &mut Check<'_>) -> Option<SocketAddr> {
+    let address = text.get_ref().parse().ok();
+    if address.is_none() {
+        check.say(
+            text.span(),
+            format!(
+                "{field}: expected an address and a port, got {:?}",
+                text.get_ref()
+            ),
+            "such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080; port 0 takes any free one",
+        );
+    }
+    address
+}
+
+/// Figures tell who signs how much and what is broken: not for everybody.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it makes sense"
+)]
+fn metrics_listen(raw: &raw::Serve, check: &mut Check<'_>) -> Option<Option<SocketAddr>> {
+    let Some(text) = &raw.metrics_listen else {
+        return Some(None);
     };
-    text.get_ref().parse().map_or_else(
-        |_| {
-            check.say(
-                text.span(),
-                format!(
-                    "serve.jwks_listen: expected an address and a port, got {:?}",
-                    text.get_ref()
-                ),
-                "such as 127.0.0.1:8080, [::1]:8080, or 0.0.0.0:8080; port 0 takes any free one",
-            );
-            None
-        },
-        Some,
-    )
+    let address = listen(text, "serve.metrics_listen", check)?;
+    if address.ip().is_loopback() || raw.metrics_beyond_loopback == Some(true) {
+        return Some(Some(address));
+    }
+    check.say(
+        text.span(),
+        format!("serve.metrics_listen: expected a loopback address, got {address}"),
+        "127.0.0.1:9464, or metrics_beyond_loopback = true where only your monitoring can reach it: it asks nobody for a password",
+    );
+    None
 }
 
 /// The one that is named, else the only one there is.

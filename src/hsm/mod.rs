@@ -27,6 +27,6 @@ pub mod pin_marker;
 pub mod pin_source;
 mod pkcs11;
 
-pub use device::{Device, DeviceConfig, DeviceError, State};
+pub use device::{Device, DeviceConfig, DeviceError, Load, State};
 pub use message::{Cure, Evidence, Generated, ObjectId, TokenIdentity, TokenSelector};
 pub use pin_source::{PinSource, PinSupply};

@@ -11,8 +11,10 @@
 //! more than the JWKS without a rule.
 
 mod connection;
+mod counted;
 pub mod grpc;
 pub mod http;
 pub mod listener;
 
 pub use connection::Limits;
+pub use counted::{Counted, CountedStream};

@@ -10,6 +10,7 @@
 
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;
+mod counted;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod memory;
 pub mod sqlite;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
+pub use counted::Counted;
 pub use sqlite::Sqlite;
 pub use unusable::Unusable;
 

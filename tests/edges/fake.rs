@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sealkeeper::agent::{Published, SignError, Signed, Signing};
+use sealkeeper::agent::{Health, Published, SignError, Signed, Signing, Watched};
 use sealkeeper::jose::Algorithm;
 use sealkeeper::policy::{Caller, JwsRequest, JwtRequest};
 use sealkeeper::time::Time;
@@ -22,6 +22,8 @@ pub(super) struct Signer {
     pub(super) gate: Semaphore,
     /// The JWKS of the key set `main`, which is also the well-known one.
     pub(super) jwks: Mutex<Published>,
+    /// How the key sets are.
+    pub(super) health: Mutex<Vec<Health>>,
 }
 
 /// One request.
@@ -45,6 +47,7 @@ impl Default for Signer {
             dropped: AtomicUsize::new(0),
             gate: Semaphore::new(1_000_000),
             jwks: Mutex::new(published("{\"keys\":[]}", "\"v1\"")),
+            health: Mutex::default(),
         }
     }
 }
@@ -125,6 +128,12 @@ impl Signing for Signer {
 
     fn well_known(&self) -> Option<Published> {
         self.published("main")
+    }
+}
+
+impl Watched for Signer {
+    fn health(&self) -> Vec<Health> {
+        self.health.lock().unwrap().clone()
     }
 }
 

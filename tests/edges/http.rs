@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sealkeeper::metrics::Metrics;
+use sealkeeper::serve::http::{Discovery, Site};
 use sealkeeper::serve::listener::Tcp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,23 +14,33 @@ use super::fake::{Signer, published};
 use super::*;
 
 /// The HTTP server on a port of its own, until it is dropped.
-struct Web {
+pub(super) struct Web {
     address: SocketAddr,
-    signer: Arc<Signer>,
+    pub(super) signer: Arc<Signer>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Web {
-    async fn start(limits: Limits) -> Self {
+    pub(super) async fn start(limits: Limits) -> Self {
+        Self::with(limits, Vec::new()).await
+    }
+
+    pub(super) async fn with(limits: Limits, discovery: Vec<Discovery>) -> Self {
         let signer = Arc::new(Signer::default());
         let listener = Tcp::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.address();
         let (stop, stopped) = oneshot::channel::<()>();
-        let signing = Arc::clone(&signer);
+        let site = Site {
+            signing: Arc::clone(&signer),
+            discovery,
+            key_sets: vec!["main".to_owned()],
+            well_known: Some("main".to_owned()),
+            metrics: Metrics::new(),
+        };
         let task = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            sealkeeper::serve::http::serve(listener, signing, limits, stopped).await;
+            sealkeeper::serve::http::serve(listener, site, limits, stopped).await;
         });
         Self {
             address,
@@ -51,19 +63,22 @@ impl Web {
         answer
     }
 
-    async fn fetch(&self, method: &str, path: &str, headers: &[&str]) -> Answer {
+    pub(super) async fn fetch(&self, method: &str, path: &str, headers: &[&str]) -> Answer {
         let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        let host = match headers.contains("host: ") {
+            true => "",
+            false => "host: x\r\n",
+        };
+        let head = format!("{method} {path} HTTP/1.1\r\n{host}connection: close\r\n{headers}\r\n");
         Answer::parse(&self.talk(&head).await)
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: String,
 }
 
 impl Answer {
@@ -83,7 +98,7 @@ impl Answer {
         }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
@@ -150,7 +165,9 @@ async fn what_is_not_there_is_not_there_and_not_cached() {
         "/main/x/jwks.json",
         "/%ff/jwks.json",
         "/",
-        "/healthz",
+        "/healthz/",
+        "/metrics",
+        "/.well-known/openid-configuration",
     ] {
         for held in ["x: y", "if-none-match: *"] {
             let answer = web.fetch("GET", path, &[held]).await;
@@ -160,7 +177,7 @@ async fn what_is_not_there_is_not_there_and_not_cached() {
             assert_eq!(answer.header("etag"), None);
         }
     }
-    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let answer = web.fetch(method, PATHS[0], &["content-length: 0"]).await;
         assert_eq!(answer.status, 405, "{method}");
         assert_eq!(answer.header("allow"), Some("GET,HEAD"));

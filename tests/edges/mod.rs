@@ -7,6 +7,7 @@ mod connections;
 mod fake;
 mod grpc;
 mod http;
+mod issuer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -122,6 +122,14 @@ operations = ["sign-jwt", "sign-jws"]
         fs::write(self.path("sealkeeper.toml"), text).expect("the configuration");
     }
 
+    /// Changes the configuration: `to` for `from`, which must be there.
+    pub(crate) fn amend(&self, from: &str, to: &str) {
+        let path = self.path("sealkeeper.toml");
+        let text = fs::read_to_string(&path).expect("the configuration");
+        assert!(text.contains(from), "no {from:?} in:\n{text}");
+        fs::write(path, text.replacen(from, to, 1)).expect("the configuration");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -322,10 +330,14 @@ impl Daemon {
 
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn origin(&self) -> String {
+        self.address("jwks_listen")
+    }
+
+    /// The same of another listener.
+    pub(crate) fn address(&self, listener: &str) -> String {
         let text = fs::read_to_string(&self.ready).expect("the ready file");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("jwks_listen = \""));
+        let start = format!("{listener} = \"");
+        let line = text.lines().find_map(|line| line.strip_prefix(&*start));
         format!("http://{}", line.expect("an address").trim_end_matches('"'))
     }
 

@@ -1,6 +1,8 @@
 //! The whole program: real processes, a real token, real sockets.
 
 mod bad_days;
+mod browser;
+mod figures;
 mod full_disk;
 mod kills;
 mod lab;

@@ -214,6 +214,13 @@ struct Inner {
     stop: Arc<Notify>,
 }
 
+/// How busy a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Signatures that wait in the daemon.
+    pub waiting: usize,
+}
+
 /// A request and the caller who waits for its answer.
 #[derive(Debug)]
 struct Job {
@@ -310,6 +317,15 @@ impl Device {
         match self.control(Call::Health, self.patience()).await? {
             Answer::Healthy => Ok(()),
             other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// How busy it is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let signs = &self.inner.signs;
+        Load {
+            waiting: signs.max_capacity() - signs.capacity(),
         }
     }
 

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use tonic::service::Routes;
 
 use super::connection::{self, Limits, Protocol};
-use super::listener::Unix;
+use super::listener::Listener;
 use crate::agent::{Administration, Signing};
 use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
+use crate::policy::Caller;
 
 /// Serves `sealkeeper.v1.Signer` until `shutdown` ends and what has begun is
 /// answered.
-pub async fn serve_signer<S: Signing>(
-    listener: Unix,
+pub async fn serve_signer<L: Listener<Peer = Caller>, S: Signing>(
+    listener: L,
     signing: Arc<S>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -35,8 +36,8 @@ pub async fn serve_signer<S: Signing>(
 ///
 /// Trust: whoever may open the socket may administer; its mode and owner are
 /// the rule.
-pub async fn serve_admin<A: Administration>(
-    listener: Unix,
+pub async fn serve_admin<L: Listener<Peer = Caller>, A: Administration>(
+    listener: L,
     administration: Arc<A>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,

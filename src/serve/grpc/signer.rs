@@ -9,12 +9,13 @@ use tracing::info;
 
 use super::status::{Call, Fault};
 use super::{deadline, identity};
-use crate::agent::{SignError, Signed, Signing};
+use crate::agent::{SignError, Signed, Signing, TurnedAway};
 use crate::api::v1::{
     GetJwksRequest, GetJwksResponse, SignJwsRequest, SignJwsResponse, SignJwtRequest,
     SignJwtResponse, signer_server,
 };
 use crate::jose::{self, Algorithm};
+use crate::metrics::Operation;
 use crate::policy::{Caller, JwsRequest, JwtRequest, Reason, Refusal};
 use crate::serve::Limits;
 use crate::time::Time;
@@ -26,7 +27,7 @@ pub(super) struct Signer<S> {
     in_flight: Semaphore,
 }
 
-impl<S> Signer<S> {
+impl<S: Signing> Signer<S> {
     pub(super) fn new(signing: Arc<S>, limits: Limits) -> Self {
         Self {
             signing,
@@ -36,10 +37,12 @@ impl<S> Signer<S> {
     }
 
     /// A place among the requests in flight, for as long as it is held.
-    fn admit(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.in_flight
-            .try_acquire()
-            .map_err(|_| Fault::overloaded(self.limits.in_flight))
+    fn admit(&self, key_set: &str, asked: Operation) -> Result<SemaphorePermit<'_>, Fault> {
+        self.in_flight.try_acquire().map_err(|_| {
+            self.signing
+                .turned_away(key_set, asked, TurnedAway::Overloaded);
+            Fault::overloaded(self.limits.in_flight)
+        })
     }
 }
 
@@ -52,8 +55,22 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
         let waiting = Waiting::new(&request, self.limits.deadline);
         let caller = identity::caller(&request)?;
         let refuse = |fault| reported(&caller, fault);
-        let _place = self.admit().map_err(refuse)?;
-        let request = jwt_request(request.into_inner()).map_err(refuse)?;
+        let request = request.into_inner();
+        let _place = self
+            .admit(&request.key_set, Operation::SignJwt)
+            .map_err(refuse)?;
+        let algorithm = algorithm(request.alg.as_deref()).map_err(|refusal| {
+            let why = TurnedAway::Refused(&refusal);
+            self.signing
+                .turned_away(&request.key_set, Operation::SignJwt, why);
+            refuse(Fault::sign(SignError::Refused(refusal), Call::SignJwt))
+        })?;
+        let request = JwtRequest {
+            key_set: request.key_set,
+            algorithm,
+            typ: request.typ,
+            claims: request.claims,
+        };
         let signed = waiting
             .on(self.signing.sign_jwt(&caller, request, waiting.until))
             .await
@@ -75,11 +92,11 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
         let waiting = Waiting::new(&request, self.limits.deadline);
         let caller = identity::caller(&request)?;
         let refuse = |fault| reported(&caller, fault);
-        let _place = self.admit().map_err(refuse)?;
         let SignJwsRequest {
             key_set,
             signing_input,
         } = request.into_inner();
+        let _place = self.admit(&key_set, Operation::SignJws).map_err(refuse)?;
         let request = JwsRequest {
             key_set,
             signing_input,
@@ -164,26 +181,17 @@ impl Waiting {
     }
 }
 
-fn jwt_request(request: SignJwtRequest) -> Result<JwtRequest, Fault> {
-    let algorithm = match request.alg {
-        None => None,
-        Some(name) => Some(name.parse::<Algorithm>().map_err(|_| {
-            // The name is the caller's own text, of any length.
-            let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-            let refusal = Refusal {
-                reason: Reason::UnknownAlgorithm,
-                rule: "builtin.algorithms".into(),
-                message: format!("expected one of {known}, got something else"),
-                hint: "use a registered name, or leave it out".into(),
-            };
-            Fault::sign(SignError::Refused(refusal), Call::SignJwt)
-        })?),
-    };
-    Ok(JwtRequest {
-        key_set: request.key_set,
-        algorithm,
-        typ: request.typ,
-        claims: request.claims,
+/// The track that is asked for, if one is.
+fn algorithm(name: Option<&str>) -> Result<Option<Algorithm>, Refusal> {
+    name.map(str::parse).transpose().map_err(|_| {
+        // The name is the caller's own text, of any length.
+        let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+        Refusal {
+            reason: Reason::UnknownAlgorithm,
+            rule: "builtin.algorithms".into(),
+            message: format!("expected one of {known}, got something else"),
+            hint: "use a registered name, or leave it out".into(),
+        }
     })
 }
 

@@ -1,19 +1,19 @@
 //! The JWKS of each key set.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::conditional;
 use crate::agent::{Published, Signing};
+use crate::metrics::{JwksRequests, Metrics};
 
 /// Why not the registered `application/jwk-set+json` (RFC 7517 section 8.5.1):
 /// `application/json` is what nearly every issuer sends, so it is what every
@@ -22,31 +22,76 @@ use crate::agent::{Published, Signing};
 const JWKS_TYPE: HeaderValue = HeaderValue::from_static("application/json");
 
 /// `GET` and, with the same headers and no body, `HEAD`.
-pub(super) fn router<S: Signing>(signing: Arc<S>) -> Router {
+pub(super) fn router<S: Signing>(signing: Arc<S>, counted: Arc<Counts>) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(well_known::<S>))
         .route("/{key_set}/jwks.json", get(of_key_set::<S>))
-        .fallback(nothing_here)
-        .with_state(signing)
+        .with_state(Jwks { signing, counted })
 }
 
-async fn well_known<S: Signing>(State(signing): State<Arc<S>>, headers: HeaderMap) -> Response {
-    answer(signing.well_known(), &headers)
+struct Jwks<S> {
+    signing: Arc<S>,
+    counted: Arc<Counts>,
+}
+
+// Derived, it would ask `S` to be `Clone`.
+impl<S> Clone for Jwks<S> {
+    fn clone(&self) -> Self {
+        Self {
+            signing: Arc::clone(&self.signing),
+            counted: Arc::clone(&self.counted),
+        }
+    }
+}
+
+/// The answers of each configured key set, and of all other names together.
+pub(super) struct Counts {
+    by_key_set: BTreeMap<String, JwksRequests>,
+    strangers: JwksRequests,
+    well_known: Option<String>,
+}
+
+impl Counts {
+    pub(super) fn new(metrics: &Metrics, names: &[String], well_known: Option<String>) -> Self {
+        let requests = |name: &String| (name.clone(), metrics.jwks_requests(name));
+        Self {
+            by_key_set: names.iter().map(requests).collect(),
+            strangers: metrics.jwks_requests(""),
+            well_known,
+        }
+    }
+
+    fn count(&self, key_set: Option<&str>, answer: &Response) {
+        let known = key_set.and_then(|name| self.by_key_set.get(name));
+        let requests = known.unwrap_or(&self.strangers);
+        requests.answered(answer.status().as_u16());
+    }
+}
+
+async fn well_known<S: Signing>(State(jwks): State<Jwks<S>>, headers: HeaderMap) -> Response {
+    let answer = answer(jwks.signing.well_known(), &headers);
+    jwks.counted
+        .count(jwks.counted.well_known.as_deref(), &answer);
+    answer
 }
 
 async fn of_key_set<S: Signing>(
-    State(signing): State<Arc<S>>,
+    State(jwks): State<Jwks<S>>,
     Path(key_set): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    answer(signing.published(&key_set), &headers)
+    let answer = answer(jwks.signing.published(&key_set), &headers);
+    jwks.counted.count(Some(&key_set), &answer);
+    answer
 }
 
-async fn nothing_here() -> Response {
+/// For every other path.
+pub(super) async fn nothing_here() -> Response {
     not_found("nothing is served here\n")
 }
 
-fn answer(published: Option<Published>, headers: &HeaderMap) -> Response {
+/// The bytes, or that whoever asks holds them already.
+pub(super) fn answer(published: Option<Published>, headers: &HeaderMap) -> Response {
     let Some(published) = published else {
         return not_found("no such key set\n");
     };
@@ -82,8 +127,6 @@ fn describe(response: &mut Response, published: &Published, etag: Option<HeaderV
     if let Some(etag) = etag {
         headers.insert(ETAG, etag);
     }
-    // Public keys are for everybody: browsers verify tokens too.
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
 }
 
 /// Not stored: a key set that is configured later must not stay unknown.

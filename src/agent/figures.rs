@@ -1,0 +1,156 @@
+//! The agent in figures: what writers last said of their key sets, how
+//! devices are, and what was counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Agent;
+use super::health::Watched;
+use super::signing::SignError;
+use super::writer::{Held, Writer};
+use crate::hsm::State;
+use crate::jose::Algorithm;
+use crate::keyring::{Phase, Plan, rules};
+use crate::metrics::{DeviceState, Gauges, Outcome};
+use crate::time::{Span, Time};
+
+/// What the edge that serves figures asks of the agent.
+pub trait Measured: Send + Sync + 'static {
+    /// All figures in Prometheus' text format. From memory: it asks no device
+    /// and waits for nobody.
+    fn figures(&self) -> String;
+
+    /// How long ago the slowest of the key sets' writers came round. Each does
+    /// so every two seconds, unless it is stuck.
+    fn slowest_writer(&self) -> Duration;
+}
+
+/// A key set as its writer last saw it: readers ask for it without a word to
+/// the writer, which may be waiting for a disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overview {
+    keys: BTreeMap<(Algorithm, &'static str), usize>,
+    rotations: Vec<Rotation>,
+    doubt: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rotation {
+    algorithm: Algorithm,
+    /// When the active key is planned to be replaced.
+    planned: Option<Time>,
+    /// When it has been active for a whole period.
+    due: Time,
+}
+
+const PHASES: [&str; 6] = [
+    "generating",
+    "published",
+    "active",
+    "retiring",
+    "retired",
+    "revoked",
+];
+
+impl Overview {
+    pub(super) fn of(held: &Held, plan: &Plan, doubt: bool) -> Self {
+        let set = &held.record.set;
+        let mut keys = BTreeMap::new();
+        for (algorithm, _) in &plan.tracks {
+            for phase in PHASES {
+                keys.insert((*algorithm, phase), 0);
+            }
+        }
+        let mut rotations = Vec::new();
+        for key in set.keys.values() {
+            if matches!(key.phase, Phase::Placeholder) {
+                continue;
+            }
+            *keys.entry((key.algorithm, key.phase.name())).or_default() += 1;
+            if let Phase::Active { since } = key.phase {
+                rotations.push(Rotation {
+                    algorithm: key.algorithm,
+                    planned: set.outlook(key, plan).retires,
+                    due: since + plan.timing.rotate_every,
+                });
+            }
+        }
+        Self {
+            keys,
+            rotations,
+            doubt,
+        }
+    }
+}
+
+impl Writer {
+    /// For the figures, and for whoever watches over the writer's loop.
+    pub(super) fn came_round(&self) {
+        let doubt = self.guard.doubt().is_some();
+        let saw = self.held.as_ref();
+        self.reader
+            .came_round(saw.map(|held| Overview::of(held, &self.plan, doubt)));
+    }
+}
+
+impl Measured for Agent {
+    fn figures(&self) -> String {
+        let gauges = Gauges::new();
+        for health in self.health() {
+            let name = &health.key_set;
+            gauges.health(name, health.jwks.is_ok(), health.signing.is_ok());
+            for (algorithm, state) in &health.tracks {
+                gauges.track(name, *algorithm, state.is_ok());
+            }
+        }
+        let now = self.clock().read().wall;
+        for (name, room) in &self.0.rooms {
+            let reader = &room.reader;
+            let overview = reader.overview();
+            for ((algorithm, phase), count) in &overview.keys {
+                gauges.keys(name, *algorithm, phase, *count);
+            }
+            for rotation in &overview.rotations {
+                let left = rotation.planned.unwrap_or(rotation.due).since(now);
+                let overdue = rules::exception_overdue(rotation.due, now, &reader.timing);
+                let late = overdue.map_or(Span::ZERO, |overdue| overdue.late);
+                gauges.rotation(name, rotation.algorithm, left, late);
+            }
+            gauges.writer(name, overview.doubt, reader.idle());
+        }
+        for (name, device) in &self.0.context.devices {
+            gauges.device(name, state(&device.state().borrow()), device.load().waiting);
+        }
+        self.0.context.metrics.render(&gauges)
+    }
+
+    fn slowest_writer(&self) -> Duration {
+        let rooms = self.0.rooms.values();
+        let idle = rooms.map(|room| room.reader.idle());
+        idle.max().unwrap_or_default()
+    }
+}
+
+const fn state(state: &State) -> DeviceState {
+    match state {
+        State::Starting => DeviceState::Starting,
+        State::Up { .. } => DeviceState::Up,
+        State::Down {
+            pin_blocked: true, ..
+        } => DeviceState::PinBlocked,
+        State::Down { .. } => DeviceState::Down,
+        State::Closed => DeviceState::Closed,
+    }
+}
+
+/// How a request ended, for the figures.
+pub(super) const fn outcome<T>(result: &Result<T, SignError>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Signed,
+        Err(SignError::Refused(_)) => Outcome::Refused,
+        Err(SignError::Unavailable { .. }) => Outcome::Unavailable,
+        Err(SignError::Overloaded { .. }) => Outcome::Overloaded,
+        Err(SignError::Deadline { .. }) => Outcome::Deadline,
+        Err(SignError::Internal { .. }) => Outcome::Internal,
+    }
+}

@@ -1,0 +1,178 @@
+//! How things are right now: made anew for each scrape, so that what is gone
+//! leaves no figure behind.
+
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, GaugeVec, Opts, Registry};
+
+use super::SOUND;
+use crate::jose::Algorithm;
+use crate::time::Span;
+
+/// One picture.
+#[derive(Debug)]
+pub struct Gauges {
+    registry: Registry,
+    keys: GaugeVec,
+    next_rotation: GaugeVec,
+    overdue: GaugeVec,
+    signing: GaugeVec,
+    track_signing: GaugeVec,
+    jwks: GaugeVec,
+    doubt: GaugeVec,
+    writer: GaugeVec,
+    device: GaugeVec,
+    waiting: GaugeVec,
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Being opened.
+    Starting,
+    /// Signing.
+    Up,
+    /// Tried again and again.
+    Down,
+    /// An operator has to look at its PIN.
+    PinBlocked,
+    /// Ended.
+    Closed,
+}
+
+impl DeviceState {
+    const ALL: [(Self, &str); 5] = [
+        (Self::Starting, "starting"),
+        (Self::Up, "up"),
+        (Self::Down, "down"),
+        (Self::PinBlocked, "pin_blocked"),
+        (Self::Closed, "closed"),
+    ];
+}
+
+impl Default for Gauges {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gauges {
+    /// An empty picture.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let make = |name: &str, help: &str, labels: &[&str]| {
+            let made = GaugeVec::new(Opts::new(name, help), labels).expect(SOUND);
+            registry.register(Box::new(made.clone())).expect(SOUND);
+            made
+        };
+        Self {
+            keys: make(
+                "sealkeeper_keys",
+                "Keys by phase.",
+                &["key_set", "algorithm", "phase"],
+            ),
+            next_rotation: make(
+                "sealkeeper_next_rotation_seconds",
+                "Until the active key is planned to be replaced; 0 once it should have been.",
+                &["key_set", "algorithm"],
+            ),
+            overdue: make(
+                "sealkeeper_rotation_overdue_seconds",
+                "For how long the active key should have been replaced; 0 while all is well.",
+                &["key_set", "algorithm"],
+            ),
+            signing: make(
+                "sealkeeper_key_set_signing",
+                "Whether the key set signs with its default track.",
+                &["key_set"],
+            ),
+            track_signing: make(
+                "sealkeeper_track_signing",
+                "Whether the track signs. One that was just added waits until verifiers hold its key.",
+                &["key_set", "algorithm"],
+            ),
+            jwks: make(
+                "sealkeeper_key_set_published",
+                "Whether the JWKS can be served.",
+                &["key_set"],
+            ),
+            doubt: make(
+                "sealkeeper_clock_in_doubt",
+                "Whether an operator has to confirm the clock before any key moves.",
+                &["key_set"],
+            ),
+            writer: make(
+                "sealkeeper_writer_idle_seconds",
+                "Since the key set's writer last came round; it does so every two seconds.",
+                &["key_set"],
+            ),
+            device: make(
+                "sealkeeper_device_state",
+                "1 for the state that the device is in, 0 for the others.",
+                &["device", "state"],
+            ),
+            waiting: make(
+                "sealkeeper_device_queue_length",
+                "Signatures that wait for the device.",
+                &["device"],
+            ),
+            registry,
+        }
+    }
+
+    /// How many keys are in a phase.
+    pub fn keys(&self, key_set: &str, algorithm: Algorithm, phase: &'static str, count: usize) {
+        let labels = [key_set, algorithm.name(), phase];
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
+        self.keys.with_label_values(&labels).set(count as f64);
+    }
+
+    /// When a track's active key is to be replaced, and how late that is.
+    pub fn rotation(&self, key_set: &str, algorithm: Algorithm, left: Span, late: Span) {
+        let labels = [key_set, algorithm.name()];
+        let set = |gauges: &GaugeVec, span: Span| {
+            let seconds = span.to_duration().as_secs_f64();
+            gauges.with_label_values(&labels).set(seconds);
+        };
+        set(&self.next_rotation, left);
+        set(&self.overdue, late);
+    }
+
+    /// Whether a key set does its work.
+    pub fn health(&self, key_set: &str, published: bool, signing: bool) {
+        set(self.jwks.with_label_values(&[key_set]), published);
+        set(self.signing.with_label_values(&[key_set]), signing);
+    }
+
+    /// Whether a track signs.
+    pub fn track(&self, key_set: &str, algorithm: Algorithm, signing: bool) {
+        let labels = [key_set, algorithm.name()];
+        set(self.track_signing.with_label_values(&labels), signing);
+    }
+
+    /// What a key set's writer last said of itself.
+    pub fn writer(&self, key_set: &str, doubt: bool, idle: std::time::Duration) {
+        set(self.doubt.with_label_values(&[key_set]), doubt);
+        let idle = idle.as_secs_f64();
+        self.writer.with_label_values(&[key_set]).set(idle);
+    }
+
+    /// How a device is, and how many signatures wait for it.
+    pub fn device(&self, name: &str, state: DeviceState, waiting: usize) {
+        for (known, word) in DeviceState::ALL {
+            let gauge = self.device.with_label_values(&[name, word]);
+            set(gauge, known == state);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "no queue is that long")]
+        self.waiting.with_label_values(&[name]).set(waiting as f64);
+    }
+
+    /// The families that hold a figure.
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+fn set(gauge: Gauge, holds: bool) {
+    gauge.set(f64::from(u8::from(holds)));
+}
