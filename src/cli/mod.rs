@@ -11,6 +11,7 @@ mod keys;
 mod output;
 mod serve;
 mod sign;
+mod systemd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

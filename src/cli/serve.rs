@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::compose;
 use super::output::Failure;
+use super::systemd::{Manager, Pulse};
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -66,6 +67,9 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     );
     let limits = Limits::default();
     let ready = Ready::write(ready_file, &signing, &admin, &jwks, operators.as_ref())?;
+    let manager = Manager::from_env();
+    let pulses = [Pulse::new(), Pulse::new(), Pulse::new()];
+    let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
     let site = site(config, &agent, &metrics);
     let figures = async {
         if let Some(listener) = operators {
@@ -73,14 +77,22 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
             serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
         }
     };
+    let watch = async {
+        manager.ready();
+        tokio::select! {
+            () = ended(stop.clone()) => manager.stopping(),
+            () = manager.accompany(&*agent, &pulses) => {}
+        }
+    };
     let signing = Counted::new(signing, metrics.connections("signing"));
     let admin = Counted::new(admin, metrics.connections("administration"));
     let jwks = Counted::new(jwks, metrics.connections("jwks"));
     tokio::join!(
-        serve::grpc::serve_signer(signing, Arc::clone(&agent), limits, ended(stop.clone())),
-        serve::grpc::serve_admin(admin, Arc::clone(&agent), limits, ended(stop.clone())),
-        serve::http::serve(jwks, site, limits, ended(stop.clone())),
+        serve::grpc::serve_signer(signing, Arc::clone(&agent), limits, until(&pulses[0])),
+        serve::grpc::serve_admin(admin, Arc::clone(&agent), limits, until(&pulses[1])),
+        serve::http::serve(jwks, site, limits, until(&pulses[2])),
         figures,
+        watch,
     );
     drop(ready);
     drop(agent);

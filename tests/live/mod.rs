@@ -9,3 +9,4 @@ mod lab;
 mod last_key;
 mod operator;
 mod rotation_under_load;
+mod systemd;
