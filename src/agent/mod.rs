@@ -19,6 +19,7 @@ mod health;
 mod init;
 mod load;
 mod orders;
+mod rates;
 mod reader;
 mod record;
 mod revoke;
@@ -220,12 +221,12 @@ impl Agent {
 }
 
 fn unknown_key_set(name: &str) -> Refusal {
-    Refusal {
-        reason: Reason::UnknownKeySet,
-        rule: "key_set".to_owned(),
-        message: format!("no key set {name:?} is configured"),
-        hint: "ask whoever runs the agent for the key set's name".to_owned(),
-    }
+    Refusal::new(
+        Reason::UnknownKeySet,
+        "key_set",
+        format!("no key set {name:?} is configured"),
+        "ask whoever runs the agent for the key set's name",
+    )
 }
 
 fn gone(name: &str) -> AdminError {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::figures::Overview;
+use super::rates::Rates;
 use super::signing::{Published, SignError, entity_tag};
 use crate::clock::Reading;
 use crate::jose::{Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
-use crate::policy::Rules;
+use crate::policy::{Caller, Rules};
 use crate::time::Time;
 
 /// One key set, for its readers and its one writer.
@@ -26,6 +27,7 @@ pub(super) struct Reader {
     pub(super) timing: Timing,
     /// What is counted.
     pub(super) figures: KeySetMetrics,
+    rates: Rates,
     snapshot: ArcSwap<Snapshot>,
     /// Ahead of the store: a `kid` in here signs no more, whatever the view
     /// says.
@@ -105,6 +107,7 @@ impl Reader {
         let loading = Dark::Loading(name.to_owned());
         Self {
             name: name.to_owned(),
+            rates: Rates::new(&rules),
             rules,
             timing,
             figures,
@@ -172,6 +175,17 @@ impl Reader {
         };
         let moment = signers.moment(reading, &self.timing);
         signers.view.may_release(kid, moment, &self.blocked.load())
+    }
+
+    /// Takes one signature of what a rule grants a caller.
+    pub(super) fn take_rate(
+        &self,
+        rule: &str,
+        caller: &Caller,
+        reading: Reading,
+    ) -> Result<(), SignError> {
+        let taken = self.rates.take(&self.rules, rule, caller, reading.boot);
+        taken.map_err(SignError::Refused)
     }
 
     /// Refuses a key that is blocked in memory already.

@@ -81,11 +81,13 @@ impl Agent {
     ) -> Result<Signed, SignError> {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
-        let moment = signers.moment(self.clock().read(), &reader.timing);
+        let reading = self.clock().read();
+        let moment = signers.moment(reading, &reader.timing);
         let key = signers.view.signer(request.algorithm, moment)?;
         let checked =
             policy::check_jwt(&reader.rules, caller, &request, &facts(key), moment.time())
                 .map_err(check_error)?;
+        reader.take_rate(&checked.rule, caller, reading)?;
         let header = jws::Header {
             algorithm: key.algorithm,
             kid: key.kid.clone(),
@@ -114,11 +116,13 @@ impl Agent {
     ) -> Result<Signed, SignError> {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
-        let moment = signers.moment(self.clock().read(), &reader.timing);
+        let reading = self.clock().read();
+        let moment = signers.moment(reading, &reader.timing);
         let nameable = signers.view.nameable(moment)?;
         let facts: Vec<KeyFacts> = nameable.iter().map(|key| facts(key)).collect();
         let checked = policy::check_jws(&reader.rules, caller, &request, &facts, moment.time())
             .map_err(check_error)?;
+        reader.take_rate(&checked.rule, caller, reading)?;
         let key = nameable
             .into_iter()
             .find(|key| key.kid == checked.kid)

@@ -111,4 +111,16 @@ pub(super) struct Rule {
     pub(super) audiences: Option<Spanned<Vec<Text>>>,
     pub(super) required: Option<Spanned<Vec<Text>>>,
     pub(super) forbidden: Option<Spanned<Vec<Text>>>,
+    pub(super) preset: Option<Text>,
+    pub(super) max_lifetime: Option<Text>,
+    pub(super) max_payload: Option<Spanned<i64>>,
+    pub(super) rate: Option<Spanned<Rate>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    pub(super) count: Spanned<i64>,
+    pub(super) per: Text,
+    pub(super) burst: Option<Spanned<i64>>,
 }

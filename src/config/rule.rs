@@ -11,7 +11,8 @@ use super::{all, key_set};
 use crate::jose::Algorithm;
 use crate::keyring::Timing;
 use crate::policy::rules::{Algorithms, Audience, DEFAULT_MAX_PAYLOAD, Draft, Matcher};
-use crate::policy::{Operation, Rule, Rules, Typ};
+use crate::policy::{Operation, Preset, Rate, Rule, Rules, Typ};
+use crate::time::Span;
 
 /// More than a verifier or a gateway takes in a header.
 const LARGEST_PAYLOAD: i64 = 1 << 20;
@@ -65,6 +66,8 @@ pub(super) fn check(
         // One at a time, or only the first mistake of all rules would show.
         let alone = Draft {
             issuer: "alone".to_owned(),
+            // Where the schedule is wrong, no rule's lifetime is too long.
+            max_token_lifetime: timing.map_or(Span::from_days(36_500), |t| t.max_token_lifetime),
             default_lifetime: known.max_token_lifetime,
             rules: vec![rule.clone()],
             ..own.clone()
@@ -99,6 +102,12 @@ fn hint(field: &str) -> &'static str {
             "https://api.example/* lets in what is below it; without the slash, https://api.example.evil would be let in too"
         }
         "required" | "forbidden" => "a claim is either required, or forbidden, or neither",
+        "max_lifetime" | "max_payload" => {
+            "a rule may allow less than its key set; leave the line out for the key set's own"
+        }
+        "rate" => {
+            "rate = { count = 100, per = \"1s\", burst = 200 }: for each caller; burst may be left out"
+        }
         _ => "leave the line out for no restriction, where there is a default",
     }
 }
@@ -144,6 +153,9 @@ fn place(raw: &raw::Rule, field: &str) -> Range<usize> {
         "audiences" => list(&raw.audiences),
         "required" => list(&raw.required),
         "forbidden" => list(&raw.forbidden),
+        "max_lifetime" => raw.max_lifetime.as_ref().map(Text::span),
+        "max_payload" => raw.max_payload.as_ref().map(Spanned::span),
+        "rate" => raw.rate.as_ref().map(Spanned::span),
         _ => None,
     };
     place.unwrap_or_else(|| raw.name.span())
@@ -173,6 +185,16 @@ fn rule(
         let ids = ids.as_ref()?.get_ref();
         Some(ids.iter().copied().collect())
     };
+    let preset = given(raw.preset.as_ref(), |text| preset(text, path, check));
+    let max_lifetime = given(raw.max_lifetime.as_ref(), |text| {
+        check.span(text, &format!("{path}.max_lifetime"))
+    });
+    let max_payload = given(raw.max_payload.as_ref(), |bytes| {
+        let field = format!("{path}.max_payload");
+        check.number(Some(bytes), &field, 1..=LARGEST_PAYLOAD, 0)
+    });
+    let rate = given(raw.rate.as_ref(), |raw| rate(raw.get_ref(), path, check));
+    let preset = preset?;
     Some(Rule {
         name: raw.name.get_ref().clone(),
         who: Matcher {
@@ -181,9 +203,10 @@ fn rule(
         },
         operations: operations?,
         algorithms: algorithms?,
-        typ: match &raw.typ {
-            None => vec![Typ::Is("JWT".to_owned())],
-            Some(typ) => typ.get_ref().iter().map(typ_of).collect(),
+        typ: match (&raw.typ, preset) {
+            (Some(typ), _) => typ.get_ref().iter().map(typ_of).collect(),
+            (None, Some(preset)) => preset.typ(),
+            (None, None) => vec![Typ::Is("JWT".to_owned())],
         },
         required: set(raw.required.as_ref()),
         forbidden: set(raw.forbidden.as_ref()),
@@ -191,6 +214,53 @@ fn rule(
             .audiences
             .as_ref()
             .map(|audiences| audiences.get_ref().iter().map(audience_of).collect()),
+        preset,
+        max_lifetime: max_lifetime?,
+        max_payload: max_payload?,
+        rate: rate?,
+    })
+}
+
+/// What a setting means, if it was written: `None` only after a problem.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it makes sense"
+)]
+fn given<T, U>(raw: Option<&T>, meaning: impl FnOnce(&T) -> Option<U>) -> Option<Option<U>> {
+    match raw {
+        None => Some(None),
+        Some(raw) => meaning(raw).map(Some),
+    }
+}
+
+fn preset(text: &Text, path: &str, check: &mut Check<'_>) -> Option<Preset> {
+    let named = |preset: &Preset| preset.name() == text.get_ref();
+    let found = Preset::ALL.into_iter().find(named);
+    if found.is_none() {
+        let known = Preset::ALL
+            .map(|preset| format!("\"{preset}\""))
+            .join(" or ");
+        check.say(
+            text.span(),
+            format!("{path}.preset: expected {known}, got {:?}", text.get_ref()),
+            "at+jwt is an access token (RFC 9068), id-token one of OpenID Connect; leave the line out for any other",
+        );
+    }
+    found
+}
+
+fn rate(raw: &raw::Rate, path: &str, check: &mut Check<'_>) -> Option<Rate> {
+    let most = i64::from(u32::MAX);
+    let count = check.number(Some(&raw.count), &format!("{path}.rate.count"), 1..=most, 1);
+    let per = check.span(&raw.per, &format!("{path}.rate.per"));
+    let count = count?;
+    // A whole period's worth, unless it is said otherwise.
+    let burst = format!("{path}.rate.burst");
+    let burst = check.number(raw.burst.as_ref(), &burst, 1..=most, count);
+    Some(Rate {
+        count,
+        per: per?,
+        burst: burst?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::claims::{Claims, Own, check_expiry, too_large};
+use super::claims::{Claims, Own, check_expiry, check_size};
 use super::{Caller, JwsRequest, JwtRequest, Operation, Reason, Refusal, Rules, Typ};
 use crate::jose::json::JsonError;
 use crate::jose::{Algorithm, InvalidJws, ParsedHeader, SigningInput};
@@ -91,12 +91,13 @@ pub fn check_jwt(
             "use the algorithm of a track of this key set, or leave it out",
         )));
     }
-    let claims = Claims::parse(rules, &request.claims)?;
+    let claims = Claims::parse(rules, rule, &request.claims)?;
     let own = claims.examine(rules, rule, now)?;
+    let (longest, _) = rule.lifetime(rules);
     let exp = own
         .exp
-        .unwrap_or_else(|| (now + rules.default_lifetime()).as_secs());
-    let expires = check_expiry(rules, exp, key.exp_limit, now)?;
+        .unwrap_or_else(|| (now + rules.default_lifetime().min(longest)).as_secs());
+    let expires = check_expiry(rules, rule, exp, key.exp_limit, now)?;
 
     let mut added = Vec::new();
     if !own.iss {
@@ -109,9 +110,7 @@ pub fn check_jwt(
         added.push(("exp", exp.to_string()));
     }
     let payload = claims.with(&added);
-    if payload.len() > rules.max_payload() {
-        return Err(CheckError::Refused(too_large(rules, payload.len())));
-    }
+    check_size(rules, rule, payload.len())?;
     Ok(CheckedJwt {
         // Invariant: `Rules` holds no rule without a `typ`.
         typ: asked.as_ref().unwrap_or(&rule.typ[0]).name(),
@@ -139,10 +138,10 @@ pub fn check_jws(
     let typ = header.typ.clone().map_or(Typ::Absent, Typ::Is);
     let rule = rules.rule_for(caller, Operation::SignJws, header.algorithm, Some(&typ))?;
     let key = named_key(rules, &header, keys)?;
-    let claims = Claims::parse(rules, &payload)?;
+    let claims = Claims::parse(rules, rule, &payload)?;
     let own = claims.examine(rules, rule, now)?;
     let exp = complete(rules, &own)?;
-    let exp = check_expiry(rules, exp, key.exp_limit, now)?;
+    let exp = check_expiry(rules, rule, exp, key.exp_limit, now)?;
     Ok(CheckedJws {
         kid: key.kid.clone(),
         algorithm: key.algorithm,
@@ -192,12 +191,16 @@ fn named_key<'a>(
             Some(_) => "another key's",
             None => "none",
         };
-        return Err(rules.refuse(
+        let refusal = rules.refuse(
             Reason::KidNotActive,
             "builtin.kid_is_active".into(),
             format!("expected the kid of a key that may sign now, got {got}"),
             hint,
-        ));
+        );
+        return Err(Refusal {
+            current_kid: current.map(|key| key.kid.clone()),
+            ..refusal
+        });
     };
     if key.algorithm != header.algorithm {
         return Err(rules.refuse(

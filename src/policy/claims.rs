@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::preset::{Preset, Shape};
 use super::rules::OWN_CLAIMS;
 use super::{CheckError, Reason, Refusal, Rule, Rules};
 use crate::jose::json::{self, JsonError};
@@ -31,10 +32,8 @@ pub(super) struct Own {
 }
 
 impl<'a> Claims<'a> {
-    pub(super) fn parse(rules: &Rules, payload: &'a [u8]) -> Result<Self, Refusal> {
-        if payload.len() > rules.max_payload() {
-            return Err(too_large(rules, payload.len()));
-        }
+    pub(super) fn parse(rules: &Rules, rule: &Rule, payload: &'a [u8]) -> Result<Self, Refusal> {
+        check_size(rules, rule, payload.len())?;
         let members = json::members(payload).map_err(|error| malformed(rules, &error))?;
         Ok(Self {
             text: payload.trim_ascii(),
@@ -80,7 +79,46 @@ impl<'a> Claims<'a> {
             self.check_string(rules, name)?;
         }
         self.check_audience(rules, rule)?;
+        if let Some(preset) = rule.preset {
+            self.check_preset(rules, rule, preset)?;
+        }
         Ok(Own { iss, iat, exp })
+    }
+
+    /// What a kind of token demands beyond what every token is held to.
+    fn check_preset(&self, rules: &Rules, rule: &Rule, preset: Preset) -> Result<(), Refusal> {
+        let refuse = |message| {
+            let hint = format!("{} demands it", preset.source());
+            rules.refuse(
+                Reason::ClaimNotAllowed,
+                rule.path(rules, "preset"),
+                message,
+                hint,
+            )
+        };
+        let missing = preset.required().iter().find(|name| self.lacks(name));
+        if let Some(name) = missing {
+            return Err(refuse(format!("expected a claim {name:?}, got none")));
+        }
+        for (name, shape) in preset.shapes() {
+            if let Some(value) = self.find(name)
+                && !fits(value, *shape)
+            {
+                return Err(refuse(format!(
+                    "expected {name} to be {}, got {}",
+                    shape.name(),
+                    kind(value)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a claim is missing that the agent does not vouch for: what it
+    /// does is there, or is added, or its absence is refused in its own words.
+    fn lacks(&self, name: &str) -> bool {
+        let there = self.find(name).is_some_and(|value| value.get() != "null");
+        !there && !OWN_CLAIMS.contains(&name)
     }
 
     fn check_names(&self, rules: &Rules, rule: &Rule) -> Result<(), Refusal> {
@@ -97,13 +135,7 @@ impl<'a> Claims<'a> {
             ));
         }
         for name in &rule.required {
-            // What the agent vouches for is there, or is added, or its absence
-            // is refused in its own words.
-            if OWN_CLAIMS.contains(&name.as_str()) {
-                continue;
-            }
-            let there = self.find(name).is_some_and(|value| value.get() != "null");
-            if !there {
+            if self.lacks(name) {
                 return Err(rules.refuse(
                     Reason::ClaimNotAllowed,
                     rule.path(rules, "required"),
@@ -238,6 +270,7 @@ fn check_issued(rules: &Rules, iat: i64, now: Time) -> Result<(), Refusal> {
 /// key may sign so far ahead, which is no fault of the caller's.
 pub(super) fn check_expiry(
     rules: &Rules,
+    rule: &Rule,
     exp: i64,
     exp_limit: Time,
     now: Time,
@@ -251,15 +284,16 @@ pub(super) fn check_expiry(
             "set a later exp, or leave it out; if it is right, set the caller's clock",
         )));
     }
-    let longest = now + rules.max_token_lifetime();
+    let (lifetime, setting) = rule.lifetime(rules);
+    let longest = now + lifetime;
     if at > longest {
         return Err(CheckError::Refused(rules.refuse(
             Reason::ExpTooFar,
-            rules.path("max_token_lifetime"),
+            setting,
             format!("expected exp at or before {longest}, got {at}"),
             format!(
                 "set exp at most {} ahead, or leave it out",
-                whole_seconds(rules.max_token_lifetime())
+                whole_seconds(lifetime)
             ),
         )));
     }
@@ -269,16 +303,18 @@ pub(super) fn check_expiry(
     Ok(at)
 }
 
-pub(super) fn too_large(rules: &Rules, len: usize) -> Refusal {
-    rules.refuse(
+/// Holds a payload of `len` bytes to the rule's bound.
+pub(super) fn check_size(rules: &Rules, rule: &Rule, len: usize) -> Result<(), Refusal> {
+    let (largest, setting) = rule.payload(rules);
+    if len <= largest {
+        return Ok(());
+    }
+    Err(rules.refuse(
         Reason::TooLarge,
-        rules.path("max_payload"),
-        format!(
-            "expected a payload of at most {} bytes, got {len}",
-            rules.max_payload()
-        ),
+        setting,
+        format!("expected a payload of at most {largest} bytes, got {len}"),
         "put less into the token",
-    )
+    ))
 }
 
 fn malformed(rules: &Rules, error: &JsonError) -> Refusal {
@@ -310,6 +346,18 @@ fn integer(text: &str) -> Option<i64> {
         i64::MIN
     };
     Some(text.parse().unwrap_or(saturated))
+}
+
+/// Whether a value is what a preset wants there.
+fn fits(value: &RawValue, shape: Shape) -> bool {
+    match shape {
+        Shape::Text => json::string(value).is_some(),
+        Shape::ShortAscii => {
+            json::string(value).is_some_and(|text| text.len() <= 255 && text.is_ascii())
+        }
+        Shape::Texts => serde_json::from_str::<Vec<String>>(value.get()).is_ok(),
+        Shape::Date => integer(value.get()).is_some(),
+    }
 }
 
 /// What a value is, without the value.

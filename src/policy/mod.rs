@@ -9,11 +9,15 @@
 
 mod check;
 mod claims;
+mod preset;
+mod rate;
 mod refusal;
 mod request;
 pub mod rules;
 
 pub use check::{CheckError, CheckedJws, CheckedJwt, KeyFacts, check_jws, check_jwt};
+pub use preset::Preset;
+pub use rate::{Limiter, Rate};
 pub use refusal::{Reason, Refusal};
 pub use request::{Caller, JwsRequest, JwtRequest};
 pub use rules::{Operation, Rule, Rules, Typ};

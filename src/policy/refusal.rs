@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::time::Span;
+
 /// A stable reason code. Each says what about the request is wrong; the
 /// refusal's message says it with values, its hint what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +33,8 @@ pub enum Reason {
     HeaderNotAllowed,
     /// The signing input names a key that may not sign now.
     KidNotActive,
+    /// The caller has used up what the rule grants for now.
+    RateLimited,
 }
 
 impl Reason {
@@ -50,6 +54,7 @@ impl Reason {
             Self::MalformedSigningInput => "MALFORMED_SIGNING_INPUT",
             Self::HeaderNotAllowed => "HEADER_NOT_ALLOWED",
             Self::KidNotActive => "KID_NOT_ACTIVE",
+            Self::RateLimited => "RATE_LIMITED",
         }
     }
 }
@@ -73,4 +78,29 @@ pub struct Refusal {
     pub message: String,
     /// What the caller can do.
     pub hint: String,
+    /// For [`Reason::KidNotActive`]: the key to name instead, if one may sign.
+    pub current_kid: Option<String>,
+    /// For [`Reason::RateLimited`]: the same request is allowed after this
+    /// long.
+    pub retry_after: Option<Span>,
+}
+
+impl Refusal {
+    /// A refusal that says no more than every refusal does.
+    #[must_use]
+    pub fn new(
+        reason: Reason,
+        rule: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason,
+            rule: rule.into(),
+            message: message.into(),
+            hint: hint.into(),
+            current_kid: None,
+            retry_after: None,
+        }
+    }
 }

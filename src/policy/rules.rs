@@ -1,11 +1,14 @@
 //! The rules of one key set, checked: what does not make sense is not loaded.
 
+mod bounds;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{Caller, Reason, Refusal};
+use super::{Caller, Preset, Rate, Reason, Refusal};
 use crate::jose::Algorithm;
 use crate::time::Span;
+use bounds::{check_audiences, check_bounds, check_preset};
 
 /// The largest payload where the configuration names none: 16 KiB.
 pub const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024;
@@ -60,6 +63,16 @@ pub struct Rule {
     pub forbidden: BTreeSet<String>,
     /// What every `aud` must be one of; any, or none, where absent.
     pub audiences: Option<Vec<Audience>>,
+    /// What kind of token it is for. Its `typ` are among the preset's.
+    pub preset: Option<Preset>,
+    /// The furthest that `exp` may lie ahead; the key set's where absent, and
+    /// never further.
+    pub max_lifetime: Option<Span>,
+    /// The largest payload in bytes; the key set's where absent, and never
+    /// larger.
+    pub max_payload: Option<usize>,
+    /// How many signatures each caller gets; no bound of its own where absent.
+    pub rate: Option<Rate>,
 }
 
 /// Whom a rule concerns. What is given must all hold: a caller of one of the
@@ -136,7 +149,8 @@ impl TryFrom<Draft> for Rules {
         let mut names = BTreeSet::new();
         for (at, rule) in draft.rules.iter().enumerate() {
             let unique = names.insert(rule.name.as_str());
-            check_rule(rule, unique).map_err(|(field, problem)| InvalidRules {
+            let checked = check_rule(rule, unique).and_then(|()| check_bounds(&draft, rule));
+            checked.map_err(|(field, problem)| InvalidRules {
                 rule: Some(at),
                 field,
                 problem,
@@ -212,31 +226,8 @@ fn check_rule(rule: &Rule, unique: bool) -> Result<(), Problem> {
     if let Some(own) = OWN_CLAIMS.iter().find(|own| rule.forbidden.contains(**own)) {
         return problem("forbidden", format!("every token has {own:?}"));
     }
+    check_preset(rule)?;
     check_audiences(rule.audiences.as_deref())
-}
-
-fn check_audiences(audiences: Option<&[Audience]>) -> Result<(), Problem> {
-    let Some(audiences) = audiences else {
-        return Ok(());
-    };
-    let problem = |problem: String| Err(("audiences", problem));
-    if audiences.is_empty() {
-        return problem("expected at least one, got none".into());
-    }
-    for audience in audiences {
-        match audience {
-            Audience::Exact(text) if text.is_empty() => {
-                return problem("expected an audience, got nothing".into());
-            }
-            Audience::Prefix(text) if !text.ends_with(['/', ':']) => {
-                return problem(format!(
-                    "expected a prefix that ends in / or :, got {text:?}"
-                ));
-            }
-            Audience::Exact(_) | Audience::Prefix(_) => {}
-        }
-    }
-    Ok(())
 }
 
 impl Rules {
@@ -347,16 +338,53 @@ impl Rules {
         message: String,
         hint: impl Into<String>,
     ) -> Refusal {
+        Refusal::new(reason, rule, message, hint)
+    }
+
+    /// What a caller is told who has used up what a rule grants.
+    #[must_use]
+    pub fn rate_limited(&self, rule: &str, rate: Rate, retry_after: Span) -> Refusal {
+        let Rate { count, per, burst } = rate;
+        let refusal = Refusal::new(
+            Reason::RateLimited,
+            self.path(&format!("rule.{rule}.rate")),
+            format!("expected at most {count} signatures in {per}, {burst} of them at once"),
+            format!("try again after {retry_after}, and less often"),
+        );
         Refusal {
-            reason,
-            rule,
-            message,
-            hint: hint.into(),
+            retry_after: Some(retry_after),
+            ..refusal
         }
+    }
+
+    /// The same key set with this one rule, to learn what that alone says.
+    #[must_use]
+    pub fn alone(&self, rule: &Rule) -> Self {
+        // Invariant: what holds for each of several rules holds for one.
+        Self(Draft {
+            rules: vec![rule.clone()],
+            ..self.0.clone()
+        })
     }
 }
 
 impl Rule {
+    /// The furthest that `exp` may lie ahead, and the setting that says so.
+    pub(super) fn lifetime(&self, rules: &Rules) -> (Span, String) {
+        match self.max_lifetime {
+            Some(own) => (own, self.path(rules, "max_lifetime")),
+            None => (rules.max_token_lifetime(), rules.path("max_token_lifetime")),
+        }
+    }
+
+    /// The largest payload in bytes, and the setting that says so.
+    pub(super) fn payload(&self, rules: &Rules) -> (usize, String) {
+        match self.max_payload {
+            Some(own) => (own, self.path(rules, "max_payload")),
+            None => (rules.max_payload(), rules.path("max_payload")),
+        }
+    }
+
     /// The path of one of this rule's fields.
     pub(super) fn path(&self, rules: &Rules, field: &str) -> String {
         format!("key_set.{}.rule.{}.{field}", rules.0.key_set, self.name)

@@ -10,6 +10,7 @@ use sealkeeper::api::v1::signer_client::SignerClient;
 use sealkeeper::api::v1::{GetJwksRequest, SignJwsRequest, SignJwtRequest};
 use sealkeeper::jose::Algorithm;
 use sealkeeper::policy::{Caller, Reason, Refusal};
+use sealkeeper::time::Span;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
@@ -97,12 +98,12 @@ async fn the_jwks_comes_over_grpc_too() {
 }
 
 fn refused(reason: Reason) -> SignError {
-    SignError::Refused(Refusal {
+    SignError::Refused(Refusal::new(
         reason,
-        rule: "key_set.main.rule.api".into(),
-        message: "expected this, got that".into(),
-        hint: "do the other".into(),
-    })
+        "key_set.main.rule.api",
+        "expected this, got that",
+        "do the other",
+    ))
 }
 
 #[tokio::test]
@@ -210,8 +211,37 @@ async fn each_refusal_has_its_code_and_details() {
             assert_eq!(told.metadata("hint"), Some("do the other"));
             assert_eq!(told.field(), field, "{name}");
             assert_eq!(told.retry_after(), None);
+            assert_eq!(told.metadata("current_kid"), None);
         }
     }
+}
+
+/// Two refusals carry what a program needs to mend the request by itself.
+#[tokio::test]
+async fn the_current_key_and_the_delay_are_told_to_programs() {
+    let signer = Arc::new(Signer::default());
+    let server = Server::signer(&signer, Limits::default());
+    let mut client = connect(&server).await;
+    let answer = |refusal| *signer.outcome.lock().unwrap() = Err(SignError::Refused(refusal));
+    let plain = |reason| Refusal::new(reason, "key_set.main.rule.api.rate", "no", "wait");
+    answer(Refusal {
+        current_kid: Some("new".into()),
+        ..plain(Reason::KidNotActive)
+    });
+    let told = Told::of(&client.sign_jws(jws()).await.unwrap_err());
+    assert_eq!(told.metadata("current_kid"), Some("new"));
+
+    answer(Refusal {
+        retry_after: Some(Span::from_millis(1234)),
+        ..plain(Reason::RateLimited)
+    });
+    let status = client.sign_jwt(jwt()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let told = Told::of(&status);
+    assert_eq!(told.reason, "RATE_LIMITED");
+    assert_eq!(told.metadata("fault"), Some("caller"));
+    assert_eq!(told.retry_after(), Some(Duration::from_millis(1234)));
+    assert_eq!(told.field(), None);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod bad_days;
 mod browser;
 mod figures;
 mod full_disk;
+mod hostile;
 mod kills;
 mod lab;
 mod last_key;

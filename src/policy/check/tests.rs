@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod hostile;
+mod kinds;
 
 use std::collections::BTreeSet;
 
@@ -37,6 +38,10 @@ fn draft() -> Draft {
             Audience::Exact("https://one.example".into()),
             Audience::Prefix("https://many.example/".into()),
         ]),
+        preset: None,
+        max_lifetime: None,
+        max_payload: None,
+        rate: None,
     };
     Draft {
         key_set: "main".into(),

@@ -27,6 +27,10 @@ fn rule(name: &str) -> Rule {
         required: BTreeSet::from(["sub".into()]),
         forbidden: BTreeSet::from(["admin".into()]),
         audiences: Some(vec![Audience::Prefix("urn:x:".into())]),
+        preset: None,
+        max_lifetime: None,
+        max_payload: None,
+        rate: None,
     }
 }
 
@@ -116,6 +120,47 @@ fn drafts_that_make_no_sense_are_not_loaded() {
             |d| d.rules[0].audiences = Some(vec![Audience::Prefix(String::new())]),
             Some(0),
             "audiences",
+        ),
+        (
+            |d| d.rules[0].max_lifetime = Some(Span::from_millis(3_600_001)),
+            Some(0),
+            "max_lifetime",
+        ),
+        (
+            |d| d.rules[0].max_lifetime = Some(Span::from_millis(999)),
+            Some(0),
+            "max_lifetime",
+        ),
+        (
+            |d| d.rules[0].max_payload = Some(DEFAULT_MAX_PAYLOAD + 1),
+            Some(0),
+            "max_payload",
+        ),
+        (|d| d.rules[0].max_payload = Some(0), Some(0), "max_payload"),
+        (
+            |d| {
+                d.rules[0].rate = Some(Rate {
+                    count: 0,
+                    per: Span::from_secs(1),
+                    burst: 1,
+                });
+            },
+            Some(0),
+            "rate",
+        ),
+        (
+            |d| d.rules[0].preset = Some(Preset::AccessToken),
+            Some(0),
+            "typ",
+        ),
+        (
+            |d| {
+                d.rules[0].preset = Some(Preset::IdToken);
+                d.rules[0].required.clear();
+                d.rules[0].forbidden = BTreeSet::from(["sub".into()]);
+            },
+            Some(0),
+            "forbidden",
         ),
     ];
     Rules::try_from(draft()).unwrap();

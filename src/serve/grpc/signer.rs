@@ -129,12 +129,12 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
             name => self.signing.published(name),
         };
         let Some(published) = published else {
-            let refusal = SignError::Refused(Refusal {
-                reason: Reason::UnknownKeySet,
-                rule: "key_set".into(),
-                message: "no such key set is configured".into(),
-                hint: "name a configured key set".into(),
-            });
+            let refusal = SignError::Refused(Refusal::new(
+                Reason::UnknownKeySet,
+                "key_set",
+                "no such key set is configured",
+                "name a configured key set",
+            ));
             return Err(Fault::sign(refusal, Call::GetJwks).into_status());
         };
         Ok(Response::new(GetJwksResponse {
@@ -186,12 +186,12 @@ fn algorithm(name: Option<&str>) -> Result<Option<Algorithm>, Refusal> {
     name.map(str::parse).transpose().map_err(|_| {
         // The name is the caller's own text, of any length.
         let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-        Refusal {
-            reason: Reason::UnknownAlgorithm,
-            rule: "builtin.algorithms".into(),
-            message: format!("expected one of {known}, got something else"),
-            hint: "use a registered name, or leave it out".into(),
-        }
+        Refusal::new(
+            Reason::UnknownAlgorithm,
+            "builtin.algorithms",
+            format!("expected one of {known}, got something else"),
+            "use a registered name, or leave it out",
+        )
     })
 }
 

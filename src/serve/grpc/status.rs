@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use crate::agent::SignError;
 use crate::agent::admin::AdminError;
 use crate::policy::{Reason, Refusal};
+use crate::time::Span;
 
 /// The `domain` of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "sealkeeper";
@@ -45,6 +46,7 @@ struct Parts {
     message: String,
     rule: Option<String>,
     hint: Option<String>,
+    current_kid: Option<String>,
     field: Option<&'static str>,
     retry_after: Option<Duration>,
 }
@@ -58,6 +60,7 @@ impl Fault {
             message,
             rule: None,
             hint: None,
+            current_kid: None,
             field: None,
             retry_after: None,
         }))
@@ -136,12 +139,15 @@ impl Fault {
             rule,
             message,
             hint,
+            current_kid,
+            retry_after,
         } = refusal;
         let code = match reason {
             Reason::UnknownKeySet | Reason::UnknownAlgorithm => Code::NotFound,
             Reason::NotAllowed => Code::PermissionDenied,
             // Right when the caller looked, and another key since.
             Reason::KidNotActive => Code::FailedPrecondition,
+            Reason::RateLimited => Code::ResourceExhausted,
             Reason::MalformedClaims
             | Reason::DuplicateMember
             | Reason::TooLarge
@@ -154,6 +160,8 @@ impl Fault {
         let mut fault = Self::new(code, reason.code(), Side::Caller, message);
         fault.0.rule = Some(rule);
         fault.0.field = field(reason, call);
+        fault.0.current_kid = current_kid;
+        fault.0.retry_after = retry_after.map(Span::to_duration);
         fault.hint(&hint)
     }
 
@@ -223,6 +231,9 @@ impl Fault {
         if let Some(hint) = parts.hint {
             metadata.insert("hint".to_owned(), hint);
         }
+        if let Some(kid) = parts.current_kid {
+            metadata.insert("current_kid".to_owned(), kid);
+        }
         let mut details = ErrorDetails::with_error_info(parts.reason, DOMAIN, metadata);
         if let Some(delay) = parts.retry_after {
             details.set_retry_info(Some(delay));
@@ -237,7 +248,7 @@ impl Fault {
 /// The request's field that a refusal is about, if it is about one.
 const fn field(reason: Reason, call: Call) -> Option<&'static str> {
     match (reason, call) {
-        (Reason::NotAllowed, _) => None,
+        (Reason::NotAllowed | Reason::RateLimited, _) => None,
         (Reason::UnknownKeySet, _) | (_, Call::GetJwks) => Some("key_set"),
         (Reason::UnknownAlgorithm, Call::SignJwt) => Some("alg"),
         (Reason::HeaderNotAllowed, Call::SignJwt) => Some("typ"),
