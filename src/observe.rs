@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -43,11 +44,10 @@ pub struct InvalidOrigin {
 
 impl Origin {
     /// An origin by a name for logs and the address of its JWKS, such as
-    /// `http://login.example/main/jwks.json`.
+    /// `https://login.example/main/jwks.json`.
     ///
     /// # Errors
-    /// [`InvalidOrigin`] for what is not an absolute `http` address. `https`
-    /// is not there yet.
+    /// [`InvalidOrigin`] for what is not an absolute `http` or `https` address.
     pub fn new(name: &str, url: &str) -> Result<Self, InvalidOrigin> {
         let invalid = |why: &str| InvalidOrigin {
             name: name.to_owned(),
@@ -56,17 +56,13 @@ impl Origin {
         };
         let parsed: Uri = url.parse().map_err(|e: hyper::http::uri::InvalidUri| {
             invalid(&format!(
-                "expected an address that begins with http://: {e}"
+                "expected an address that begins with https:// or http://: {e}"
             ))
         })?;
-        match parsed.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(invalid(
-                    "https is not supported yet; give an http address from which the same set is served",
-                ));
-            }
-            _ => return Err(invalid("expected an address that begins with http://")),
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) {
+            return Err(invalid(
+                "expected an address that begins with https:// or http://",
+            ));
         }
         let host = parsed.host().unwrap_or_default();
         if host.is_empty() {
@@ -178,6 +174,20 @@ fn redirect(status: StatusCode) -> &'static str {
 /// # Errors
 /// [`ObserveError`]. None of them says that a key is absent.
 pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<String>, ObserveError> {
+    let body = fetch_set(origin, timeout).await?;
+    key_ids(&body).map_err(|why| ObserveError::Malformed {
+        url: origin.url.clone(),
+        why,
+    })
+}
+
+/// The set itself as `origin` serves it now, unread, at most 256 KiB. Over
+/// https its server must have a certificate for the address's host that the
+/// system's roots vouch for. As [`fetch`] otherwise.
+///
+/// # Errors
+/// [`ObserveError`].
+pub async fn fetch_set(origin: &Origin, timeout: Duration) -> Result<Bytes, ObserveError> {
     let slow = |_| ObserveError::Slow {
         url: origin.url.clone(),
         timeout,
@@ -187,14 +197,15 @@ pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<String
         .map_err(slow)?
 }
 
-async fn exchange(url: &Uri) -> Result<BTreeSet<String>, ObserveError> {
+async fn exchange(url: &Uri) -> Result<Bytes, ObserveError> {
     let unreachable = |e: &dyn std::error::Error| ObserveError::Unreachable {
         url: url.clone(),
         why: causes(e),
     };
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new())
+    let connector = connector(url).map_err(|e| unreachable(&e))?;
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
-        .build_http();
+        .build(connector);
     let request = Request::get(url)
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .header(
@@ -205,17 +216,31 @@ async fn exchange(url: &Uri) -> Result<BTreeSet<String>, ObserveError> {
         .expect("a checked address and constant headers make a request");
     let response = client.request(request).await.map_err(|e| unreachable(&e))?;
     check_head(url, &response)?;
-    let body = match Limited::new(response.into_body(), MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(e) if e.is::<LengthLimitError>() => {
-            return Err(ObserveError::TooLarge { url: url.clone() });
-        }
-        Err(e) => return Err(unreachable(&*e)),
+    match Limited::new(response.into_body(), MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(ObserveError::TooLarge { url: url.clone() }),
+        Err(e) => Err(unreachable(&*e)),
+    }
+}
+
+/// Connects to the address, over TLS where it is `https`.
+///
+/// The system's roots are read each time, and only then: a root that was
+/// added or taken away counts without a restart.
+fn connector(url: &Uri) -> std::io::Result<HttpsConnector<HttpConnector>> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let builder = HttpsConnectorBuilder::new();
+    let builder = if url.scheme_str() == Some("https") {
+        builder.with_provider_and_native_roots(provider)?
+    } else {
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .map_err(std::io::Error::other)?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder.with_tls_config(config)
     };
-    key_ids(&body).map_err(|why| ObserveError::Malformed {
-        url: url.clone(),
-        why,
-    })
+    Ok(builder.https_or_http().enable_http1().build())
 }
 
 fn check_head(url: &Uri, response: &Response<Incoming>) -> Result<(), ObserveError> {
@@ -429,17 +454,13 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_http_can_be_observed() {
+    fn only_http_and_https_can_be_observed() {
         Origin::new("a", "http://login.example/main/jwks.json").unwrap();
         Origin::new("a", "http://[::1]:8080/jwks.json").unwrap();
         for (url, why) in [
-            (
-                "https://login.example/jwks.json",
-                "https is not supported yet",
-            ),
-            ("login.example/jwks.json", "begins with http://"),
-            ("/jwks.json", "begins with http://"),
-            ("ftp://login.example/", "begins with http://"),
+            ("login.example/jwks.json", "begins with https:// or http://"),
+            ("/jwks.json", "begins with https:// or http://"),
+            ("ftp://login.example/", "begins with https:// or http://"),
             ("http://user:pass@login.example/", "no user or password"),
             ("http:///jwks.json", ""),
             ("http://a b/", ""),

@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cli;
 mod config;
 mod device;
 mod edges;

@@ -12,6 +12,7 @@ mod output;
 mod serve;
 mod sign;
 mod systemd;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +86,8 @@ enum Command {
         /// The claims, a JSON object; `-` reads standard input.
         claims: String,
     },
+    /// Say whether resource servers accept a token, or exactly why not.
+    Verify(verify::Args),
     /// Print the JWKS that verifiers get.
     Jwks {
         /// The key set; may be left out where only one is configured.
@@ -261,6 +264,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             typ,
             claims,
         } => sign::sign(config, key_set, alg, typ, claims, json),
+        Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
         Command::Completions { shell } => {
             let mut command = Cli::command();

@@ -33,6 +33,12 @@ impl Failure {
         }
     }
 
+    /// The command has said already what it found, and that was not good:
+    /// exit code 1 and no more words.
+    pub(super) fn told() -> Self {
+        Self::failed("")
+    }
+
     /// What to do about it.
     pub(super) fn hint(self, hint: impl fmt::Display) -> Self {
         Self {
@@ -43,6 +49,9 @@ impl Failure {
 
     /// Tells the operator, on standard error.
     pub(super) fn report(&self, json: bool) -> ExitCode {
+        if self.message.is_empty() {
+            return ExitCode::from(self.code);
+        }
         let mut err = std::io::stderr().lock();
         // Nobody may be listening; the exit code still tells.
         let _ = if json {

@@ -5,6 +5,7 @@
 
 pub mod algorithm;
 pub mod base64url;
+pub mod diagnose;
 pub mod json;
 pub mod jwk;
 pub mod jws;

@@ -373,7 +373,7 @@ fn check_signature(jws: &CompactJws<'_>, kid: &str, keys: &JwkSet) -> Result<(),
 
 /// A `NumericDate`: seconds, perhaps with a fraction, which is cut off at the
 /// millisecond.
-fn numeric_date(value: &RawValue) -> Option<Time> {
+pub(super) fn numeric_date(value: &RawValue) -> Option<Time> {
     if let Ok(seconds) = serde_json::from_str::<i64>(value.get()) {
         return Some(Time::from_secs(seconds));
     }

@@ -6,7 +6,7 @@ mod figures;
 mod full_disk;
 mod hostile;
 mod kills;
-mod lab;
+pub(crate) mod lab;
 mod last_key;
 mod operator;
 mod rotation_under_load;
