@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::inspection::Inspection;
 use crate::jose::Algorithm;
 use crate::policy::Caller;
 use crate::time::Time;
@@ -22,6 +23,12 @@ pub trait Administration: Send + Sync + 'static {
         caller: &Caller,
         key_set: Option<&str>,
     ) -> impl Future<Output = Result<Vec<KeySetStatus>, AdminError>> + Send;
+
+    /// Whether each key set signs and each device answers, and why not. From
+    /// memory: asks no device. Nothing where there is nothing to tell.
+    fn inspection(&self, _caller: &Caller) -> Inspection {
+        Inspection::default()
+    }
 
     /// Carries an order out once: the same `request_id` again is answered
     /// with the first outcome.

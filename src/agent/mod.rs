@@ -17,6 +17,7 @@ pub mod failpoint;
 mod figures;
 mod health;
 mod init;
+mod inspection;
 mod load;
 mod orders;
 mod rates;
@@ -57,6 +58,7 @@ pub use context::{Context, Ports};
 pub use figures::Measured;
 pub use health::{Health, Trouble, Watched};
 pub use init::{InitError, Progress, init};
+pub use inspection::{DeviceHealth, Inspection, KeySetHealth, inspect};
 pub use record::RecordError;
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
 
@@ -169,6 +171,10 @@ impl Agent {
 }
 
 impl Administration for Agent {
+    fn inspection(&self, _caller: &Caller) -> Inspection {
+        self.look()
+    }
+
     async fn key_sets(
         &self,
         _caller: &Caller,

@@ -400,5 +400,18 @@ pub fn signatures(disk: &dyn Disk, dir: &Path) -> Result<Vec<Recorded<Entry>>, A
     Ok(all)
 }
 
+/// Every key event on record, oldest first, for tools. As [`signatures`].
+///
+/// # Errors
+/// [`AuditError::Damaged`], [`AuditError::Disk`].
+pub fn key_events(disk: &dyn Disk, dir: &Path) -> Result<Vec<Recorded<KeyEvent>>, AuditError> {
+    let path = dir.join("keys.log");
+    let bytes = match disk.read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes.map_err(AuditError::io("read", &path))?,
+    };
+    Ok(line::scan(&path, &bytes, 1)?.lines)
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ mod change;
 mod check;
 mod compose;
 mod device;
+mod doctor;
 mod init;
 mod keys;
 mod output;
@@ -63,6 +64,11 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look for what is wrong, and say what to do. Changes nothing.
+    ///
+    /// Each check is one line: ok, warn or fail. While the agent runs, its
+    /// devices are left to it.
+    Doctor,
     /// Look at keys and change their lives.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -264,6 +270,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             typ,
             claims,
         } => sign::sign(config, key_set, alg, typ, claims, json),
+        Command::Doctor => doctor::run(config, json),
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
         Command::Completions { shell } => {

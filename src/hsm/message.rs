@@ -118,6 +118,13 @@ pub enum Call {
     },
     /// Is the token there, the same, and logged in?
     Health,
+    /// Does the token list what it takes to make such a key and sign with it?
+    Supports {
+        /// The kind of key.
+        key_type: KeyType,
+        /// The algorithm.
+        algorithm: Algorithm,
+    },
 }
 
 impl Call {
@@ -213,6 +220,9 @@ pub enum Answer {
     Destroyed,
     /// The token is there, the same, and logged in.
     Healthy,
+    /// It does; otherwise the call is refused, and the fault names what it
+    /// lacks.
+    Supported,
 }
 
 /// The token that was opened.

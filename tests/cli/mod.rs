@@ -1,3 +1,4 @@
 //! The command line, as an operator meets it.
 
+mod doctor;
 mod verify;

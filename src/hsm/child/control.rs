@@ -147,6 +147,13 @@ impl Device {
                 pkcs11::destroy(token, session, object).map(|()| Answer::Destroyed)
             }
             Call::Health => token.check(session).map(|()| Answer::Healthy),
+            Call::Supports {
+                key_type,
+                algorithm,
+            } => {
+                token.mechanisms.generator(key_type)?;
+                token.mechanisms.plan(algorithm).map(|_| Answer::Supported)
+            }
             Call::Open(_) | Call::Sign(_) => Err(Fault::new(
                 FaultKind::Defect,
                 Cure::Never,

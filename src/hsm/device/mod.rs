@@ -329,6 +329,23 @@ impl Device {
         }
     }
 
+    /// Whether the token lists the mechanisms for such a key: `Refused` names
+    /// those that it lacks.
+    pub async fn supports(
+        &self,
+        key_type: KeyType,
+        algorithm: Algorithm,
+    ) -> Result<(), DeviceError> {
+        let call = Call::Supports {
+            key_type,
+            algorithm,
+        };
+        match self.control(call, self.patience()).await? {
+            Answer::Supported => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Signs a JWS signing input; the signature comes in JOSE form (RFC 7518
     /// section 3), its length checked, not yet verified.
     pub async fn sign(
@@ -467,6 +484,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Signed(_) => "signed",
         Answer::Destroyed => "destroyed",
         Answer::Healthy => "healthy",
+        Answer::Supported => "supported",
     }
 }
 

@@ -8,11 +8,11 @@ use tracing::info;
 use super::identity;
 use super::signer::timestamp;
 use super::status::Fault;
-use crate::agent::Administration;
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
+use crate::agent::{Administration, Inspection};
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
 use crate::time::Time;
@@ -133,6 +133,31 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             Ok((order, Change::Release { kid }))
         })
         .await
+    }
+
+    async fn get_health(
+        &self,
+        request: Request<v1::GetHealthRequest>,
+    ) -> Result<Response<v1::GetHealthResponse>, Status> {
+        let caller = identity::caller(&request)?;
+        let Inspection { key_sets, devices } = self.administration.inspection(&caller);
+        let key_sets = key_sets.into_iter().map(|set| v1::KeySetHealth {
+            name: set.name,
+            signs: set.fault.is_none(),
+            reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
+            why: set.fault.map(|(_, why)| why).unwrap_or_default(),
+        });
+        let devices = devices.into_iter().map(|device| v1::DeviceHealth {
+            name: device.name,
+            up: device.fault.is_none(),
+            why: device.fault.unwrap_or_default(),
+            pin_blocked: device.pin_blocked,
+            token: device.token.unwrap_or_default(),
+        });
+        Ok(Response::new(v1::GetHealthResponse {
+            key_sets: key_sets.collect(),
+            devices: devices.collect(),
+        }))
     }
 
     async fn confirm_clock(

@@ -1,0 +1,99 @@
+//! What works and what does not, for an operator who looks for the cause.
+
+use super::record::{Record, RecordError};
+use super::signing::SignError;
+use super::{Agent, Reader};
+use crate::hsm::{Device, State};
+use crate::keyring::KeySet;
+
+/// Whether each key set signs and each device answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Ordered by name.
+    pub key_sets: Vec<KeySetHealth>,
+    /// Ordered by name.
+    pub devices: Vec<DeviceHealth>,
+}
+
+/// Whether a key set signs, as far as its record and the clock go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySetHealth {
+    /// Its name.
+    pub name: String,
+    /// Where it does not: the code that callers get, and why.
+    pub fault: Option<(&'static str, String)>,
+}
+
+/// Whether a device is open and logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceHealth {
+    /// Its name.
+    pub name: String,
+    /// Where it is not: why.
+    pub fault: Option<String>,
+    /// Whether its PIN was refused and must not be tried again.
+    pub pin_blocked: bool,
+    /// The open token's label and serial number.
+    pub token: Option<String>,
+}
+
+impl Agent {
+    /// As everything is now, from memory.
+    pub(super) fn look(&self) -> Inspection {
+        let rooms = self.0.rooms.iter();
+        Inspection {
+            key_sets: rooms
+                .map(|(name, room)| KeySetHealth {
+                    name: name.clone(),
+                    fault: self
+                        .try_reader(&room.reader)
+                        .err()
+                        .map(|e| (e.reason(), e.to_string())),
+                })
+                .collect(),
+            devices: self.0.context.devices.values().map(device).collect(),
+        }
+    }
+
+    /// Would a request to the default track find a key?
+    fn try_reader(&self, reader: &Reader) -> Result<(), SignError> {
+        let signers = reader.signers()?;
+        let moment = signers.moment(self.clock().read(), &reader.timing);
+        let key = signers.view.signer(None, moment)?;
+        reader.check_blocked(key)
+    }
+}
+
+fn device(device: &Device) -> DeviceHealth {
+    let mut health = DeviceHealth {
+        name: device.name().to_owned(),
+        fault: None,
+        pin_blocked: false,
+        token: None,
+    };
+    match &*device.state().borrow() {
+        State::Up { token, .. } => {
+            health.token = Some(format!("{:?}, serial {}", token.label, token.serial));
+        }
+        State::Starting => health.fault = Some("it is being opened".to_owned()),
+        State::Closed => health.fault = Some("it was shut down".to_owned()),
+        State::Down {
+            why, pin_blocked, ..
+        } => {
+            health.fault = Some(why.clone());
+            health.pin_blocked = *pin_blocked;
+        }
+    }
+    health
+}
+
+/// Reads a record as the agent does, for tools that only look. `log` is how
+/// many key events of the key set the log knows.
+///
+/// # Errors
+/// [`RecordError`], as it would keep the agent from signing.
+pub fn inspect(record: &[u8], log: u64) -> Result<KeySet, RecordError> {
+    let record = Record::from_bytes(record)?;
+    record.check_against_log(log)?;
+    Ok(record.set)
+}

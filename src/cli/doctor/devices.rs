@@ -1,0 +1,326 @@
+//! Devices: module, PIN, marker, token, mechanisms, and each key.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::Report;
+use super::machine::user_name;
+use super::sockets::Agent;
+use super::state::Records;
+use crate::config::{self, Config};
+use crate::hsm::pin_marker::{self, Status};
+use crate::hsm::pin_source::{PinError, PinSource};
+use crate::hsm::{Device, Evidence, ObjectId, State};
+use crate::keyring::{Half, Key};
+
+/// The name of most checks here.
+const DEVICE: &str = "device";
+
+/// How much longer than its own patience a device may take to come up.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) async fn look(
+    config: &Config,
+    records: &Records,
+    agent: Option<&Agent>,
+    report: &mut Report,
+) {
+    for (name, device) in &config.devices {
+        let module = module(device, report);
+        let pin = pin(device, report);
+        let free = marker(config, device, report);
+        if let Some(agent) = agent {
+            held(name, device, agent, report);
+        } else if module && pin && free {
+            open(config, device, records, report).await;
+        }
+    }
+}
+
+fn module(device: &config::Device, report: &mut Report) -> bool {
+    match std::fs::File::open(&device.module) {
+        Ok(_) => true,
+        Err(e) => {
+            report.fail(
+                "module",
+                &device.name,
+                format!("{}: {e}", device.module.display()),
+                format!(
+                    "install the HSM's PKCS#11 library, or correct device.{}.module",
+                    device.name
+                ),
+            );
+            false
+        }
+    }
+}
+
+/// Whether the PIN can be had without asking anybody.
+fn pin(device: &config::Device, report: &mut Report) -> bool {
+    let name = &device.name;
+    let place = match &device.pin {
+        PinSource::Prompt => {
+            report.ok(
+                "pin",
+                name,
+                "asked for when the agent starts: not looked at",
+            );
+            return false;
+        }
+        PinSource::File(path) => format!("file {}", path.display()),
+        PinSource::Credential(credential) => format!("credential {credential}"),
+        PinSource::Environment(variable) => format!("environment variable {variable}"),
+    };
+    let read = device.pin.supply(name).and_then(|supply| supply.pin());
+    let hint = match read {
+        Ok(_) => {
+            report.ok("pin", name, format!("{place}: readable"));
+            return true;
+        }
+        Err(PinError::NoCredentials { .. }) => {
+            report.ok(
+                "pin",
+                name,
+                format!("{place}: given to the service alone, not looked at"),
+            );
+            return false;
+        }
+        Err(ref e) => match e {
+            PinError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            PinError::Io { path, .. } => format!(
+                "the agent's user must own it: chown USER {0} && chmod 600 {0}",
+                path.display()
+            ),
+            PinError::NotInEnvironment { .. } => {
+                "set it for the agent; a file or a systemd credential is safer".to_owned()
+            }
+            _ => "the PIN alone stands there, in one line".to_owned(),
+        },
+    };
+    let why = read.map_or_else(|e| e.to_string(), |_| String::new());
+    report.fail("pin", name, why, hint);
+    false
+}
+
+/// Whether a login may be tried.
+fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool {
+    const CHECK: &str = "pin_marker";
+    let name = &device.name;
+    match pin_marker::status(&device.pin_marker(&config.state_dir)) {
+        Ok(Status::Clear) => {
+            report.ok(CHECK, name, "the PIN may be tried");
+            true
+        }
+        Ok(Status::LoggingIn) => {
+            report.ok(CHECK, name, "a login is under way");
+            false
+        }
+        Ok(Status::Standing { reason, since }) => {
+            let since = since.map_or(String::new(), |at| format!(", on {at}"));
+            report.fail(
+                CHECK,
+                name,
+                format!("the PIN is not tried any more: {reason}{since}"),
+                format!(
+                    "the token counts wrong PINs: make sure that it is right, then run: sealkeeper device unlock {name}"
+                ),
+            );
+            false
+        }
+        Err(e) => {
+            let hint = "the agent's user must be able to write to the state folder";
+            report.fail(CHECK, name, e.to_string(), hint);
+            false
+        }
+    }
+}
+
+/// A device in the hands of the running agent: only the agent is asked.
+fn held(name: &str, device: &config::Device, agent: &Agent, report: &mut Report) {
+    let Some(health) = agent.devices.iter().find(|health| health.name == name) else {
+        let found = "in the hands of the running agent: not looked at";
+        return report.ok(DEVICE, name, found);
+    };
+    if health.up {
+        let found = format!("open in the agent: token {}", health.token);
+        return report.ok(DEVICE, name, found);
+    }
+    let hint = if health.pin_blocked {
+        format!("check the PIN, then run: sealkeeper device unlock {name}")
+    } else {
+        which(device)
+    };
+    report.fail(DEVICE, name, format!("not open: {}", health.why), hint);
+}
+
+/// How to see what the module sees.
+fn which(device: &config::Device) -> String {
+    let mut env: Vec<String> = device
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    env.push(format!(
+        "pkcs11-tool --module {} --list-token-slots",
+        device.module.display()
+    ));
+    format!(
+        "expected the token with {}; what the module sees: {}",
+        device.token,
+        env.join(" ")
+    )
+}
+
+/// Opens a device as the agent would.
+async fn open(config: &Config, device: &config::Device, records: &Records, report: &mut Report) {
+    let name = &device.name;
+    let us = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(&config.state_dir).map(|meta| meta.uid());
+    // A login leaves files in the state folder, which must stay its owner's.
+    if let Ok(owner) = owner
+        && owner != us
+    {
+        let found = "not opened: that is for the state folder's owner";
+        let hint = format!("run this as {}", user_name(owner));
+        return report.warn(DEVICE, name, found, hint);
+    }
+    if owner.is_err() {
+        let found = "not opened: a login needs the state folder";
+        return report.warn(DEVICE, name, found, "make the state folder first");
+    }
+    let port = match device.to_port(&config.state_dir) {
+        Ok(port) => port,
+        Err(e) => return report.fail(DEVICE, name, e.to_string(), which(device)),
+    };
+    let patience = port.open_timeout + GRACE;
+    let opened = Device::start(port);
+    let mut state = opened.state();
+    let up = state.wait_for(|state| *state != State::Starting);
+    let up = match tokio::time::timeout(patience, up).await {
+        Ok(Ok(state)) => state.clone(),
+        _ => State::Closed,
+    };
+    match up {
+        State::Up { token, .. } => {
+            let found = format!("opens: token {:?}, serial {}", token.label, token.serial);
+            report.ok(DEVICE, name, found);
+            mechanisms(config, &opened, report).await;
+            keys(&opened, device.require_local, records, report).await;
+        }
+        State::Down {
+            why, pin_blocked, ..
+        } => {
+            let hint = if pin_blocked {
+                format!("check the PIN, then run: sealkeeper device unlock {name}")
+            } else {
+                which(device)
+            };
+            report.fail(DEVICE, name, why, hint);
+        }
+        State::Starting | State::Closed => report.fail(
+            DEVICE,
+            name,
+            format!("did not open within {patience:?}"),
+            "the module hangs: is the HSM reachable from here? device.open_timeout bounds it",
+        ),
+    }
+    opened.shut_down().await;
+}
+
+/// Whether the token can do what the tracks want of it.
+async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
+    let sets = config.key_sets.iter();
+    for (name, set) in sets.filter(|(_, set)| set.device == device.name()) {
+        let mut names = Vec::new();
+        for (algorithm, key_type) in &set.tracks {
+            match device.supports(*key_type, *algorithm).await {
+                Ok(()) => names.push(algorithm.to_string()),
+                Err(e) => report.fail(
+                    "mechanisms",
+                    name,
+                    e.to_string(),
+                    "take another algorithm for the track, or another token",
+                ),
+            }
+        }
+        if !names.is_empty() {
+            report.ok("mechanisms", name, names.join(", "));
+        }
+    }
+}
+
+/// Each private half that should be there: is it, is it the recorded one, and
+/// can it leave?
+async fn keys(device: &Device, require_local: bool, records: &Records, report: &mut Report) {
+    for (name, set) in records {
+        let here = set
+            .keys
+            .values()
+            .filter(|key| key.placements.get(device.name()) == Some(&Half::Present));
+        let mut good = 0;
+        for key in here {
+            let kid = key.kid.as_deref().unwrap_or("(no kid yet)");
+            match fault(device, key, require_local).await {
+                None => good += 1,
+                Some((found, hint)) => {
+                    let found = format!("the {} key {kid}: {found}", key.phase.name());
+                    report.fail("keys", name, found, hint);
+                }
+            }
+        }
+        report.ok(
+            "keys",
+            name,
+            format!(
+                "{good} on {}: the recorded ones, and none can leave",
+                device.name()
+            ),
+        );
+    }
+}
+
+async fn fault(device: &Device, key: &Key, require_local: bool) -> Option<(String, &'static str)> {
+    let found = match device.find(ObjectId(key.id.0)).await {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            return Some((
+                "the token does not hold it".to_owned(),
+                "was the token replaced or cleared? bring it back, or `sealkeeper keys revoke` the key",
+            ));
+        }
+        Err(e) => {
+            return Some((
+                e.to_string(),
+                "`sealkeeper keys revoke` ends a key that must not be used",
+            ));
+        }
+    };
+    if key.public.as_ref() != Some(&found.public) {
+        return Some((
+            "the token holds another public key under its id".to_owned(),
+            "somebody wrote to the token: `sealkeeper keys revoke` the key",
+        ));
+    }
+    let said = loose(&found.evidence, require_local)?;
+    Some((
+        format!("the token says {said}"),
+        "a key that can leave is no secret: `sealkeeper keys revoke` it",
+    ))
+}
+
+/// What lets a key out.
+fn loose(evidence: &Evidence, require_local: bool) -> Option<&'static str> {
+    if evidence.sensitive != Some(true) {
+        return Some("CKA_SENSITIVE is not true");
+    }
+    if evidence.extractable != Some(false) {
+        return Some("CKA_EXTRACTABLE is not false");
+    }
+    if evidence.always_sensitive == Some(false) {
+        return Some("CKA_ALWAYS_SENSITIVE is false");
+    }
+    if evidence.never_extractable == Some(false) {
+        return Some("CKA_NEVER_EXTRACTABLE is false");
+    }
+    (require_local && evidence.local != Some(true)).then_some("CKA_LOCAL is not true")
+}

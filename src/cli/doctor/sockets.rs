@@ -1,0 +1,192 @@
+//! Sockets: who may connect, whether the agent answers, and what it says.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Report;
+use super::machine::{self, Access};
+use crate::api::client::{self, ConnectError};
+use crate::api::v1::key_admin_client::KeyAdminClient;
+use crate::api::v1::{DeviceHealth, GetHealthRequest, KeySet, ListKeysRequest, Phase};
+use crate::config::Config;
+use crate::observe::{self, Origin};
+
+/// How long the agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the running agent says of itself.
+#[derive(Debug, Default)]
+pub(super) struct Agent {
+    pub(super) key_sets: Vec<KeySet>,
+    pub(super) devices: Vec<DeviceHealth>,
+}
+
+/// Looks at both sockets and asks the agent. None where it does not answer; an
+/// empty one where it runs, and does not talk to us.
+pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> {
+    let signing = connect("signing_socket", &config.serve.signing_socket, report).await;
+    let admin = connect("admin_socket", &config.serve.admin_socket, report).await;
+    let Some(channel) = admin else {
+        return signing.map(|_| Agent::default());
+    };
+    let mut admin = KeyAdminClient::new(channel);
+    let asked = async {
+        let health = admin.get_health(GetHealthRequest {}).await?.into_inner();
+        // A key set without a record has none to list; that it does not sign
+        // is said below.
+        let keys = admin.list_keys(ListKeysRequest::default()).await;
+        let keys = keys.map(|keys| keys.into_inner().key_sets);
+        Ok::<_, tonic::Status>((health, keys.unwrap_or_default()))
+    };
+    let why = match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok((health, keys))) => {
+            let place = config.serve.admin_socket.display().to_string();
+            report.ok("agent", place, "answers");
+            for set in &health.key_sets {
+                if set.signs {
+                    report.ok("key_set", &set.name, "signs");
+                } else {
+                    let found = format!("does not sign: {} ({})", set.why, set.reason);
+                    report.fail("key_set", &set.name, found, cure(&set.reason));
+                }
+            }
+            return Some(Agent {
+                key_sets: keys,
+                devices: health.devices,
+            });
+        }
+        Ok(Err(status)) => status.message().to_owned(),
+        Err(_) => format!("no answer within {PATIENCE:?}"),
+    };
+    let hint = "its log says more; if it hangs, restart it: what it had begun is finished then";
+    report.fail("agent", "", why, hint);
+    Some(Agent::default())
+}
+
+/// What to do about a key set that does not sign, by the reason that callers
+/// get.
+pub(super) fn cure(reason: &str) -> &'static str {
+    match reason {
+        "NOT_INITIALIZED" | "INIT_UNFINISHED" => {
+            "stop the agent, run `sealkeeper init`, and start it again"
+        }
+        "RECORD_UNUSABLE" | "STORE_UNAVAILABLE" => {
+            "the check of the store says more; a copy that is put back must be the newest one"
+        }
+        "TOMBSTONE_UNREADABLE" => {
+            "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"
+        }
+        "NO_ACTIVE_KEY" => "`sealkeeper keys list` shows what the next key waits for",
+        "ROTATION_OVERDUE" => "`sealkeeper keys list` shows what the rotation waits for",
+        "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
+        _ => "wait a moment and look again; the agent's log says more",
+    }
+}
+
+async fn connect(
+    check: &'static str,
+    path: &Path,
+    report: &mut Report,
+) -> Option<tonic::transport::Channel> {
+    let of = path.display().to_string();
+    let setting = match check {
+        "admin_socket" => "serve.admin_socket_mode",
+        _ => "serve.socket_mode",
+    };
+    let access = match std::fs::metadata(path) {
+        Ok(meta) => Access::of(&meta),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            report.fail(
+                check,
+                of,
+                "not there: the agent is not running",
+                "start it: `sealkeeper serve`; if it ends at once, what it says last is why",
+            );
+            return None;
+        }
+        Err(e) => {
+            let hint = "you must be allowed to enter every folder on the way to it";
+            report.fail(check, of, e.to_string(), hint);
+            return None;
+        }
+    };
+    if !access.socket {
+        let hint = "move it away, or name another path in the configuration";
+        report.fail(check, of, "there is a file that is no socket", hint);
+        return None;
+    }
+    match client::connect(path).await {
+        Ok(channel) => {
+            report.ok(check, of, access.shown());
+            Some(channel)
+        }
+        Err(ConnectError::Unreachable { why, .. }) if why.kind() == ErrorKind::PermissionDenied => {
+            let us = rustix::process::geteuid().as_raw();
+            let found = format!(
+                "keeps you out: you are {}, and it has {}",
+                machine::user_name(us),
+                access.shown()
+            );
+            let hint = format!(
+                "run this as its owner, or set {setting} = \"0660\" and join its group: `usermod -aG GROUP USER`, then log in again"
+            );
+            report.fail(check, of, found, hint);
+            None
+        }
+        Err(e) => {
+            let hint = "the agent that made it has ended: start it again, and look at what its log says last";
+            report.fail(check, of, e.to_string(), hint);
+            None
+        }
+    }
+}
+
+/// Whether verifiers get the keys that sign.
+pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Report) {
+    let Some(agent) = agent else { return };
+    let mut address = config.serve.jwks_listen;
+    if address.port() == 0 {
+        let found = "any free port: not looked at";
+        report.ok("jwks", address.to_string(), found);
+        return;
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    for name in config.key_sets.keys() {
+        let url = format!("http://{address}/{name}/jwks.json");
+        let fetched = match Origin::new(name, &url) {
+            Ok(origin) => observe::fetch(&origin, PATIENCE)
+                .await
+                .map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let served = match fetched {
+            Ok(served) => served,
+            Err(why) => {
+                let hint = "does another program hold the port? `serve.jwks_listen` names it";
+                report.fail("jwks", name, why, hint);
+                continue;
+            }
+        };
+        let set = agent.key_sets.iter().find(|set| set.name == *name);
+        let active = set.into_iter().flat_map(|set| &set.keys);
+        let missing = active
+            .filter(|key| key.phase() == Phase::Active && !served.contains(&key.kid))
+            .map(|key| key.kid.clone())
+            .next();
+        match missing {
+            Some(kid) => report.fail(
+                "jwks",
+                name,
+                format!("{url} does not show the active key {kid}"),
+                "somebody else answers at this address, or a cache stands before it",
+            ),
+            None => report.ok("jwks", name, format!("{url} shows {} keys", served.len())),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The state folder: its owner, its space, the store, the log; and the clock,
+//! by what they have on record.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::Access;
+
+use super::Report;
+use super::machine::user_name;
+use super::sockets::{Agent, cure};
+use crate::agent;
+use crate::audit;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, KeySet};
+use crate::durable::{OsDisk, Tombstones};
+use crate::keyring::{self, Genesis, rules};
+use crate::store::{Sqlite, Store, StoreError};
+
+/// Below this a day of signing may fill the disk, or a rotation fail.
+const LITTLE_SPACE: u64 = 256 << 20;
+/// Below this a write may fail at any instant.
+const NO_SPACE: u64 = 4 << 20;
+/// A log of more is not read here: it is read whole.
+const LARGEST_LOG: u64 = 512 << 20;
+
+/// The key sets that could be read from the store.
+pub(super) type Records = BTreeMap<String, keyring::KeySet>;
+
+pub(super) async fn look(config: &Config, report: &mut Report) -> Records {
+    let dir = &config.state_dir;
+    if !folder(dir, report) {
+        return Records::new();
+    }
+    let events = log(&dir.join("audit"), report);
+    tombstones(&dir.join("tombstones"), report);
+    store(config, &events, report).await
+}
+
+/// Whether there is a folder that can be looked into.
+fn folder(dir: &Path, report: &mut Report) -> bool {
+    const CHECK: &str = "state_folder";
+    let of = dir.display().to_string();
+    let meta = match std::fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => meta,
+        Ok(_) => {
+            report.fail(CHECK, of, "is no folder", "state_dir must name a folder");
+            return false;
+        }
+        Err(e) => {
+            let hint =
+                "`sealkeeper init` makes it where its user may; or: install -d -m 0700 -o USER";
+            report.fail(CHECK, of, format!("{e}"), hint);
+            return false;
+        }
+    };
+    let us = rustix::process::geteuid().as_raw();
+    let mode = meta.mode() & 0o7777;
+    if us != meta.uid() && us != 0 {
+        let found = format!(
+            "belongs to {}; you are {}",
+            user_name(meta.uid()),
+            user_name(us)
+        );
+        let hint = "run this as its owner, or as root, to look inside";
+        report.warn(CHECK, of, found, hint);
+        return false;
+    }
+    if mode & 0o077 != 0 {
+        report.warn(
+            CHECK,
+            &of,
+            format!("mode {mode:04o}: others than its owner can enter"),
+            format!("chmod 0700 {}", dir.display()),
+        );
+    }
+    if let Err(e) = rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        let hint = "is the file system mounted read-only?";
+        report.fail(CHECK, &of, format!("cannot be written to: {e}"), hint);
+    }
+    match rustix::fs::statvfs(dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) {
+        Ok(left) if left < NO_SPACE => report.fail(
+            CHECK,
+            of,
+            format!("{} MiB left on its disk", left >> 20),
+            "nothing is signed that cannot be recorded: free space, or move old segments of the audit log away",
+        ),
+        Ok(left) if left < LITTLE_SPACE => report.warn(
+            CHECK,
+            of,
+            format!("{} MiB left on its disk", left >> 20),
+            "each signature takes some 600 bytes of the audit log",
+        ),
+        Ok(left) => report.ok(
+            CHECK,
+            of,
+            format!("owner {}, {} MiB left", user_name(meta.uid()), left >> 20),
+        ),
+        Err(e) => report.warn(CHECK, of, format!("space: {e}"), "look at `df`"),
+    }
+    true
+}
+
+/// Reads the log; says how many key events each key set has had.
+fn log(dir: &Path, report: &mut Report) -> BTreeMap<String, u64> {
+    const CHECK: &str = "audit_log";
+    let of = dir.display().to_string();
+    let mut events = BTreeMap::new();
+    if !dir.exists() {
+        return events; // Nothing has begun; the store says so.
+    }
+    let hint = "keep a copy; what it says of revocations must not be lost";
+    match audit::key_events(&OsDisk, dir) {
+        Ok(lines) => {
+            for line in lines {
+                let last = events.entry(line.what.key_set).or_insert(0);
+                *last = line.what.number.max(*last);
+            }
+        }
+        Err(e) => report.fail(CHECK, &of, e.to_string(), hint),
+    }
+    let size = std::fs::read_dir(dir).map_or(0, |files| {
+        files
+            .filter_map(|file| Some(file.ok()?.metadata().ok()?.len()))
+            .sum::<u64>()
+    });
+    if size > LARGEST_LOG {
+        let found = format!("{} MiB: signatures not read", size >> 20);
+        report.ok(CHECK, of, found);
+        return events;
+    }
+    match audit::signatures(&OsDisk, dir) {
+        Ok(lines) => report.ok(
+            CHECK,
+            of,
+            format!("reads, {} lines on signatures", lines.len()),
+        ),
+        Err(e) => report.fail(CHECK, of, e.to_string(), hint),
+    }
+    events
+}
+
+fn tombstones(dir: &Path, report: &mut Report) {
+    if !dir.exists() {
+        return;
+    }
+    let read = Tombstones::open(std::sync::Arc::new(OsDisk), dir).and_then(|stones| stones.all());
+    let of = dir.display().to_string();
+    match read {
+        Ok(stones) => report.ok("tombstones", of, format!("{} read", stones.len())),
+        Err(e) => report.fail(
+            "tombstones",
+            of,
+            e.to_string(),
+            cure("TOMBSTONE_UNREADABLE"),
+        ),
+    }
+}
+
+async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Report) -> Records {
+    const CHECK: &str = "store";
+    let path = config.state_dir.join("keys.sqlite");
+    let of = path.display().to_string();
+    let mut records = Records::new();
+    let store = match Sqlite::open_read_only(&path) {
+        Ok(store) => store,
+        Err(StoreError::Absent { .. }) => {
+            report.fail(CHECK, of, "there is none yet", cure("NOT_INITIALIZED"));
+            return records;
+        }
+        Err(e) => {
+            let hint = "nothing is signed, and the last JWKS is still served; stop the agent, put the newest copy in place, and start it";
+            report.fail(CHECK, of, e.to_string(), hint);
+            return records;
+        }
+    };
+    let mut good = true;
+    for (name, wanted) in &config.key_sets {
+        let found = match store.load(name).await {
+            Ok(Some(stored)) => {
+                let log = events.get(name).copied().unwrap_or_default();
+                match agent::inspect(&stored.bytes, log) {
+                    Ok(set) => {
+                        let fault = unfinished(&set, wanted);
+                        records.insert(name.clone(), set);
+                        fault
+                    }
+                    Err(e) => Some((e.to_string(), cure("RECORD_UNUSABLE"))),
+                }
+            }
+            Ok(None) => Some((
+                "has no record: nobody ran `init`".to_owned(),
+                cure("NOT_INITIALIZED"),
+            )),
+            Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE"))),
+        };
+        if let Some((found, hint)) = found {
+            good = false;
+            report.fail(CHECK, name, found, hint);
+        }
+    }
+    if good {
+        report.ok(CHECK, of, format!("opens, {} records read", records.len()));
+    }
+    records
+}
+
+/// What keeps a record from signing.
+fn unfinished(set: &keyring::KeySet, wanted: &KeySet) -> Option<(String, &'static str)> {
+    if matches!(set.genesis, Genesis::Pending { .. }) {
+        let found = "its `init` was not finished".to_owned();
+        return Some((found, cure("INIT_UNFINISHED")));
+    }
+    let dark = wanted.tracks.iter().find(|(algorithm, _)| {
+        let mut seats = set.seats.iter();
+        !seats.any(|(id, seat)| id.algorithm == *algorithm && seat.active.is_some())
+    });
+    let (algorithm, _) = dark?;
+    Some((
+        format!("no {algorithm} key is active"),
+        cure("NO_ACTIVE_KEY"),
+    ))
+}
+
+/// The clock, against what is on record, or as the agent judges it.
+pub(super) fn clock(
+    config: &Config,
+    records: &Records,
+    agent: Option<&Agent>,
+    report: &mut Report,
+) {
+    const CHECK: &str = "clock";
+    const HINT: &str = "compare `date -u` with a clock that you trust; if this one is right, `sealkeeper clock confirm --key-set NAME` while the agent runs";
+    let reading = SystemClock::new().read();
+    let mut good = true;
+    for (name, set) in &config.key_sets {
+        let judged = agent.and_then(|agent| agent.key_sets.iter().find(|set| set.name == *name));
+        let doubt = match (judged, records.get(name)) {
+            (Some(judged), _) => judged.clock_in_doubt.then(|| {
+                "the agent doubts it: nothing is activated, retired or destroyed".to_owned()
+            }),
+            (None, Some(record)) => {
+                let (wall, boot) = (reading.wall, reading.boot);
+                rules::exception_clock(None, record.high_water, wall, boot, &set.timing)
+                    .err()
+                    .map(|doubt| doubt.to_string())
+            }
+            (None, None) => None,
+        };
+        if let Some(doubt) = doubt {
+            good = false;
+            report.fail(CHECK, name, doubt, HINT);
+        }
+    }
+    match synchronized() {
+        Some(false) => report.warn(
+            CHECK,
+            "",
+            format!("{}, and nothing keeps it right", reading.wall),
+            "start a time service, such as systemd-timesyncd or chrony",
+        ),
+        kept if good => {
+            let kept = if kept.is_some() {
+                "synchronised"
+            } else {
+                "whether it is synchronised is not known"
+            };
+            report.ok(CHECK, "", format!("{}, {kept}", reading.wall));
+        }
+        _ => {}
+    }
+}
+
+/// Whether the kernel's clock is synchronised, where systemd can tell.
+fn synchronized() -> Option<bool> {
+    let output = std::process::Command::new("timedatectl")
+        .args(["show", "--property=NTPSynchronized", "--value"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    match output.stdout.trim_ascii() {
+        b"yes" => Some(true),
+        b"no" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,390 @@
+//! Ten breakages, as an operator meets them: signing fails, and the failing
+//! command or `doctor` names the cause and the cure.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::live::lab::{CALM, Lab, PIN, wait_for};
+
+/// What a command said, on both streams, and its exit code.
+struct Said {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Said {
+    fn of(output: &Output) -> Self {
+        let text = [&*output.stdout, &*output.stderr].concat();
+        Self {
+            code: output.status.code(),
+            text: String::from_utf8(text).expect("text"),
+        }
+    }
+
+    /// Each of these stands in it.
+    #[track_caller]
+    fn says(&self, parts: &[&str]) -> &Self {
+        for part in parts {
+            assert!(
+                self.text.contains(part),
+                "{part:?} is not in\n{}",
+                self.text
+            );
+        }
+        self
+    }
+
+    #[track_caller]
+    fn failed(&self) -> &Self {
+        assert_eq!(self.code, Some(1), "{}", self.text);
+        assert!(!self.text.contains(PIN), "{}", self.text);
+        self
+    }
+}
+
+fn sign(lab: &Lab) -> Said {
+    Said::of(&lab.run(&["sign", "{}"]))
+}
+
+fn doctor(lab: &Lab) -> Said {
+    let said = Said::of(&lab.run(&["doctor"]));
+    let json = lab.run(&["doctor", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    let checks = json["checks"].as_array().expect("checks");
+    let of = |level: &str| {
+        checks
+            .iter()
+            .filter(|check| check["level"] == level)
+            .count()
+    };
+    assert!(
+        checks
+            .iter()
+            .all(|check| check["level"] == "ok" || check["hint"].is_string())
+    );
+    assert_eq!(json["ok"], of("fail") == 0);
+    said.says(&[&format!("{} failed", of("fail"))]);
+    said
+}
+
+/// Waits until signing fails for this reason.
+async fn refused(lab: &Lab, reason: &str) -> Said {
+    let mut said = sign(lab);
+    wait_for(|| {
+        said = sign(lab);
+        said.text.contains(reason)
+    })
+    .await;
+    said
+}
+
+fn begun() -> Lab {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    lab
+}
+
+/// Changes the configuration.
+fn edit(lab: &Lab, from: &str, to: &str) {
+    let path = lab.path("sealkeeper.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(&path, text.replace(from, to)).unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_wrong_with_and_without_the_agent() {
+    let lab = begun();
+    // Without it: the device is opened, and nothing is left behind.
+    let stopped = doctor(&lab);
+    stopped.failed().says(&[
+        "fail  signing socket",
+        "not there: the agent is not running",
+        "hint: start it: `sealkeeper serve`",
+        "ok    device softhsm: opens: token \"lab\"",
+        "ok    mechanisms main: ES256",
+        "on softhsm: the recorded ones, and none can leave",
+        "ok    pin marker softhsm: the PIN may be tried",
+        "2 failed",
+    ]);
+    let before = lab.objects_in_token();
+    let mut daemon = lab.serve().await;
+    wait_for(|| sign(&lab).code == Some(0)).await;
+    let running = doctor(&lab);
+    assert_eq!(running.code, Some(0), "{}", running.text);
+    running.says(&[
+        "ok    device softhsm: open in the agent: token \"lab\"",
+        "ok    key set main: signs",
+        "ok    rules main: 1 of them",
+        "0 failed",
+    ]);
+    assert!(lab.objects_in_token().len() >= before.len());
+    // It did not disturb the agent: the same child holds the device.
+    assert_eq!(lab.log().matches("device up").count(), 1, "{}", lab.log());
+    daemon.kill();
+}
+
+#[tokio::test]
+async fn breakage_1_a_wrong_pin() {
+    let lab = begun();
+    fs::write(lab.path("pin"), "00000000").unwrap();
+    let mut daemon = lab.serve().await;
+    let said = refused(&lab, "PIN_BLOCKED").await;
+    said.failed().says(&["sealkeeper device unlock softhsm"]);
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  pin marker softhsm: the PIN is not tried any more",
+        "hint: the token counts wrong PINs: make sure that it is right, then run: sealkeeper device unlock softhsm",
+        "fail  device softhsm: not open",
+    ]);
+    // Nor does doctor try it, when the agent is gone.
+    daemon.kill();
+    doctor(&lab)
+        .failed()
+        .says(&["the PIN is not tried any more"]);
+    // The cure works.
+    fs::write(lab.path("pin"), PIN).unwrap();
+    lab.ok(&["device", "unlock", "softhsm"]);
+    doctor(&lab).says(&["ok    device softhsm: opens"]);
+}
+
+#[tokio::test]
+async fn breakage_2_a_pin_file_that_is_not_private_or_not_there() {
+    let lab = begun();
+    let pin = lab.path("pin");
+    fs::set_permissions(&pin, Permissions::from_mode(0o644)).unwrap();
+    let _daemon = lab.serve().await;
+    refused(&lab, "expected mode 0600").await.failed();
+    let chmod = format!("hint: chmod 600 {}", pin.display());
+    doctor(&lab).failed().says(&["fail  pin softhsm", &chmod]);
+    fs::remove_file(&pin).unwrap();
+    doctor(&lab).failed().says(&[
+        "fail  pin softhsm",
+        "No such file",
+        "hint: the agent's user must own it",
+    ]);
+}
+
+#[tokio::test]
+async fn breakage_3_a_token_that_is_gone() {
+    let lab = begun();
+    fs::rename(lab.path("tokens"), lab.path("elsewhere")).unwrap();
+    fs::create_dir(lab.path("tokens")).unwrap();
+    let daemon = lab.serve().await;
+    refused(&lab, "expected a token with label \"lab\"")
+        .await
+        .failed();
+    let found = |text: &[&str]| doctor(&lab).failed().says(text).text.len();
+    found(&[
+        "fail  device softhsm: not open",
+        "expected a token with label \"lab\"",
+        "pkcs11-tool --module",
+        "--list-token-slots",
+    ]);
+    drop(daemon);
+    found(&[
+        "fail  device softhsm: expected a token with label \"lab\"",
+        "SOFTHSM2_CONF=",
+    ]);
+}
+
+#[tokio::test]
+async fn breakage_4_a_module_that_is_not_there() {
+    let lab = begun();
+    let module = crate::live::lab::softhsm_module();
+    edit(&lab, module.to_str().unwrap(), "/usr/lib/nothing.so");
+    let _daemon = lab.serve().await;
+    refused(&lab, "/usr/lib/nothing.so").await.failed();
+    doctor(&lab).failed().says(&[
+        "fail  module softhsm: /usr/lib/nothing.so: No such file",
+        "hint: install the HSM's PKCS#11 library, or correct device.softhsm.module",
+    ]);
+}
+
+/// The same program as a user whom the sockets keep out.
+fn as_nobody(lab: &Lab, args: &[&str]) -> Said {
+    let us = rustix::process::getuid();
+    let program = env!("CARGO_BIN_EXE_sealkeeper");
+    let mut command = if us.is_root() {
+        // Opened first: the way to the program may be closed to others.
+        let mut command = Command::new("bash");
+        let drop = "exec 3<\"$0\"; exec setpriv --reuid 65534 --regid 65534 --clear-groups -- /proc/self/fd/3 \"$@\"";
+        command.args(["-c", drop, program]);
+        command
+    } else {
+        fs::set_permissions(lab.path("sign.sock"), Permissions::from_mode(0o000)).unwrap();
+        Command::new(program)
+    };
+    command
+        .args(args)
+        .arg("--config")
+        .arg(lab.path("sealkeeper.toml"));
+    Said::of(&command.output().unwrap())
+}
+
+#[tokio::test]
+async fn breakage_5_a_socket_that_keeps_the_caller_out() {
+    let lab = begun();
+    edit(&lab, "[serve]", "[serve]\nsocket_mode = \"0600\"");
+    fs::set_permissions(lab.path("."), Permissions::from_mode(0o755)).unwrap();
+    let _daemon = lab.serve().await;
+    wait_for(|| sign(&lab).code == Some(0)).await;
+    let said = as_nobody(&lab, &["sign", "{}"]);
+    said.failed()
+        .says(&["Permission denied", "may you open its socket"]);
+    as_nobody(&lab, &["doctor"]).failed().says(&[
+        "fail  signing socket",
+        "keeps you out: you are",
+        "set serve.socket_mode = \"0660\" and join its group: `usermod -aG GROUP USER`",
+    ]);
+    // And seen from the other side: a caller whom a rule lets in.
+    if rustix::process::getuid().is_root() {
+        edit(&lab, "uid = [0]", "uid = [0, 65534, 4000000000]");
+        doctor(&lab).says(&[
+            "(uid 65534) is let in by the rule, and kept out by the signing socket",
+            "serve.socket_mode = \"0660\", and `usermod -aG",
+            "no user of this machine has the uid 4000000000",
+        ]);
+    }
+}
+
+#[tokio::test]
+async fn breakage_6_no_rule_for_the_caller() {
+    let lab = begun();
+    let us = rustix::process::getuid().as_raw();
+    edit(&lab, &format!("uid = [{us}]"), "uid = [4000000000]");
+    let daemon = lab.serve().await;
+    let said = refused(&lab, "NOT_ALLOWED").await;
+    said.failed().says(&[
+        &format!("no rule is about uid:{us}"),
+        "hint: ask the operator for a rule that names this caller",
+    ]);
+    doctor(&lab).says(&["warn  rules main.me: no user of this machine has the uid 4000000000"]);
+    drop(daemon);
+    let path = lab.path("sealkeeper.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let (without, _) = text.split_once("[[key_set.main.rule]]").unwrap();
+    fs::write(&path, without).unwrap();
+    doctor(&lab).says(&[
+        "warn  rules main: there are none: nothing is signed for anybody",
+        "hint: add [[key_set.main.rule]]",
+    ]);
+}
+
+#[tokio::test]
+async fn breakage_7_a_key_set_that_has_not_begun() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    // Before anything: there is no state folder even.
+    doctor(&lab)
+        .failed()
+        .says(&["fail  state folder", "`sealkeeper init` makes it"]);
+    let daemon = lab.serve().await;
+    let said = refused(&lab, "NOT_INITIALIZED").await;
+    said.failed().says(&["run `sealkeeper init`"]);
+    let cure = "hint: stop the agent, run `sealkeeper init`, and start it again";
+    doctor(&lab).failed().says(&[
+        "fail  store main: has no record",
+        "fail  key set main: does not sign",
+        cure,
+    ]);
+    drop(daemon);
+    lab.init();
+    let _daemon = lab.serve().await;
+    wait_for(|| sign(&lab).code == Some(0)).await;
+}
+
+#[tokio::test]
+async fn breakage_8_a_clock_that_stepped_back() {
+    let lab = begun();
+    let offset = lab.path("offset");
+    let clock = [("SEALKEEPER_TEST_CLOCK_OFFSET", offset.to_str().unwrap())];
+    let _daemon = lab.serve_with(&clock).await;
+    wait_for(|| sign(&lab).code == Some(0)).await;
+    // A day back: nothing moves, and soon nothing is signed beyond what is on
+    // record already.
+    fs::write(&offset, "-86400000").unwrap();
+    lab.run(&["keys", "rotate"]);
+    wait_for(|| doctor(&lab).text.contains("fail  clock")).await;
+    doctor(&lab).failed().says(&[
+        "fail  clock main: the agent doubts it",
+        "hint: compare `date -u` with a clock that you trust",
+        "sealkeeper clock confirm",
+    ]);
+}
+
+/// The same before the agent is started at all.
+#[test]
+fn breakage_8_is_seen_without_the_agent() {
+    let lab = begun();
+    let offset = lab.path("offset");
+    fs::write(&offset, "-86400000").unwrap();
+    let mut command = lab.command(&["doctor"]);
+    command.env("SEALKEEPER_TEST_CLOCK_OFFSET", &offset);
+    Said::of(&command.output().unwrap()).failed().says(&[
+        "fail  clock main: the clock stepped back",
+        "sealkeeper clock confirm",
+    ]);
+}
+
+#[tokio::test]
+async fn breakage_9_a_damaged_database() {
+    let lab = begun();
+    let database = lab.path("state/keys.sqlite");
+    let mut bytes = fs::read(&database).unwrap();
+    for byte in bytes.iter_mut().skip(16).take(4096) {
+        *byte ^= 0x5a;
+    }
+    fs::write(&database, bytes).unwrap();
+    for beside in ["keys.sqlite-wal", "keys.sqlite-shm"] {
+        let _ = fs::remove_file(lab.path("state").join(beside));
+    }
+    let _daemon = lab.serve().await;
+    let said = refused(&lab, "STORE_UNAVAILABLE").await;
+    said.failed().says(&["damaged"]);
+    doctor(&lab).failed().says(&[
+        "fail  store",
+        "is damaged",
+        "fail  key set main: does not sign",
+        "put the newest copy in place",
+    ]);
+}
+
+#[test]
+fn breakage_10_a_state_folder_that_cannot_be_made() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let state = format!("state_dir = \"{}\"", lab.path("state").display());
+    fs::write(lab.path("file"), "").unwrap();
+    let below = lab.path("file").join("state");
+    edit(
+        &lab,
+        &state,
+        &format!("state_dir = \"{}\"", below.display()),
+    );
+    for args in [&["init"][..], &["serve"][..]] {
+        Said::of(&lab.run(args)).failed().says(&[
+            "Not a directory",
+            "hint: state_dir must be a folder that the agent may write to",
+        ]);
+    }
+    doctor(&lab).failed().says(&[
+        "fail  state folder",
+        "Not a directory",
+        "install -d -m 0700",
+    ]);
+}
+
+#[test]
+fn a_configuration_that_does_not_load_is_the_first_finding() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    edit(&lab, "issuer =", "isuer =");
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  configuration",
+        "unknown field",
+        "^^^^^",
+        "config check",
+    ]);
+    assert!(Path::new(&lab.path("sealkeeper.toml")).exists());
+}
