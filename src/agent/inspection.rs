@@ -35,6 +35,8 @@ pub struct DeviceHealth {
     pub pin_blocked: bool,
     /// The open token's label and serial number.
     pub token: Option<String>,
+    /// Whether it is being opened just now, for the first time.
+    pub opening: bool,
 }
 
 impl Agent {
@@ -70,12 +72,16 @@ fn device(device: &Device) -> DeviceHealth {
         fault: None,
         pin_blocked: false,
         token: None,
+        opening: false,
     };
     match &*device.state().borrow() {
         State::Up { token, .. } => {
             health.token = Some(format!("{:?}, serial {}", token.label, token.serial));
         }
-        State::Starting => health.fault = Some("it is being opened".to_owned()),
+        State::Starting => {
+            health.fault = Some("it is being opened".to_owned());
+            health.opening = true;
+        }
         State::Closed => health.fault = Some("it was shut down".to_owned()),
         State::Down {
             why, pin_blocked, ..

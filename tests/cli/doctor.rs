@@ -38,7 +38,7 @@ impl Said {
 
     #[track_caller]
     fn failed(&self) -> &Self {
-        assert_eq!(self.code, Some(1), "{}", self.text);
+        assert!(matches!(self.code, Some(1 | 3)), "{}", self.text);
         assert!(!self.text.contains(PIN), "{}", self.text);
         self
     }
@@ -65,7 +65,8 @@ fn doctor(lab: &Lab) -> Said {
             .all(|check| check["level"] == "ok" || check["hint"].is_string())
     );
     assert_eq!(json["ok"], of("fail") == 0);
-    said.says(&[&format!("{} failed", of("fail"))]);
+    let failed = said.text.lines().filter(|line| line.starts_with("fail  "));
+    said.says(&[&format!(" checks: {} failed", failed.count())]);
     said
 }
 

@@ -145,6 +145,10 @@ fn held(name: &str, device: &config::Device, agent: &Agent, report: &mut Report)
         let found = format!("open in the agent: token {}", health.token);
         return report.ok(DEVICE, name, found);
     }
+    if health.opening {
+        let found = "the agent has just started and is opening it";
+        return report.warn(DEVICE, name, found, "look again in a moment");
+    }
     let hint = if health.pin_blocked {
         format!("check the PIN, then run: sealkeeper device unlock {name}")
     } else {

@@ -153,6 +153,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             why: device.fault.unwrap_or_default(),
             pin_blocked: device.pin_blocked,
             token: device.token.unwrap_or_default(),
+            opening: device.opening,
         });
         Ok(Response::new(v1::GetHealthResponse {
             key_sets: key_sets.collect(),
