@@ -22,7 +22,8 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let answer = match command {
-            KeysCommand::List { .. } => return Ok(None), // answered by `keys::list`
+            // Answered by `keys::list` and `show::run`.
+            KeysCommand::List { .. } | KeysCommand::Show { .. } => return Ok(None),
             KeysCommand::Rotate { order, alg } => {
                 let alg = alg.map(|alg| alg.name().to_owned()).unwrap_or_default();
                 let order = self::order(&config, order)?;

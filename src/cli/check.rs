@@ -14,10 +14,8 @@ use crate::time::{Span, Time};
 
 /// The first two keys of a track, if nothing happens but the schedule.
 struct Timeline {
-    /// `init`: the first key is active.
+    /// `init`: the first key is active, and the second in the set and seen.
     begin: Time,
-    /// The second key is in the set, and seen.
-    published: Time,
     /// The earliest instant at which the second may sign.
     ready: Time,
     /// The second signs, the first does not.
@@ -37,7 +35,6 @@ impl Timeline {
         let ceiling = last_use + timing.max_token_lifetime;
         Self {
             begin,
-            published: begin,
             ready: rules::rule_1_pre_publish(begin, timing),
             rotated,
             last_use,
@@ -46,10 +43,13 @@ impl Timeline {
         }
     }
 
-    fn rows(&self) -> [(Time, &'static str); 7] {
-        [
-            (self.begin, "`init`: the first key signs"),
-            (self.published, "the second key is in the JWKS"),
+    /// In the order of time; on the default schedule also in this one.
+    fn rows(&self) -> [(Time, &'static str); 6] {
+        let mut rows = [
+            (
+                self.begin,
+                "`init`: the first key signs; the second is in the JWKS",
+            ),
             (self.ready, "every bounded verifier holds the second key"),
             (self.rotated, "the second key signs; a third is published"),
             (
@@ -64,35 +64,58 @@ impl Timeline {
                 self.removed,
                 "the first key leaves the JWKS: no token of it is alive",
             ),
-        ]
+        ];
+        rows.sort_by_key(|(at, _)| *at);
+        rows
     }
 
-    /// One line for each key: published, active, in the overlap, the private
-    /// half gone.
-    fn drawing(&self, width: usize) -> String {
-        let end = self.removed.since(self.begin).as_millis().max(1);
-        let column = |at: Time| {
-            let done = at.since(self.begin).as_millis();
-            usize::try_from(done * (width as i64 - 1) / end).unwrap_or(width - 1)
+    /// A line for each of three keys. Each stretch between two rows of the
+    /// table is as wide as every other: true to scale, ninety days would
+    /// leave no room for the minutes that matter.
+    fn drawing(&self) -> String {
+        let starts = self.rows().map(|(at, _)| at);
+        let line = |state: &dyn Fn(Time) -> char| {
+            let stretches = starts.map(|at| state(at).to_string().repeat(STRETCH));
+            stretches.join("|").trim_end_matches([' ', '|']).to_owned()
         };
-        let (rotated, destroyed) = (column(self.rotated), column(self.destroyed));
-        let first: String = (0..width)
-            .map(|x| {
-                if x < rotated {
-                    '='
-                } else if x < destroyed {
-                    '-'
-                } else {
-                    '.'
-                }
-            })
+        let numbers: String = (1..=starts.len())
+            .map(|n| format!("{n:<width$}", width = STRETCH + 1))
             .collect();
-        let second: String = (0..width)
-            .map(|x| if x < rotated { '-' } else { '=' })
-            .collect();
+        let first = line(&|at| match at {
+            at if at < self.rotated => '=',
+            at if at < self.last_use => '~',
+            at if at >= self.removed => ' ',
+            at if at < self.destroyed => '-',
+            _ => '.',
+        });
+        let second = line(&|at| match at {
+            at if at < self.ready => ':',
+            at if at < self.rotated => '-',
+            _ => '=',
+        });
+        let third = line(&|at| if at < self.rotated { ' ' } else { ':' });
         format!(
-            "key 1  {first}\nkey 2  {second}\n       = signs   - published, private half present   . published, private half destroyed"
+            "       {}\nkey 1  {first}\nkey 2  {second}\nkey 3  {third}\n\n{LEGEND}",
+            numbers.trim_end()
         )
+    }
+}
+
+/// How many characters a stretch of the drawing has.
+const STRETCH: usize = 9;
+
+const LEGEND: &str = "       = signs   ~ signs for those who named it   - published   . published, private half destroyed\n       : published, not yet at every verifier   (not to scale; the numbers are the table's)";
+
+/// As the configuration would have it: `90d 35s`, for what is easily compared
+/// with it.
+fn in_days(span: Span) -> String {
+    let days = span.as_secs() / 86_400;
+    let rest = u32::try_from(span.as_millis() % 86_400_000).unwrap_or(0);
+    match (days, rest) {
+        (0, 0) => "-".to_owned(),
+        (0, rest) => Span::from_millis(rest).to_string(),
+        (days, 0) => format!("{days}d"),
+        (days, rest) => format!("{days}d {}", Span::from_millis(rest)),
     }
 }
 
@@ -123,17 +146,17 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
             "\nkey set {name} ({}), begun now:",
             set.rules.issuer()
         ))?;
-        let rows = timeline.rows().map(|(at, what)| {
-            let after = at.since(timeline.begin);
-            let after = if after == Span::ZERO {
-                "-".to_owned()
-            } else {
-                after.to_string()
-            };
-            vec![at.to_string(), after, what.to_owned()]
+        let rows = timeline.rows().into_iter().enumerate();
+        let rows = rows.map(|(n, (at, what))| {
+            vec![
+                (n + 1).to_string(),
+                at.to_string(),
+                in_days(at.since(timeline.begin)),
+                what.to_owned(),
+            ]
         });
-        say(table(&["AT", "AFTER", "WHAT"], rows))?;
-        say(format!("\n{}", timeline.drawing(64)))?;
+        say(table(&["", "AT", "AFTER", "WHAT"], rows))?;
+        say(format!("\n{}", timeline.drawing()))?;
         say(format!(
             "       at most {} keys of one algorithm in the JWKS; tracks: {}",
             rules::rule_6_set_size(&set.timing),
@@ -169,12 +192,23 @@ mod tests {
     #[test]
     fn the_drawing_shows_each_state() {
         let line = Timeline::of(&Timing::default(), Time::from_secs(0));
-        let drawing = line.drawing(200);
-        let keys: Vec<&str> = drawing.lines().take(2).collect();
-        assert!(
-            keys[0].contains("==--") && keys[0].ends_with('.'),
-            "{drawing}"
-        );
-        assert!(keys[1].contains("--=="), "{drawing}");
+        let expected = "       1         2         3         4         5         6
+key 1  =========|=========|~~~~~~~~~|---------|.........
+key 2  :::::::::|---------|=========|=========|=========|=========
+key 3           |         |:::::::::|:::::::::|:::::::::|:::::::::
+";
+        assert!(line.drawing().starts_with(expected), "{}", line.drawing());
+    }
+
+    #[test]
+    fn spans_are_told_in_days() {
+        for (span, text) in [
+            (Span::ZERO, "-"),
+            (Span::from_days(90), "90d"),
+            (Span::from_days(90) + Span::from_secs(35), "90d 35s"),
+            (Span::from_mins(61), "1h 1m"),
+        ] {
+            assert_eq!(in_days(span), text);
+        }
     }
 }

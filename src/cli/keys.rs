@@ -98,55 +98,8 @@ fn text_of(set: &v1::KeySet, all: bool) -> String {
 
 /// A key set for programs.
 pub(super) fn json_of(set: &v1::KeySet) -> Value {
-    let keys: Vec<Value> = set
-        .keys
-        .iter()
-        .map(|key| {
-            json!({
-                "kid": key.kid,
-                "alg": key.alg,
-                "phase": phase(key.phase()),
-                "private_half": half(key.private_half()),
-                "published": rfc3339(key.published.as_ref()),
-                "observed": rfc3339(key.observed.as_ref()),
-                "activates": rfc3339(key.activates.as_ref()),
-                "active_since": rfc3339(key.active_since.as_ref()),
-                "retiring_since": rfc3339(key.retiring_since.as_ref()),
-                "private_destroyed": rfc3339(key.private_destroyed.as_ref()),
-                "removed": rfc3339(key.removed.as_ref()),
-                "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
-                "hold": key.hold.as_ref().map(|hold| json!({
-                    "since": rfc3339(hold.since.as_ref()),
-                    "by": hold.by,
-                    "note": hold.note,
-                })),
-                "revocation": key.revocation.as_ref().map(|revocation| json!({
-                    "at": rfc3339(revocation.at.as_ref()),
-                    "by": revocation.by,
-                    "reason": reason(revocation.reason()),
-                    "note": revocation.note,
-                })),
-                "placements": key.placements.iter().map(|p| json!({
-                    "device": p.device,
-                    "handle_id": hex(&p.handle_id),
-                    "state": p.state,
-                })).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    let next: Vec<Value> = set
-        .next
-        .iter()
-        .map(|event| {
-            json!({
-                "at": rfc3339(event.at.as_ref()),
-                "kind": event.kind,
-                "alg": event.alg,
-                "kid": event.kid,
-                "waits_for": event.waits_for,
-            })
-        })
-        .collect();
+    let keys: Vec<Value> = set.keys.iter().map(json_of_key).collect();
+    let next: Vec<Value> = set.next.iter().map(json_of_event).collect();
     json!({
         "name": set.name,
         "issuer": set.issuer,
@@ -154,6 +107,51 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
         "clock_in_doubt": set.clock_in_doubt,
         "keys": keys,
         "next": next,
+    })
+}
+
+/// A key for programs.
+pub(super) fn json_of_key(key: &v1::Key) -> Value {
+    json!({
+        "kid": key.kid,
+        "alg": key.alg,
+        "phase": phase(key.phase()),
+        "private_half": half(key.private_half()),
+        "published": rfc3339(key.published.as_ref()),
+        "observed": rfc3339(key.observed.as_ref()),
+        "activates": rfc3339(key.activates.as_ref()),
+        "active_since": rfc3339(key.active_since.as_ref()),
+        "retiring_since": rfc3339(key.retiring_since.as_ref()),
+        "private_destroyed": rfc3339(key.private_destroyed.as_ref()),
+        "removed": rfc3339(key.removed.as_ref()),
+        "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
+        "hold": key.hold.as_ref().map(|hold| json!({
+            "since": rfc3339(hold.since.as_ref()),
+            "by": hold.by,
+            "note": hold.note,
+        })),
+        "revocation": key.revocation.as_ref().map(|revocation| json!({
+            "at": rfc3339(revocation.at.as_ref()),
+            "by": revocation.by,
+            "reason": reason(revocation.reason()),
+            "note": revocation.note,
+        })),
+        "placements": key.placements.iter().map(|p| json!({
+            "device": p.device,
+            "handle_id": hex(&p.handle_id),
+            "state": p.state,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// Something that is coming, for programs.
+pub(super) fn json_of_event(event: &v1::Event) -> Value {
+    json!({
+        "at": rfc3339(event.at.as_ref()),
+        "kind": event.kind,
+        "alg": event.alg,
+        "kid": event.kid,
+        "waits_for": event.waits_for,
     })
 }
 
@@ -178,7 +176,7 @@ fn notes(key: &v1::Key) -> String {
 }
 
 /// Who asked, and what they noted, where that is known.
-fn told(by: &str, note: &str) -> String {
+pub(super) fn told(by: &str, note: &str) -> String {
     let by = if by.is_empty() {
         String::new()
     } else {
@@ -200,7 +198,7 @@ fn shortened(kid: &str) -> String {
     }
 }
 
-fn phase(phase: Phase) -> &'static str {
+pub(super) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Unspecified => "unknown",
         Phase::Generating => "generating",
@@ -212,7 +210,7 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn reason(reason: RevocationReason) -> &'static str {
+pub(super) fn reason(reason: RevocationReason) -> &'static str {
     match reason {
         RevocationReason::Unspecified => "unspecified",
         RevocationReason::Compromised => "compromised",
@@ -220,7 +218,7 @@ fn reason(reason: RevocationReason) -> &'static str {
     }
 }
 
-fn half(half: PrivateHalf) -> &'static str {
+pub(super) fn half(half: PrivateHalf) -> &'static str {
     match half {
         PrivateHalf::Unspecified => "unknown",
         PrivateHalf::Present => "present",
@@ -229,7 +227,7 @@ fn half(half: PrivateHalf) -> &'static str {
     }
 }
 
-fn time(at: &Timestamp) -> Time {
+pub(super) fn time(at: &Timestamp) -> Time {
     Time::from_millis(at.seconds.saturating_mul(1000) + i64::from(at.nanos) / 1_000_000)
 }
 
@@ -245,7 +243,7 @@ fn rfc3339(at: Option<&Timestamp>) -> Option<String> {
     at.map(|at| time(at).to_string())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The operator's command line, and what it composes.
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage or configuration.
+//! Exit codes are those of [`EXIT_CODES`].
 
 mod change;
 mod check;
@@ -10,7 +10,9 @@ mod doctor;
 mod init;
 mod keys;
 mod output;
+mod policy;
 mod serve;
+mod show;
 mod sign;
 mod systemd;
 mod verify;
@@ -26,7 +28,7 @@ use output::Failure;
 /// A signing agent: JWT keys stay in the HSM, tokens are signed over gRPC,
 /// and the JWKS rotates without breaking a verifier.
 #[derive(Debug, Parser)]
-#[command(name = "sealkeeper", version, about)]
+#[command(name = "sealkeeper", version, about, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +45,17 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
 }
+
+/// Shown below the help, and in the man page.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for verify, policy test and doctor: good
+  1  failed or refused: the same command fails again
+  2  the command line or the configuration is at fault
+  3  not now: the agent or a device cannot be reached, or is overloaded
+
+Where a command fails, the last line is a hint. `sealkeeper doctor` looks for
+the cause.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -64,6 +77,9 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Try the rules out.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look for what is wrong, and say what to do. Changes nothing.
     ///
     /// Each check is one line: ok, warn or fail. While the agent runs, its
@@ -105,6 +121,11 @@ enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Write the man pages, one for each command, into a folder.
+    Man {
+        /// The folder, such as /usr/local/share/man/man1.
+        folder: PathBuf,
+    },
     /// The process that holds a device. The agent starts it.
     #[command(hide = true)]
     DeviceChild {
@@ -120,6 +141,13 @@ enum ConfigCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Say whether a request would pass, what each rule says of it, and what
+    /// would be signed. By the configuration alone: nothing is signed.
+    Test(policy::Args),
+}
+
+#[derive(Debug, Subcommand)]
 enum KeysCommand {
     /// List keys with their phases and what is coming.
     List {
@@ -130,6 +158,11 @@ enum KeysCommand {
         /// them.
         #[arg(long)]
         all: bool,
+    },
+    /// Show everything that is known of one key, and what it waits for.
+    Show {
+        /// The key's id, or enough of its start.
+        kid: String,
     },
     /// Activate the next key of a track as soon as that is safe.
     Rotate {
@@ -259,6 +292,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
         Command::Config(ConfigCommand::Check) => check::run(config, json),
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
+        Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)
@@ -270,6 +304,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             typ,
             claims,
         } => sign::sign(config, key_set, alg, typ, claims, json),
+        Command::Policy(PolicyCommand::Test(args)) => policy::test(config, args, json),
         Command::Doctor => doctor::run(config, json),
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
@@ -278,6 +313,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut command, "sealkeeper", &mut std::io::stdout());
             Ok(())
         }
+        Command::Man { folder } => std::fs::create_dir_all(&folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
+            .map_err(|e| Failure::failed(format!("{}: {e}", folder.display()))),
         Command::DeviceChild { .. } => Ok(()),
     }
 }

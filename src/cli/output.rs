@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use tonic::Code;
+
 use crate::api::client::ConnectError;
 
 /// Why a command failed, and what to do.
@@ -21,6 +23,15 @@ impl Failure {
             code: 1,
             message: message.to_string(),
             hint: None,
+        }
+    }
+
+    /// The agent or what it works with is not there just now; trying again
+    /// may help: exit code 3.
+    pub(super) fn not_now(message: impl fmt::Display) -> Self {
+        Self {
+            code: 3,
+            ..Self::failed(message)
         }
     }
 
@@ -82,11 +93,13 @@ impl From<tonic::Status> for Failure {
             Some(reason) => format!("{} ({reason})", status.message()),
             None => format!("{}: {}", status.code(), status.message()),
         };
-        Self {
-            code: 1,
-            message,
-            hint,
-        }
+        let failure = match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+                Self::not_now(message)
+            }
+            _ => Self::failed(message),
+        };
+        Self { hint, ..failure }
     }
 }
 
@@ -96,7 +109,7 @@ impl From<ConnectError> for Failure {
             ConnectError::Unreachable { why, .. } => unreachable_hint(why.kind()),
             _ => "choose another path for the socket",
         };
-        Self::failed(error).hint(hint)
+        Self::not_now(error).hint(hint)
     }
 }
 

@@ -24,11 +24,7 @@ pub(super) fn sign(
     as_json: bool,
 ) -> Result<(), Failure> {
     let config = compose::config(config)?;
-    let claims = if claims == "-" {
-        read_input()?
-    } else {
-        claims.into_bytes()
-    };
+    let claims = read_argument(claims)?;
     let request = SignJwtRequest {
         key_set: compose::key_set(&config, key_set)?,
         claims,
@@ -61,6 +57,14 @@ pub(super) fn jwks(config: &Path, key_set: Option<String>) -> Result<(), Failure
         Ok::<_, Failure>(signer.get_jwks(request).await?.into_inner())
     })??;
     say(String::from_utf8_lossy(&answer.jwks))
+}
+
+/// What was given, or standard input where that is `-`.
+pub(super) fn read_argument(given: String) -> Result<Vec<u8>, Failure> {
+    match given.as_str() {
+        "-" => read_input(),
+        _ => Ok(given.into_bytes()),
+    }
 }
 
 fn read_input() -> Result<Vec<u8>, Failure> {

@@ -1,0 +1,200 @@
+//! `keys show`: everything that is known of one key.
+
+use std::path::Path;
+
+use prost_types::Timestamp;
+use serde_json::json;
+
+use super::compose;
+use super::keys::{self, date, half, hex, json_of_key, phase, time};
+use super::output::{Failure, say, table};
+use crate::api::v1::{Event, Key, KeySet, ListKeysRequest, Phase};
+use crate::clock::{Clock, SystemClock};
+use crate::time::{Span, Time};
+
+/// Shows the key with this `kid`, or the only one whose `kid` begins so.
+pub(super) fn run(config: &Path, kid: &str, as_json: bool) -> Result<(), Failure> {
+    let config = compose::config(config)?;
+    let answer = compose::block_on(async {
+        let mut admin = compose::admin(&config).await?;
+        let everything = ListKeysRequest::default();
+        Ok::<_, Failure>(admin.list_keys(everything).await?.into_inner())
+    })??;
+    let (set, key) = find(&answer.key_sets, kid)?;
+    let next: Vec<&Event> = set.next.iter().filter(|next| next.kid == key.kid).collect();
+    if as_json {
+        let mut shown = json_of_key(key);
+        shown["key_set"] = json!(set.name);
+        shown["issuer"] = json!(set.issuer);
+        shown["next"] = next
+            .iter()
+            .map(|event| keys::json_of_event(event))
+            .collect();
+        return say(shown);
+    }
+    say(text_of(set, key, &next, SystemClock::new().read().wall))
+}
+
+fn find<'a>(sets: &'a [KeySet], kid: &str) -> Result<(&'a KeySet, &'a Key), Failure> {
+    let all = || {
+        sets.iter()
+            .flat_map(|set| set.keys.iter().map(move |key| (set, key)))
+    };
+    if let Some(found) = all().find(|(_, key)| key.kid == kid) {
+        return Ok(found);
+    }
+    // `keys list` cuts ids and shows that it did.
+    let start = kid.trim_end_matches('…');
+    let mut found = all().filter(|(_, key)| !start.is_empty() && key.kid.starts_with(start));
+    match (found.next(), found.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => Err(Failure::failed(format!(
+            "several keys have an id that begins with {start:?}"
+        ))
+        .hint("give more of it")),
+        (None, _) => Err(Failure::failed(format!("no key has the id {kid:?}"))
+            .hint("`sealkeeper keys list --json` shows whole ids")),
+    }
+}
+
+fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
+    let when = |at: &Option<Timestamp>| at.as_ref().map(|at| told(at, now));
+    let placements: Vec<String> = key
+        .placements
+        .iter()
+        .map(|place| {
+            format!(
+                "{} on {} as {}",
+                place.state,
+                place.device,
+                hex(&place.handle_id)
+            )
+        })
+        .collect();
+    let held = key.hold.as_ref().map(|hold| {
+        let since = hold.since.as_ref().map(|at| told(at, now));
+        let (since, by) = (since.unwrap_or_default(), keys::told(&hold.by, &hold.note));
+        format!("since {since}{by}, until it is released")
+    });
+    let revoked = key.revocation.as_ref().map(|revocation| {
+        let at = revocation.at.as_ref().map(|at| told(at, now));
+        let by = keys::told(&revocation.by, &revocation.note);
+        let reason = keys::reason(revocation.reason());
+        format!("{} ({reason}){by}", at.unwrap_or_default())
+    });
+    let facts = [
+        ("kid", Some(key.kid.clone())),
+        ("key set", Some(format!("{} ({})", set.name, set.issuer))),
+        ("algorithm", Some(key.alg.clone())),
+        ("phase", Some(phase(key.phase()).to_owned())),
+        ("private half", Some(half(key.private_half()).to_owned())),
+        (
+            "device",
+            Some(placements.join(", ")).filter(|text| !text.is_empty()),
+        ),
+        ("published", when(&key.published)),
+        ("seen everywhere", when(&key.observed)),
+        ("activates", when(&key.activates)),
+        ("active since", when(&key.active_since)),
+        ("retiring since", when(&key.retiring_since)),
+        ("private half gone", when(&key.private_destroyed)),
+        ("leaves the JWKS", when(&key.removed)),
+        ("signs nothing beyond", when(&key.exp_ceiling)),
+        ("held", held),
+        ("revoked", revoked),
+        ("waits for", waits_for(set, key, next)),
+    ];
+    let rows = facts
+        .into_iter()
+        .filter_map(|(name, fact)| Some(vec![name.to_owned(), fact?]));
+    let mut text = table(&["KEY", ""], rows);
+    if !next.is_empty() {
+        let rows = next.iter().map(|event| {
+            let at = event.at.as_ref().map(|at| told(at, now));
+            vec![event.kind.clone(), at.unwrap_or_default()]
+        });
+        text.push_str("\n\n");
+        text.push_str(&table(&["NEXT", "AT"], rows));
+    }
+    text
+}
+
+/// What keeps the key from its next step, besides the clock.
+fn waits_for(set: &KeySet, key: &Key, next: &[&Event]) -> Option<String> {
+    if set.clock_in_doubt {
+        return Some("`sealkeeper clock confirm`: the clock is in doubt".to_owned());
+    }
+    if key.hold.is_some() {
+        return Some(format!("`sealkeeper keys release {}`", key.kid));
+    }
+    let waits = next.iter().map(|event| &event.waits_for);
+    if let Some(waits) = waits.into_iter().find(|waits| !waits.is_empty()) {
+        return Some(waits.clone());
+    }
+    match key.phase() {
+        Phase::Published if key.observed.is_none() => {
+            Some("every observed address to show it".to_owned())
+        }
+        Phase::Generating => Some("its device to make it".to_owned()),
+        _ => None,
+    }
+}
+
+/// `2027-01-15T08:00:00Z, in 3days`.
+fn told(at: &Timestamp, now: Time) -> String {
+    let then = time(at);
+    let away = if then > now {
+        format!("in {}", rough(then.since(now)))
+    } else {
+        format!("{} ago", rough(now.since(then)))
+    };
+    format!("{}, {away}", date(Some(at)))
+}
+
+/// Two units are enough: `3days 4h`.
+fn rough(span: Span) -> String {
+    let exact = Span::from_secs(u32::try_from(span.as_secs()).unwrap_or(u32::MAX)).to_string();
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_told_from_now() {
+        let now = Time::from_secs(1_800_000_000);
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        let days = 3 * 86_400 + 4 * 3600 + 5;
+        assert_eq!(
+            told(&at(1_800_000_000 + days), now),
+            "2027-01-18T12:00:05Z, in 3days 4h"
+        );
+        assert_eq!(
+            told(&at(1_799_999_990), now),
+            "2027-01-15T07:59:50Z, 10s ago"
+        );
+        assert_eq!(
+            told(&at(1_800_000_000), now),
+            "2027-01-15T08:00:00Z, 0s ago"
+        );
+    }
+
+    #[test]
+    fn a_key_is_found_by_the_start_of_its_id() {
+        let key = |kid: &str| Key {
+            kid: kid.to_owned(),
+            ..Key::default()
+        };
+        let sets = [KeySet {
+            keys: vec![key("abc"), key("abcd"), key("xyz")],
+            ..KeySet::default()
+        }];
+        let found = |kid| find(&sets, kid).map(|(_, key)| key.kid.clone()).ok();
+        assert_eq!(found("abc").as_deref(), Some("abc"), "exactly this one");
+        assert_eq!(found("x…").as_deref(), Some("xyz"));
+        assert_eq!(found("ab"), None, "several");
+        assert_eq!(found("q"), None);
+        assert_eq!(found(""), None);
+    }
+}

@@ -1,0 +1,254 @@
+//! What every command has in common: help, exit codes, JSON, man pages,
+//! completions.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::live::lab::{CALM, Lab, wait_for};
+
+fn sealkeeper(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sealkeeper"))
+        .args(args)
+        .output()
+        .expect("the program under test")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+#[test]
+fn exit_codes_tell_kinds_of_failure_apart() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let code = |args: &[&str]| lab.run(args).status.code();
+    assert_eq!(code(&["config", "check"]), Some(0));
+    assert_eq!(code(&["keys", "list"]), Some(3), "no agent");
+    assert_eq!(code(&["sign", "{}"]), Some(3), "no agent");
+    assert_eq!(code(&["nosuch"]), Some(2));
+    assert_eq!(code(&["keys", "revoke"]), Some(2), "without a key");
+    assert_eq!(code(&["sign", "--key-set", "other", "{}"]), Some(2));
+    assert_eq!(code(&["policy", "test", "[]"]), Some(1), "refused");
+    assert_eq!(code(&["doctor"]), Some(1));
+    assert_eq!(sealkeeper(&["--help"]).status.code(), Some(0));
+    let help = text(&sealkeeper(&["--help"]).stdout);
+    for line in ["Exit codes:", "  2  the command line", "  3  not now"] {
+        assert!(help.contains(line), "{help}");
+    }
+    // Nobody reads that any more: no reason to fail, nor to panic.
+    let piped = Command::new("bash")
+        .args([
+            "-c",
+            "\"$0\" --help | head -n 1",
+            env!("CARGO_BIN_EXE_sealkeeper"),
+        ])
+        .output()
+        .unwrap();
+    assert!(piped.status.success() && piped.stderr.is_empty());
+}
+
+/// Names that programs rely on.
+#[tokio::test]
+async fn every_json_parses_and_has_its_names() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let json = |args: &[&str]| -> Value {
+        let output = lab.run(&[args, &["--json"]].concat());
+        let told = [output.stdout, output.stderr].concat();
+        serde_json::from_slice(&told).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", text(&told)))
+    };
+    let has = |value: &Value, names: &[&str]| {
+        for name in names {
+            assert!(value.get(name).is_some(), "{name} is not in {value}");
+        }
+    };
+    has(&json(&["config", "check"]), &["ok", "key_sets"]);
+    has(&json(&["keys", "list"]), &["error", "hint"]);
+    has(&json(&["init"]), &["key_set", "kids"]);
+    let _daemon = lab.serve().await;
+    wait_for(|| lab.run(&["sign", "{}"]).status.success()).await;
+    let signed = json(&["sign", "{}"]);
+    has(&signed, &["token", "kid", "alg", "expires"]);
+    let kid = signed["kid"].as_str().unwrap();
+    let keys = &json(&["keys", "list"])["key_sets"][0];
+    has(
+        keys,
+        &[
+            "name",
+            "issuer",
+            "version",
+            "clock_in_doubt",
+            "keys",
+            "next",
+        ],
+    );
+    let shown = json(&["keys", "show", kid]);
+    has(
+        &shown,
+        &[
+            "kid",
+            "alg",
+            "phase",
+            "private_half",
+            "published",
+            "observed",
+            "activates",
+        ],
+    );
+    has(
+        &shown,
+        &[
+            "active_since",
+            "retiring_since",
+            "removed",
+            "exp_ceiling",
+            "placements",
+            "key_set",
+            "next",
+        ],
+    );
+    assert_eq!(shown["phase"], "active");
+    has(&json(&["keys", "show", "nosuch"]), &["error", "hint"]);
+    has(&json(&["jwks"]), &["keys"]);
+    has(
+        &json(&["verify", signed["token"].as_str().unwrap()]),
+        &[
+            "good",
+            "kid",
+            "alg",
+            "typ",
+            "iss",
+            "issued",
+            "not_before",
+            "expires",
+            "findings",
+            "jwks",
+        ],
+    );
+    has(
+        &json(&["policy", "test", "{}"]),
+        &[
+            "allowed",
+            "key_set",
+            "caller",
+            "rule",
+            "refusal",
+            "rules",
+            "would_sign",
+        ],
+    );
+    let checks = json(&["doctor"]);
+    has(
+        &checks["checks"][0],
+        &["level", "check", "of", "found", "hint"],
+    );
+    let change = json(&["keys", "hold", kid]);
+    has(
+        &change,
+        &["done", "pending", "trusted_until", "durable", "key_set"],
+    );
+    has(
+        &json(&["device", "unlock", "softhsm"]),
+        &["device", "was_locked"],
+    );
+
+    // For people: the whole id, dates with their distance, what it waits for.
+    let shown = lab.ok(&["keys", "show", &kid[..6]]);
+    assert!(shown.contains(kid), "{shown}");
+    assert!(shown.contains("ago"), "{shown}");
+    assert!(
+        shown.contains("in 89days") || shown.contains("in 2months"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!("`sealkeeper keys release {kid}`")),
+        "{shown}"
+    );
+}
+
+#[test]
+fn each_command_has_a_man_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("man1");
+    let made = sealkeeper(&["man", folder.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let page = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let top = page("sealkeeper.1");
+    assert!(
+        top.starts_with(".ie") || top.contains(".TH sealkeeper 1"),
+        "{top}"
+    );
+    assert!(top.contains("Exit codes"), "{top}");
+    for name in [
+        "verify",
+        "doctor",
+        "policy-test",
+        "keys-revoke",
+        "keys-show",
+        "config-check",
+    ] {
+        assert!(
+            page(&format!("sealkeeper-{name}.1")).contains(".SH"),
+            "{name}"
+        );
+    }
+    let hidden = fs::read_dir(&folder).unwrap().any(|file| {
+        let name = file.unwrap().file_name();
+        name.to_string_lossy().contains("device-child")
+    });
+    assert!(!hidden, "the child is no command for people");
+}
+
+/// A completion script in a file of its own.
+fn script(dir: &Path, shell: &str) -> String {
+    let output = sealkeeper(&["completions", shell]);
+    assert!(output.status.success());
+    let path = dir.join(format!("completion.{shell}"));
+    fs::write(&path, output.stdout).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Runs what a shell that scripts/test installs says.
+fn shell(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}, which scripts/test installs: {e}"));
+    assert!(
+        output.status.success(),
+        "{program}: {}",
+        text(&output.stderr)
+    );
+    assert!(
+        output.stderr.is_empty(),
+        "{program}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+#[test]
+fn shells_complete_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let [bash, zsh, fish] = ["bash", "zsh", "fish"].map(|shell| script(dir.path(), shell));
+    shell("bash", &["-n", &bash]);
+    shell("zsh", &["-n", &zsh]);
+    shell("fish", &["-n", &fish]);
+
+    let ask = format!(
+        "source {bash}; COMP_WORDS=(sealkeeper keys re); COMP_CWORD=2; \
+         _sealkeeper sealkeeper re keys; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let mut found: Vec<String> = shell("bash", &["--norc", "-c", &ask])
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    assert_eq!(found, ["release", "revoke"]);
+
+    let ask = format!("source {fish}; complete -C 'sealkeeper keys re'");
+    let found = shell("fish", &["--no-config", "-c", &ask]);
+    assert!(found.contains("revoke\tEnd a key for ever"), "{found}");
+    assert!(found.contains("release"), "{found}");
+}
