@@ -122,6 +122,22 @@ async fn nothing_is_wrong_with_and_without_the_agent() {
         "0 failed",
     ]);
     assert!(lab.objects_in_token().len() >= before.len());
+    // At its address verifiers get the active key; at another's they do not.
+    let address = daemon.origin().replace("http://", "");
+    edit(&lab, "127.0.0.1:0", &address);
+    doctor(&lab).says(&[
+        "ok    jwks main: http://127.0.0.1:",
+        "/main/jwks.json shows",
+    ]);
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = stranger.local_addr().unwrap().to_string();
+    drop(stranger);
+    edit(&lab, &address, &other);
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  jwks main: cannot fetch",
+        "does another program hold the port?",
+    ]);
     // It did not disturb the agent: the same child holds the device.
     assert_eq!(lab.log().matches("device up").count(), 1, "{}", lab.log());
     daemon.kill();
@@ -188,6 +204,40 @@ async fn breakage_3_a_token_that_is_gone() {
     found(&[
         "fail  device softhsm: expected a token with label \"lab\"",
         "SOFTHSM2_CONF=",
+    ]);
+}
+
+/// The token is there, and what was in it is not.
+#[test]
+fn breakage_3_a_token_that_lost_its_keys() {
+    let lab = begun();
+    let delete = |kind: &str, id: &str| {
+        let deleted = Command::new("pkcs11-tool")
+            .arg("--module")
+            .arg(crate::live::lab::softhsm_module())
+            .args(["--token-label", "lab", "--login", "--pin", PIN])
+            .args(["--delete-object", "--type", kind, "--id", id])
+            .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+            .output()
+            .unwrap();
+        assert!(deleted.status.success(), "{}", Said::of(&deleted).text);
+    };
+    let ids = lab.objects_in_token();
+    for id in ids.keys() {
+        delete("privkey", id);
+    }
+    doctor(&lab).failed().says(&[
+        "fail  keys main: the active key",
+        "has 0 private and 1 public",
+    ]);
+    for id in ids.keys() {
+        delete("pubkey", id);
+    }
+    doctor(&lab).failed().says(&[
+        "ok    device softhsm: opens",
+        "fail  keys main: the active key",
+        "the token does not hold it",
+        "hint: was the token replaced or cleared?",
     ]);
 }
 

@@ -272,6 +272,9 @@ async fn keys(device: &Device, require_local: bool, records: &Records, report: &
                 }
             }
         }
+        if good == 0 {
+            continue;
+        }
         report.ok(
             "keys",
             name,
@@ -327,4 +330,46 @@ fn loose(evidence: &Evidence, require_local: bool) -> Option<&'static str> {
         return Some("CKA_NEVER_EXTRACTABLE is false");
     }
     (require_local && evidence.local != Some(true)).then_some("CKA_LOCAL is not true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_can_leave_is_named() {
+        let good = Evidence {
+            sensitive: Some(true),
+            extractable: Some(false),
+            always_sensitive: Some(true),
+            never_extractable: Some(true),
+            local: Some(true),
+            ..Evidence::default()
+        };
+        assert_eq!(loose(&good, true), None);
+        type Change = fn(&mut Evidence);
+        let cases: [(Change, &str); 7] = [
+            (|e| e.sensitive = None, "CKA_SENSITIVE"),
+            (|e| e.sensitive = Some(false), "CKA_SENSITIVE"),
+            (|e| e.extractable = None, "CKA_EXTRACTABLE"),
+            (|e| e.extractable = Some(true), "CKA_EXTRACTABLE"),
+            (|e| e.always_sensitive = Some(false), "CKA_ALWAYS_SENSITIVE"),
+            (
+                |e| e.never_extractable = Some(false),
+                "CKA_NEVER_EXTRACTABLE",
+            ),
+            (|e| e.local = None, "CKA_LOCAL"),
+        ];
+        for (change, named) in cases {
+            let mut evidence = good.clone();
+            change(&mut evidence);
+            let said = loose(&evidence, true).unwrap_or_default();
+            assert!(said.starts_with(named), "{named}: {said}");
+        }
+        let elsewhere = Evidence {
+            local: Some(false),
+            ..good
+        };
+        assert_eq!(loose(&elsewhere, false), None);
+    }
 }
