@@ -1,6 +1,6 @@
 //! The operator's command line, and what it composes.
 //!
-//! Exit codes are those of [`EXIT_CODES`].
+//! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not now.
 
 mod change;
 mod check;

@@ -47,7 +47,7 @@ impl Rate {
 /// Who has used how much of a [`Rate`]: the generic cell rate algorithm, exact
 /// to the millisecond of its clock.
 ///
-/// Invariant: it knows at most [`CALLERS`] callers.
+/// Invariant: it knows at most 1024 callers; those beyond share one allowance.
 #[derive(Clone, Debug)]
 pub struct Limiter {
     rate: Rate,
