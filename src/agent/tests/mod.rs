@@ -29,6 +29,7 @@ use crate::durable::sim::SimDisk;
 use crate::durable::{LastGood, Tombstones};
 use crate::jose::{Algorithm, KeyType};
 use crate::keyring::{ONLY_GROUP, Phase};
+use crate::metrics::Metrics;
 use crate::policy::rules::Draft;
 use crate::store::memory::Memory;
 use crate::time::Time;
@@ -67,6 +68,7 @@ impl Bench {
             tombstones: Tombstones::open(disk(), "/tombstones").unwrap(),
             last_good: LastGood::open(disk(), "/jwks").unwrap(),
             devices: BTreeMap::new(),
+            metrics: Metrics::new(),
         });
         context.hands = Some(self.device.hands());
         context
@@ -75,8 +77,9 @@ impl Bench {
     /// An agent that has just started. One at a time.
     async fn writer(&self) -> Writer {
         let wanted = wanted();
-        let reader = Reader::new(NAME, wanted.rules, wanted.plan.timing);
         let context = Arc::new(self.context());
+        let figures = context.metrics.key_set(NAME);
+        let reader = Reader::new(NAME, wanted.rules, wanted.plan.timing, figures);
         let mut writer = Writer::new(context, Arc::new(reader), wanted.plan);
         writer.load().await;
         writer
