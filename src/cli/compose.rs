@@ -185,10 +185,17 @@ pub(super) fn harden() {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// The log: for people on a terminal, JSON otherwise; on standard error.
-pub(super) fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SEALKEEPER_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+/// The log: for people on a terminal, JSON otherwise; on standard error, its
+/// times in UTC. `SEALKEEPER_LOG` says how much.
+pub(super) fn start_log() -> Result<(), Failure> {
+    let wanted = std::env::var("SEALKEEPER_LOG").unwrap_or_default();
+    let filter = match wanted.trim() {
+        "" => tracing_subscriber::EnvFilter::new("info"),
+        wanted => tracing_subscriber::EnvFilter::try_new(wanted).map_err(|e| {
+            Failure::usage(format!("SEALKEEPER_LOG: {e}"))
+                .hint("error, warn, info, debug or trace, or parts: info,sealkeeper::agent=debug")
+        })?,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -197,4 +204,5 @@ pub(super) fn start_log() {
     } else {
         log.json().init();
     }
+    Ok(())
 }

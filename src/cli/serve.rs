@@ -24,7 +24,7 @@ const IF_IN_USE: &str =
 pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure> {
     compose::harden();
     let config = compose::config(path)?;
-    compose::start_log();
+    compose::start_log()?;
     compose::block_on(serve(&config, ready_file))?
 }
 

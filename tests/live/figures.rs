@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use super::lab::{CALM, Daemon, Lab, fetch, sign, wait_until};
+use sealkeeper::api::v1::{SignJwsRequest, SignJwtRequest};
+
+use super::lab::{CALM, Daemon, Lab, PIN, fetch, kids, sign, wait_until};
 
 async fn scrape(daemon: &Daemon) -> String {
     let address = daemon.address("metrics_listen");
@@ -160,6 +162,134 @@ async fn promtool_finds_nothing_wrong() {
     // It sees what is wrong.
     let (passed, said) = promtool(&text.replace("_requests_total", "_requests"));
     assert!(!passed && said.contains("sealkeeper_requests"), "{said}");
+}
+
+/// What must not be anywhere.
+const NEEDLE: &str = "needle-5be1d4";
+/// What a stranger says, which may be in a log of everything.
+const STRANGE: &str = "strange-9c03aa";
+
+/// Everything that is served without a signature.
+async fn served(daemon: &Daemon) -> String {
+    let mut all = String::new();
+    for (listener, paths) in [
+        (
+            "metrics_listen",
+            &["/metrics", "/readyz", "/readyz/signing"][..],
+        ),
+        (
+            "jwks_listen",
+            &[
+                "/main/jwks.json",
+                "/readyz",
+                "/.well-known/openid-configuration",
+                "/.well-known/oauth-authorization-server",
+            ],
+        ),
+    ] {
+        for path in paths {
+            let (_, body) = fetch(&daemon.address(listener), path).await.unwrap();
+            all += &String::from_utf8(body).unwrap();
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn nothing_of_a_caller_is_served_or_logged() {
+    let lab = lab();
+    let rule = "[[key_set.main.rule]]";
+    lab.amend(rule, &format!("[key_set.main.discovery]\n{rule}"));
+    let mut daemon = lab.serve_with(&[("SEALKEEPER_LOG", "trace")]).await;
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    wait_until(async || sign(&mut signer, "ES256", "{}").await.is_ok()).await;
+    let kids = kids(&daemon.jwks().await.expect("a set"));
+    let claims = format!(r#"{{"sub":"{NEEDLE}"}}"#);
+    let signed = sign(&mut signer, "ES256", &claims).await.unwrap();
+    let token = signed.token;
+    let signature = token.rsplit('.').next().unwrap();
+
+    let series = |text: &str| text.lines().filter(|l| !l.starts_with('#')).count();
+    let mut counts = Vec::new();
+    for round in 0..3 {
+        for n in 0..20 {
+            let strange = format!("{STRANGE}-{round}-{n}");
+            let request = |key_set: &str, alg: Option<&str>, typ: Option<&str>, claims: &str| {
+                SignJwtRequest {
+                    key_set: key_set.to_owned(),
+                    alg: alg.map(str::to_owned),
+                    typ: typ.map(str::to_owned),
+                    claims: claims.as_bytes().to_vec(),
+                }
+            };
+            for wrong in [
+                request(&strange, None, None, &claims),
+                request("main", Some(&strange), None, &claims),
+                request("main", None, Some(&strange), &claims),
+                request("main", None, None, &format!(r#"{{"exp":"{NEEDLE}-{n}"}}"#)),
+                request("main", None, None, &format!(r#"{{"{NEEDLE}-{n}":"#)),
+            ] {
+                signer.sign_jwt(wrong).await.unwrap_err();
+            }
+            let wrong = SignJwsRequest {
+                key_set: "main".to_owned(),
+                signing_input: token.replace('.', &strange).into_bytes(),
+            };
+            signer.sign_jws(wrong).await.unwrap_err();
+            for path in [
+                format!("/{strange}/jwks.json"),
+                format!("/{strange}?{strange}"),
+            ] {
+                let (status, _) = fetch(&daemon.origin(), &path).await.unwrap();
+                assert_eq!(status, 404);
+            }
+        }
+        counts.push(series(&scrape(&daemon).await));
+    }
+    assert_eq!(counts[1], counts[2], "more requests, no more series");
+    let served = served(&daemon).await;
+    daemon.terminate();
+    daemon.end().await;
+    let log = lab.log();
+    assert!(log.contains("TRACE"), "it logged everything");
+    for secret in [NEEDLE, PIN, &token, signature] {
+        assert!(!served.contains(secret), "{secret} in:\n{served}");
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+    assert!(!served.contains(STRANGE), "{served}");
+    let figures = served.split("\n{").next().unwrap();
+    assert!(figures.contains("sealkeeper_requests_total"));
+    for kid in kids {
+        assert!(!figures.contains(&kid), "{kid} in:\n{figures}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_json_off_a_terminal_and_its_level_is_checked() {
+    let lab = lab();
+    let mut daemon = lab.serve().await;
+    daemon.terminate();
+    daemon.end().await;
+    let log = lab.log();
+    assert!(log.lines().count() >= 3, "{log}");
+    for line in log.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let at = line["timestamp"].as_str().expect("a time");
+        assert!(at.starts_with("20") && at.ends_with('Z'), "{at}");
+        assert!(line["level"].is_string() && line["fields"]["message"].is_string());
+    }
+    let wrong = lab
+        .command(&["serve"])
+        .env("SEALKEEPER_LOG", "info,sealkeeper=loud")
+        .output();
+    let wrong = wrong.expect("the program under test");
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("SEALKEEPER_LOG") && said.contains("hint: "),
+        "{said}"
+    );
 }
 
 /// `scripts/test` puts it on the path, or says where it is.
