@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Agent;
-use super::health::Watched;
+use super::readiness::Watched;
 use super::signing::SignError;
 use super::writer::{Held, Writer};
 use crate::hsm::State;
@@ -96,7 +96,7 @@ impl Writer {
 impl Measured for Agent {
     fn figures(&self) -> String {
         let gauges = Gauges::new();
-        for health in self.health() {
+        for health in self.readiness() {
             let name = &health.key_set;
             gauges.health(name, health.jwks.is_ok(), health.signing.is_ok());
             for (algorithm, state) in &health.tracks {

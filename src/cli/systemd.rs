@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use crate::agent::{Health, Measured, Watched};
+use crate::agent::{Measured, Readiness, Watched};
 
 /// The socket of the service manager, if there is one.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Manager {
             let patience = self.patience();
             let alive = is_alive(idle, agent.slowest_writer(), patience);
             let status = match alive {
-                true => status(&agent.health()),
+                true => status(&agent.readiness()),
                 false => format!("stuck for more than {patience:?}"),
             };
             if !alive && !stuck {
@@ -138,7 +138,7 @@ fn watchdog(microseconds: Option<&str>, pid: Option<&str>) -> Option<Duration> {
 }
 
 /// One line for `systemctl status`, which every user of the machine may read.
-fn status(all: &[Health]) -> String {
+fn status(all: &[Readiness]) -> String {
     let sets = match all.len() {
         1 => "1 key set".to_owned(),
         n => format!("{n} key sets"),
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_status_is_one_line_that_helps() {
-        let health = |name: &str, why: Option<&str>| Health {
+        let health = |name: &str, why: Option<&str>| Readiness {
             key_set: name.to_owned(),
             jwks: Ok(()),
             signing: why.map_or(Ok(()), |why| {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sealkeeper::agent::{Health, Published, SignError, Signed, Signing, Watched};
+use sealkeeper::agent::{Published, Readiness, SignError, Signed, Signing, Watched};
 use sealkeeper::jose::Algorithm;
 use sealkeeper::policy::{Caller, JwsRequest, JwtRequest};
 use sealkeeper::time::Time;
@@ -23,7 +23,7 @@ pub(super) struct Signer {
     /// The JWKS of the key set `main`, which is also the well-known one.
     pub(super) jwks: Mutex<Published>,
     /// How the key sets are.
-    pub(super) health: Mutex<Vec<Health>>,
+    pub(super) health: Mutex<Vec<Readiness>>,
 }
 
 /// One request.
@@ -132,7 +132,7 @@ impl Signing for Signer {
 }
 
 impl Watched for Signer {
-    fn health(&self) -> Vec<Health> {
+    fn readiness(&self) -> Vec<Readiness> {
         self.health.lock().unwrap().clone()
     }
 }

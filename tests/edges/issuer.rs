@@ -1,7 +1,7 @@
 //! What else stands beside the JWKS: what browsers ask for, health, and the
 //! documents about issuers.
 
-use sealkeeper::agent::{Health, Trouble};
+use sealkeeper::agent::{Readiness, Trouble};
 use sealkeeper::jose::Algorithm;
 use sealkeeper::serve::http::{Discovery, Document, IssuerUrl};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ async fn a_browser_may_fetch_from_any_origin_and_send_no_credentials() {
     assert_eq!(health.header("access-control-allow-origin"), None);
 }
 
-fn health(name: &str, jwks: Option<&'static str>, signing: Option<&'static str>) -> Health {
+fn health(name: &str, jwks: Option<&'static str>, signing: Option<&'static str>) -> Readiness {
     let state = |reason: Option<&'static str>| match reason {
         None => Ok(()),
         Some(reason) => Err(Trouble {
@@ -58,7 +58,7 @@ fn health(name: &str, jwks: Option<&'static str>, signing: Option<&'static str>)
             why: "a sentence that names /a/path".to_owned(),
         }),
     };
-    Health {
+    Readiness {
         key_set: name.to_owned(),
         jwks: state(jwks),
         signing: state(signing),

@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
-use crate::agent::{Health, Trouble, Watched};
+use crate::agent::{Readiness, Trouble, Watched};
 
 /// How much is said of what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,8 @@ async fn signing<W: Watched>(State(probe): State<Probe<W>>) -> Response {
 }
 
 impl<W: Watched> Probe<W> {
-    fn report(&self, is_ready: impl Fn(&Health) -> bool) -> Response {
-        let all = self.watched.health();
+    fn report(&self, is_ready: impl Fn(&Readiness) -> bool) -> Response {
+        let all = self.watched.readiness();
         let ready = all.iter().all(is_ready);
         let sets: Map<String, Value> = all
             .iter()
@@ -80,7 +80,7 @@ impl<W: Watched> Probe<W> {
         answer(ready, &json!({ "ready": ready, "key_sets": sets }))
     }
 
-    fn key_set(&self, health: &Health) -> Value {
+    fn key_set(&self, health: &Readiness) -> Value {
         let tracks: Map<String, Value> = health
             .tracks
             .iter()

@@ -16,12 +16,12 @@ use crate::keyring::{Moment, SigningKey};
 pub trait Watched: Send + Sync + 'static {
     /// Each configured key set, by name. From memory: it asks no device and
     /// waits for nobody.
-    fn health(&self) -> Vec<Health>;
+    fn readiness(&self) -> Vec<Readiness>;
 }
 
 /// How one key set is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
+pub struct Readiness {
     /// Its name.
     pub key_set: String,
     /// Whether its JWKS can be served.
@@ -45,14 +45,14 @@ pub struct Trouble {
 }
 
 impl Watched for Agent {
-    fn health(&self) -> Vec<Health> {
+    fn readiness(&self) -> Vec<Readiness> {
         let names = self.0.rooms.keys();
-        names.map(|name| self.health_of(name)).collect()
+        names.map(|name| self.readiness_of(name)).collect()
     }
 }
 
 impl Agent {
-    fn health_of(&self, name: &str) -> Health {
+    fn readiness_of(&self, name: &str) -> Readiness {
         let reader = &self.0.rooms[name].reader;
         let reading = self.clock().read();
         let signers = reader.signers();
@@ -75,7 +75,7 @@ impl Agent {
                 (asked(None), tracks.collect())
             }
         };
-        Health {
+        Readiness {
             key_set: name.to_owned(),
             jwks: reader.published(reading.wall).map(drop).ok_or_else(why_not),
             signing,
