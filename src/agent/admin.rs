@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inspection::Inspection;
+use super::health::Health;
 use crate::jose::Algorithm;
 use crate::policy::Caller;
 use crate::time::Time;
@@ -26,8 +26,8 @@ pub trait Administration: Send + Sync + 'static {
 
     /// Whether each key set signs and each device answers, and why not. From
     /// memory: asks no device. Nothing where there is nothing to tell.
-    fn inspection(&self, _caller: &Caller) -> Inspection {
-        Inspection::default()
+    fn health(&self, _caller: &Caller) -> Health {
+        Health::default()
     }
 
     /// Carries an order out once: the same `request_id` again is answered

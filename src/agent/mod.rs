@@ -15,8 +15,8 @@ mod context;
 mod effects;
 pub mod failpoint;
 mod figures;
+mod health;
 mod init;
-mod inspection;
 mod load;
 mod orders;
 mod rates;
@@ -56,8 +56,8 @@ use writer::{Message, Writer};
 pub use admin::Administration;
 pub use context::{Context, Ports};
 pub use figures::Measured;
+pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
 pub use init::{InitError, Progress, init};
-pub use inspection::{DeviceHealth, Inspection, KeySetHealth, inspect};
 pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
@@ -171,7 +171,7 @@ impl Agent {
 }
 
 impl Administration for Agent {
-    fn inspection(&self, _caller: &Caller) -> Inspection {
+    fn health(&self, _caller: &Caller) -> Health {
         self.look()
     }
 

@@ -248,7 +248,7 @@ async fn nothing_of_a_caller_is_served_or_logged() {
     }
     assert_eq!(counts[1], counts[2], "more requests, no more series");
     let served = served(&daemon).await;
-    daemon.terminate();
+    daemon.ask_to_stop();
     daemon.end().await;
     let log = lab.log();
     assert!(log.contains("TRACE"), "it logged everything");
@@ -269,7 +269,7 @@ async fn nothing_of_a_caller_is_served_or_logged() {
 async fn the_log_is_json_off_a_terminal_and_its_level_is_checked() {
     let lab = lab();
     let mut daemon = lab.serve().await;
-    daemon.terminate();
+    daemon.ask_to_stop();
     daemon.end().await;
     let log = lab.log();
     assert!(log.lines().count() >= 3, "{log}");

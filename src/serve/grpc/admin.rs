@@ -12,7 +12,7 @@ use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
-use crate::agent::{Administration, Inspection};
+use crate::agent::{Administration, Health};
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
 use crate::time::Time;
@@ -140,7 +140,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         request: Request<v1::GetHealthRequest>,
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
         let caller = identity::caller(&request)?;
-        let Inspection { key_sets, devices } = self.administration.inspection(&caller);
+        let Health { key_sets, devices } = self.administration.health(&caller);
         let key_sets = key_sets.into_iter().map(|set| v1::KeySetHealth {
             name: set.name,
             signs: set.fault.is_none(),

@@ -8,7 +8,7 @@ use crate::keyring::KeySet;
 
 /// Whether each key set signs and each device answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inspection {
+pub struct Health {
     /// Ordered by name.
     pub key_sets: Vec<KeySetHealth>,
     /// Ordered by name.
@@ -41,9 +41,9 @@ pub struct DeviceHealth {
 
 impl Agent {
     /// As everything is now, from memory.
-    pub(super) fn look(&self) -> Inspection {
+    pub(super) fn look(&self) -> Health {
         let rooms = self.0.rooms.iter();
-        Inspection {
+        Health {
             key_sets: rooms
                 .map(|(name, room)| KeySetHealth {
                     name: name.clone(),
