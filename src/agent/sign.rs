@@ -192,11 +192,14 @@ impl Agent {
             input: InputDigest::of(&input),
         };
         hit(Side::Before, Effect::AppendSigning);
+        // What finds no place is not recorded: nothing was handed over, and
+        // a flood of refusals must not become a flood of writes.
+        let object = ObjectId(key.id.0);
+        let pending = device
+            .enqueue(&reader.name, object, key.algorithm, input.clone(), deadline)
+            .map_err(device_error)?;
         let (signature, recorded) = tokio::join!(
-            timed(
-                &mut counted.device,
-                device.sign(ObjectId(key.id.0), key.algorithm, input.clone(), deadline),
-            ),
+            timed(&mut counted.device, pending.signature()),
             timed(&mut counted.record, self.audit().record_signing(intent)),
         );
         hit(Side::After, Effect::AppendSigning);

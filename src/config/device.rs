@@ -30,6 +30,8 @@ pub struct Device {
     pub workers: u16,
     /// How many signatures may wait for it.
     pub queue: usize,
+    /// How long one may wait for its turn.
+    pub max_wait: Span,
     /// When a signature that does not come counts as a hang.
     pub call_timeout: Span,
     /// The same for generating a key; some devices take minutes.
@@ -71,6 +73,7 @@ impl Device {
             .collect();
         port.workers = self.workers;
         port.queue = self.queue;
+        port.max_wait = self.max_wait.to_duration();
         port.call_timeout = self.call_timeout.to_duration();
         port.generate_timeout = self.generate_timeout.to_duration();
         port.open_timeout = self.open_timeout.to_duration();
@@ -107,6 +110,7 @@ pub(super) fn check(name: &Text, raw: &raw::Device, check: &mut Check<'_>) -> Op
     let pin = pin(name, raw, &from_uri, check);
     let workers = check.number(raw.workers.as_ref(), &field("workers"), 1..=MOST_WORKERS, 2);
     let queue = check.number(raw.queue.as_ref(), &field("queue"), 1..=LONGEST_QUEUE, 1024);
+    let max_wait = max_wait(raw.max_wait.as_ref(), &field("max_wait"), check);
     let call_timeout = patience(raw.call_timeout.as_ref(), &field("call_timeout"), 5, check);
     let generate_timeout = patience(
         raw.generate_timeout.as_ref(),
@@ -123,6 +127,7 @@ pub(super) fn check(name: &Text, raw: &raw::Device, check: &mut Check<'_>) -> Op
         pin: pin?,
         workers: workers?,
         queue: queue?,
+        max_wait: max_wait?,
         call_timeout: call_timeout?,
         generate_timeout: generate_timeout?,
         open_timeout: open_timeout?,
@@ -315,6 +320,24 @@ fn patience(
                 text.span(),
                 format!("{field}: expected at least {least}, got {span}"),
                 "a busy device would be taken for a hung one, and its process ended",
+            );
+            None
+        }
+        _ => Some(span),
+    }
+}
+
+/// What a caller may be kept waiting for. With nothing, every second request
+/// of a few that come together would be turned away.
+fn max_wait(text: Option<&Text>, field: &str, check: &mut Check<'_>) -> Option<Span> {
+    let (least, most) = (Span::from_millis(10), Span::from_secs(60));
+    let span = check.span_or(text, field, Span::from_millis(250))?;
+    match text {
+        Some(text) if span < least || span > most => {
+            check.say(
+                text.span(),
+                format!("{field}: expected {least} to {most}, got {span}"),
+                "requests that come together wait for one another; who would wait for longer is told at once to come back",
             );
             None
         }

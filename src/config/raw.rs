@@ -49,6 +49,7 @@ pub(super) struct Device {
     pub(super) pin: Option<Spanned<toml::Value>>,
     pub(super) workers: Option<Spanned<i64>>,
     pub(super) queue: Option<Spanned<i64>>,
+    pub(super) max_wait: Option<Text>,
     pub(super) call_timeout: Option<Text>,
     pub(super) generate_timeout: Option<Text>,
     pub(super) open_timeout: Option<Text>,

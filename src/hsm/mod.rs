@@ -14,6 +14,12 @@
 //!                                                               `- control, a session for life
 //! ```
 //!
+//! The queue has a flow for each key set; flows take turns and share places.
+//! It is bounded in time as well: what would wait too long, by the measured
+//! speed of the device, is turned away at once. The child has little more
+//! than it works on, so that what waits can still be passed, expire, or be
+//! given to another child.
+//!
 //! **Why: no C_Finalize anywhere.** Finalising while a thread is inside the
 //! module is undefined, and on SoftHSM it crashes the process. The child
 //! leaves by `_exit`, which runs no handler of vendor code; the token ends

@@ -9,8 +9,14 @@ use tokio::time::Instant;
 use super::{DeviceError, Job};
 use crate::hsm::message::{Answer, Call, Fault, Reply, Request};
 
-/// How many signatures each worker may have before it, done and waiting.
+/// How many signatures each worker may have before it, done and waiting: at
+/// most, and at least, so that none waits for the daemon.
 const PER_WORKER: usize = 8;
+const LEAST_PER_WORKER: usize = 2;
+/// Work that a worker has before it: longer than the way to the daemon and
+/// back takes on a busy machine. More would only wait in the wrong queue,
+/// where a later request of another key set cannot pass it.
+const AHEAD: Duration = Duration::from_millis(1);
 
 /// The requests of one child that are not answered yet.
 ///
@@ -22,7 +28,6 @@ pub(super) struct Flight {
     signing: usize,
     control: Option<u64>,
     workers: usize,
-    window: usize,
     next_id: u64,
     /// When the supervisor last asked whether the device is well.
     pub(super) last_health: Instant,
@@ -52,20 +57,32 @@ impl Flight {
             signing: 0,
             control: None,
             workers: usize::from(workers.max(1)),
-            window: usize::from(workers.max(1)) * PER_WORKER,
             next_id: 1,
             last_health: Instant::now(),
         }
     }
 
-    /// How many more signatures to send now. Nothing until half of the window
-    /// is free: so replies that come one by one are followed by a batch.
-    pub(super) fn room(&self) -> usize {
-        if self.signing * 2 <= self.window {
-            self.window - self.signing
+    /// How many more signatures to send now to a device whose workers take so
+    /// long for each.
+    ///
+    /// A slow device gets each as soon as there is room. A fast one gets
+    /// nothing until half of the window is free: so replies that come one by
+    /// one are followed by a batch.
+    pub(super) fn room(&self, service: Option<Duration>) -> usize {
+        let per_worker = per_worker(service);
+        let window = per_worker * self.workers;
+        let batch = if per_worker == LEAST_PER_WORKER {
+            1
         } else {
-            0
-        }
+            window / 2
+        };
+        let free = window.saturating_sub(self.signing);
+        if free >= batch { free } else { 0 }
+    }
+
+    /// How many signatures are in flight.
+    pub(super) fn signing(&self) -> usize {
+        self.signing
     }
 
     /// Whether a control request may be sent: one at a time, so that each
@@ -218,6 +235,17 @@ impl Flight {
     }
 }
 
+/// One to work on, and more for about [`AHEAD`].
+fn per_worker(service: Option<Duration>) -> usize {
+    let Some(service) = service else {
+        return LEAST_PER_WORKER;
+    };
+    let more = AHEAD.as_nanos().div_ceil(service.as_nanos().max(1));
+    usize::try_from(more).map_or(PER_WORKER, |more| {
+        (1 + more).clamp(LEAST_PER_WORKER, PER_WORKER)
+    })
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -253,31 +281,65 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_goes_when_half_of_the_window_is_free() {
-        let now = Instant::now();
-        let mut flight = Flight::new(1);
-        let mut answers = Vec::new();
-        for _ in 0..flight.room() {
+    fn fill(flight: &mut Flight, n: usize, now: Instant) -> Vec<Answered> {
+        let board = |_| {
             let (job, answered) = job(now + Duration::from_secs(1));
             flight.board("d", job, now).unwrap();
-            answers.push(answered);
-        }
-        assert_eq!(flight.room(), 0);
-        for id in 1..=3 {
-            let reply = Reply {
-                id,
-                result: Ok(Answer::Signed(vec![1])),
-            };
-            assert_eq!(flight.land("d", reply, now), None);
-            assert_eq!(flight.room(), 0);
-        }
-        let reply = Reply {
-            id: 4,
-            result: Ok(Answer::Signed(vec![1])),
+            answered
         };
-        flight.land("d", reply, now);
-        assert_eq!(flight.room(), PER_WORKER / 2);
+        (0..n).map(board).collect()
+    }
+
+    fn land(flight: &mut Flight, id: u64, now: Instant) {
+        let result = Ok(Answer::Signed(vec![1]));
+        assert_eq!(flight.land("d", Reply { id, result }, now), None);
+    }
+
+    #[test]
+    fn a_batch_goes_when_half_of_a_fast_devices_window_is_free() {
+        let now = Instant::now();
+        let fast = Some(Duration::from_micros(50));
+        let mut flight = Flight::new(1);
+        let room = flight.room(fast);
+        assert_eq!(room, PER_WORKER);
+        let _answers = fill(&mut flight, room, now);
+        assert_eq!(flight.room(fast), 0);
+        for id in 1..=3 {
+            land(&mut flight, id, now);
+            assert_eq!(flight.room(fast), 0);
+        }
+        land(&mut flight, 4, now);
+        assert_eq!(flight.room(fast), PER_WORKER / 2);
+    }
+
+    /// A slow device has one request behind each that it works on, and gets
+    /// another as soon as it answers.
+    #[test]
+    fn a_slow_device_has_few_in_flight() {
+        let now = Instant::now();
+        let slow = Some(Duration::from_millis(2));
+        let mut flight = Flight::new(3);
+        assert_eq!(flight.room(slow), 6);
+        let _answers = fill(&mut flight, 6, now);
+        assert_eq!(flight.room(slow), 0);
+        land(&mut flight, 1, now);
+        assert_eq!(flight.room(slow), 1);
+    }
+
+    #[test]
+    fn the_window_follows_the_device() {
+        let at = |us| per_worker(Some(Duration::from_micros(us)));
+        assert_eq!(per_worker(None), 2);
+        assert_eq!(at(0), 8);
+        assert_eq!(at(100), 8);
+        assert_eq!(at(300), 5);
+        assert_eq!(at(700), 3);
+        assert_eq!(at(1000), 2);
+        assert_eq!(at(60_000_000), 2);
+        // A window that shrank below what is in flight leaves no room.
+        let mut flight = Flight::new(1);
+        let _answers = fill(&mut flight, 8, Instant::now());
+        assert_eq!(flight.room(Some(Duration::from_millis(2))), 0);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! supervisor that keeps a child alive behind it.
 
 mod flight;
+mod line;
+mod pace;
 mod process;
+mod queue;
 mod supervisor;
 
 use std::ffi::OsString;
@@ -19,6 +22,7 @@ use super::message::{
 };
 use super::pin_source::PinSupply;
 use crate::jose::{Algorithm, KeyType};
+use line::Line;
 use supervisor::Supervisor;
 
 /// The longest signing input that goes to a device, in bytes.
@@ -54,6 +58,9 @@ pub struct DeviceConfig {
     pub program: Option<PathBuf>,
     /// How many signatures may wait; more are turned away at once.
     pub queue: usize,
+    /// How long a signature may wait for its turn, as far as can be told when
+    /// it comes; what would wait longer is turned away at once.
+    pub max_wait: Duration,
     /// How long one call to the device may take before the child counts as
     /// hung.
     pub call_timeout: Duration,
@@ -87,6 +94,7 @@ impl DeviceConfig {
             env: Vec::new(),
             program: None,
             queue: 1024,
+            max_wait: Duration::from_millis(250),
             call_timeout: Duration::from_secs(10),
             generate_timeout: Duration::from_secs(120),
             open_timeout: Duration::from_secs(30),
@@ -205,10 +213,9 @@ pub struct Device {
 
 struct Inner {
     name: String,
-    queue: usize,
     call_timeout: Duration,
     generate_timeout: Duration,
-    signs: mpsc::Sender<Job>,
+    signs: Arc<Line>,
     controls: mpsc::Sender<Job>,
     state: watch::Receiver<State>,
     stop: Arc<Notify>,
@@ -219,6 +226,21 @@ struct Inner {
 pub struct Load {
     /// Signatures that wait in the daemon.
     pub waiting: usize,
+    /// Signatures that the child has.
+    pub in_flight: usize,
+    /// How long one of its workers takes for one signature, on the average of
+    /// the last ones. None before the first.
+    pub service: Option<Duration>,
+}
+
+/// A signature that is waiting for its turn, or being made. Where this is
+/// dropped before its turn came, it is not made.
+#[derive(Debug)]
+pub struct Pending<'a> {
+    device: &'a Device,
+    asked: Instant,
+    deadline: Instant,
+    answer: oneshot::Receiver<Result<Answer, DeviceError>>,
 }
 
 /// A request and the caller who waits for its answer.
@@ -237,21 +259,20 @@ impl Device {
     /// a device that is absent comes up when it can.
     #[must_use]
     pub fn start(config: DeviceConfig) -> Self {
-        let (signs, sign_jobs) = mpsc::channel(config.queue.max(1));
+        let signs = Arc::new(Line::new(&config));
         let (controls, control_jobs) = mpsc::channel(CONTROL_QUEUE);
         let (state_in, state) = watch::channel(State::Starting);
         let stop = Arc::new(Notify::new());
         let inner = Inner {
             name: config.name.clone(),
-            queue: config.queue.max(1),
             call_timeout: config.call_timeout,
             generate_timeout: config.generate_timeout,
-            signs,
+            signs: Arc::clone(&signs),
             controls,
             state,
             stop: Arc::clone(&stop),
         };
-        let supervisor = Supervisor::new(config, sign_jobs, control_jobs, state_in, stop);
+        let supervisor = Supervisor::new(config, signs, control_jobs, state_in, stop);
         tokio::spawn(supervisor.run());
         Self {
             inner: Arc::new(inner),
@@ -323,10 +344,7 @@ impl Device {
     /// How busy it is.
     #[must_use]
     pub fn load(&self) -> Load {
-        let signs = &self.inner.signs;
-        Load {
-            waiting: signs.max_capacity() - signs.capacity(),
-        }
+        self.inner.signs.load()
     }
 
     /// Whether the token lists the mechanisms for such a key: `Refused` names
@@ -355,7 +373,22 @@ impl Device {
         input: impl Into<Vec<u8>>,
         deadline: std::time::Instant,
     ) -> Result<Vec<u8>, DeviceError> {
-        let input = input.into();
+        self.enqueue("", object, algorithm, input.into(), deadline)?
+            .signature()
+            .await
+    }
+
+    /// The first half of [`Self::sign`]: a place in the queue, or at once the
+    /// reason why there is none. Flows, one for each key set, get equal
+    /// shares of the device and of the queue.
+    pub fn enqueue(
+        &self,
+        flow: &str,
+        object: ObjectId,
+        algorithm: Algorithm,
+        input: Vec<u8>,
+        deadline: std::time::Instant,
+    ) -> Result<Pending<'_>, DeviceError> {
         if input.len() > MAX_INPUT {
             return Err(DeviceError::Refused {
                 device: self.inner.name.clone(),
@@ -371,14 +404,9 @@ impl Device {
             input,
             budget_ms: 0,
         });
-        let queued = self.inner.queue;
-        match self
-            .ask(&self.inner.signs, queued, call, deadline.into())
-            .await?
-        {
-            Answer::Signed(signature) => Ok(signature),
-            other => Err(self.unexpected(&other)),
-        }
+        let (job, pending) = self.job(call, deadline.into());
+        self.inner.signs.offer(flow, job)?;
+        Ok(pending)
     }
 
     /// Ends the child and waits for its end; everybody who waits for an
@@ -391,17 +419,19 @@ impl Device {
     }
 
     async fn control(&self, call: Call, deadline: Instant) -> Result<Answer, DeviceError> {
-        self.ask(&self.inner.controls, CONTROL_QUEUE, call, deadline)
-            .await
+        let (job, pending) = self.job(call, deadline);
+        self.inner.controls.try_send(job).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => DeviceError::Overloaded {
+                device: self.inner.name.clone(),
+                queued: CONTROL_QUEUE,
+                retry_after: RETRY_OVERLOADED,
+            },
+            mpsc::error::TrySendError::Closed(_) => self.closed(),
+        })?;
+        pending.answer().await
     }
 
-    async fn ask(
-        &self,
-        queue: &mpsc::Sender<Job>,
-        capacity: usize,
-        call: Call,
-        deadline: Instant,
-    ) -> Result<Answer, DeviceError> {
+    fn job(&self, call: Call, deadline: Instant) -> (Job, Pending<'_>) {
         let asked = Instant::now();
         let (reply, answer) = oneshot::channel();
         let job = Job {
@@ -411,22 +441,13 @@ impl Device {
             reply,
             retried: false,
         };
-        queue.try_send(job).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => DeviceError::Overloaded {
-                device: self.inner.name.clone(),
-                queued: capacity,
-                retry_after: RETRY_OVERLOADED,
-            },
-            mpsc::error::TrySendError::Closed(_) => self.closed(),
-        })?;
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_dropped)) => Err(self.closed()),
-            Err(_elapsed) => Err(DeviceError::Deadline {
-                device: self.inner.name.clone(),
-                waited: asked.elapsed(),
-            }),
-        }
+        let pending = Pending {
+            device: self,
+            asked,
+            deadline,
+            answer,
+        };
+        (job, pending)
     }
 
     /// For calls that have no deadline of their own: they may have to wait
@@ -450,6 +471,28 @@ impl Device {
                 "the child gave another kind of answer than asked for: {}",
                 kind(answer)
             ),
+        }
+    }
+}
+
+impl Pending<'_> {
+    /// Waits for the signature until the deadline.
+    pub async fn signature(self) -> Result<Vec<u8>, DeviceError> {
+        let device = self.device;
+        match self.answer().await? {
+            Answer::Signed(signature) => Ok(signature),
+            other => Err(device.unexpected(&other)),
+        }
+    }
+
+    async fn answer(self) -> Result<Answer, DeviceError> {
+        match tokio::time::timeout_at(self.deadline, self.answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(self.device.closed()),
+            Err(_elapsed) => Err(DeviceError::Deadline {
+                device: self.device.inner.name.clone(),
+                waited: self.asked.elapsed(),
+            }),
         }
     }
 }

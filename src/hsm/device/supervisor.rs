@@ -11,9 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::flight::Flight;
+use super::line::Line;
 use super::process::Process;
 use super::{DeviceConfig, DeviceError, Job, State};
-use crate::hsm::message::{Cure, Fault, FaultKind, TokenIdentity};
+use crate::hsm::message::{Answer, Cure, Fault, FaultKind, Reply, TokenIdentity};
 use crate::hsm::pin_marker::{self, Status};
 
 /// The wait before the first new attempt; it doubles up to [`SLOWEST`].
@@ -25,7 +26,7 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Owns the device's queues and its child, one after the other.
 pub(super) struct Supervisor {
     config: DeviceConfig,
-    signs: mpsc::Receiver<Job>,
+    signs: Arc<Line>,
     controls: mpsc::Receiver<Job>,
     state: watch::Sender<State>,
     stop: Arc<Notify>,
@@ -51,7 +52,7 @@ enum Loss {
 impl Supervisor {
     pub(super) fn new(
         config: DeviceConfig,
-        signs: mpsc::Receiver<Job>,
+        signs: Arc<Line>,
         controls: mpsc::Receiver<Job>,
         state: watch::Sender<State>,
         stop: Arc<Notify>,
@@ -83,7 +84,6 @@ impl Supervisor {
             }
             delay = (delay * 2).min(SLOWEST);
         }
-        // Whoever still waits is answered by the dropped queues.
         self.state.send_replace(State::Closed);
     }
 
@@ -172,13 +172,13 @@ impl Supervisor {
         let mut tick =
             tokio::time::interval(often.clamp(Duration::from_millis(5), Duration::from_secs(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::new();
         let mut replies = Vec::new();
         loop {
-            let room = flight.room();
+            let room = flight.room(self.signs.service());
             if room > 0 && !self.again.is_empty() {
                 let n = room.min(self.again.len());
-                send(&self.config.name, process, flight, self.again.drain(..n))?;
+                let again = self.again.drain(..n).collect();
+                self.sign(process, flight, again)?;
                 continue;
             }
             tokio::select! {
@@ -188,11 +188,7 @@ impl Supervisor {
                     ready?;
                     let end = process.receive(&mut replies);
                     let now = Instant::now();
-                    let mut beyond = None;
-                    for reply in replies.drain(..) {
-                        beyond = flight.land(&self.config.name, reply, now).or(beyond);
-                    }
-                    if let Some(fault) = beyond {
+                    if let Some(fault) = self.land(flight, &mut replies, now) {
                         return Err(Loss::Fault(fault));
                     }
                     end?;
@@ -201,21 +197,42 @@ impl Supervisor {
                     ready?;
                     process.flush()?;
                 }
-                n = self.signs.recv_many(&mut batch, room), if room > 0 => {
-                    if n == 0 {
-                        return Ok(Stopped);
-                    }
-                    send(&self.config.name, process, flight, batch.drain(..))?;
+                () = self.signs.filled(), if room > 0 => {
+                    let jobs = self.signs.take(room);
+                    self.sign(process, flight, jobs)?;
                 }
                 job = self.controls.recv(), if flight.control_is_free() => {
                     let Some(job) = job else {
                         return Ok(Stopped);
                     };
-                    send(&self.config.name, process, flight, [job])?;
+                    send(&self.config.name, process, flight, vec![job])?;
                 }
                 _ = tick.tick() => self.look_after(process, flight)?,
             }
         }
+    }
+
+    /// Sends signatures, less those that nobody waits for any more.
+    fn sign(&self, process: &mut Process, flight: &mut Flight, jobs: Vec<Job>) -> Result<(), Loss> {
+        let before = flight.signing();
+        let sent = send(&self.config.name, process, flight, jobs);
+        self.signs.sent(flight.signing() - before);
+        Ok(sent?)
+    }
+
+    /// Hands replies out. Returns a fault that only another child cures.
+    fn land(&self, flight: &mut Flight, replies: &mut Vec<Reply>, now: Instant) -> Option<Fault> {
+        let before = flight.signing();
+        let signed = replies
+            .iter()
+            .filter(|reply| matches!(reply.result, Ok(Answer::Signed(_))))
+            .count();
+        let mut beyond = None;
+        for reply in replies.drain(..) {
+            beyond = flight.land(&self.config.name, reply, now).or(beyond);
+        }
+        self.signs.landed(before - flight.signing(), signed);
+        beyond
     }
 
     /// Is a call stuck? Has nothing been heard for long?
@@ -251,6 +268,7 @@ impl Supervisor {
                 fault.why
             }
         };
+        self.signs.lost();
         warn!(device = self.config.name, pid, why, "device lost");
         let lost = DeviceError::Unavailable {
             device: self.config.name.clone(),
@@ -311,7 +329,11 @@ impl Supervisor {
                 biased;
                 () = self.stop.notified() => return Err(Stopped),
                 done = &mut doing => return Ok(done),
-                Some(job) = self.signs.recv(), if refusal.is_some() => turn_away(job, refusal.as_ref()),
+                () = self.signs.filled(), if refusal.is_some() => {
+                    for job in self.signs.take(usize::MAX) {
+                        turn_away(job, refusal.as_ref());
+                    }
+                }
                 Some(job) = self.controls.recv(), if refusal.is_some() => turn_away(job, refusal.as_ref()),
             }
         }
@@ -349,6 +371,13 @@ impl Supervisor {
     }
 }
 
+/// Whatever ends the supervisor, nobody waits for it in vain.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.signs.close();
+    }
+}
+
 impl From<io::Error> for Loss {
     fn from(e: io::Error) -> Self {
         Self::Crashed(e)
@@ -360,7 +389,7 @@ fn send(
     device: &str,
     process: &mut Process,
     flight: &mut Flight,
-    jobs: impl IntoIterator<Item = Job>,
+    jobs: Vec<Job>,
 ) -> io::Result<()> {
     let now = Instant::now();
     let ids: Vec<u64> = jobs
