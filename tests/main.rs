@@ -10,3 +10,4 @@ mod live;
 mod simulation;
 mod softhsm;
 mod tidy;
+mod volume;

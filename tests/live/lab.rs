@@ -366,6 +366,11 @@ impl Daemon {
         (status == 200).then_some(body)
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// As `kill -9` does.
     pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("our own child");

@@ -1,6 +1,7 @@
 //! The daemon's side of a device: a handle that many callers share, and the
 //! supervisor that keeps a child alive behind it.
 
+mod error;
 mod flight;
 mod line;
 mod pace;
@@ -17,13 +18,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::message::{
-    Answer, Call, Cure, Fault, FaultKind, Generated, ObjectId, Sign, TokenIdentity, TokenSelector,
-};
+use super::message::{Answer, Call, Cure, Generated, ObjectId, Sign, TokenIdentity, TokenSelector};
 use super::pin_source::PinSupply;
 use crate::jose::{Algorithm, KeyType};
 use line::Line;
 use supervisor::Supervisor;
+
+pub use error::DeviceError;
 
 /// The longest signing input that goes to a device, in bytes.
 pub const MAX_INPUT: usize = 1 << 20;
@@ -128,80 +129,6 @@ pub enum State {
     },
     /// The last handle is gone, or [`Device::shut_down`] was called.
     Closed,
-}
-
-/// Why a device did not do what it was asked, by what the caller can do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeviceError {
-    /// Wait and try again, or use another device.
-    #[error("device {device} is not available: {why}")]
-    Unavailable {
-        /// Its name.
-        device: String,
-        /// For people.
-        why: String,
-        /// When it makes sense to try again.
-        retry_after: Duration,
-    },
-    /// Send less. The request was not started.
-    #[error("device {device} has {queued} requests waiting")]
-    Overloaded {
-        /// Its name.
-        device: String,
-        /// How many wait.
-        queued: usize,
-        /// When it makes sense to try again.
-        retry_after: Duration,
-    },
-    /// The caller's own deadline passed. A signature may have been made; it
-    /// is not released.
-    #[error("device {device} did not answer before the deadline, {waited:?} after it was asked")]
-    Deadline {
-        /// Its name.
-        device: String,
-        /// How long the caller waited.
-        waited: Duration,
-    },
-    /// The right token, logged in, does not hold the key.
-    #[error("device {device}: {why}")]
-    NoSuchKey {
-        /// Its name.
-        device: String,
-        /// For people.
-        why: String,
-    },
-    /// The key is there and must not be used as it is.
-    #[error("device {device}: {why}")]
-    BadKey {
-        /// Its name.
-        device: String,
-        /// For people.
-        why: String,
-    },
-    /// The request can never succeed on this device.
-    #[error("device {device}: {why}")]
-    Refused {
-        /// Its name.
-        device: String,
-        /// For people.
-        why: String,
-    },
-    /// An operator has to look at the PIN, then run `sealkeeper device unlock`.
-    #[error("device {device}: {why}")]
-    PinBlocked {
-        /// Its name.
-        device: String,
-        /// For people. Names the command.
-        why: String,
-    },
-    /// A defect, ours or the module's.
-    #[error("device {device}: defect: {why}")]
-    Defect {
-        /// Its name.
-        device: String,
-        /// For people.
-        why: String,
-    },
 }
 
 /// A device that may be shared. Cloning is cheap; when the last clone is
@@ -516,8 +443,6 @@ impl fmt::Debug for Device {
 const CONTROL_QUEUE: usize = 64;
 const RETRY_OVERLOADED: Duration = Duration::from_millis(100);
 const RETRY_CLOSED: Duration = Duration::from_secs(1);
-/// Where the device itself says to try again.
-const RETRY_BUSY: Duration = Duration::from_millis(250);
 
 fn kind(answer: &Answer) -> &'static str {
     match answer {
@@ -528,25 +453,5 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Destroyed => "destroyed",
         Answer::Healthy => "healthy",
         Answer::Supported => "supported",
-    }
-}
-
-impl DeviceError {
-    fn from_fault(device: &str, fault: Fault, waited: Duration) -> Self {
-        let device = device.to_owned();
-        let why = fault.why;
-        match fault.kind {
-            FaultKind::NoSuchKey => Self::NoSuchKey { device, why },
-            FaultKind::BadKey => Self::BadKey { device, why },
-            FaultKind::Refused => Self::Refused { device, why },
-            FaultKind::PinBlocked => Self::PinBlocked { device, why },
-            FaultKind::Defect => Self::Defect { device, why },
-            FaultKind::Expired => Self::Deadline { device, waited },
-            FaultKind::Unavailable => Self::Unavailable {
-                device,
-                why,
-                retry_after: RETRY_BUSY,
-            },
-        }
     }
 }
