@@ -123,5 +123,22 @@ use_target_cache() {
     -exec rm -rf {} +
 }
 
+# grpcurl, for the test that uses it: kept beside the builds, since its own
+# takes minutes. Debian has no package of it. Without a network or a Go that is
+# new enough, says what is not tested.
+use_grpcurl() {
+  local version=v1.9.1 bin
+  bin=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/go-$version
+  if [ ! -x "$bin/grpcurl" ]; then
+    command -v go >/dev/null || need_packages golang-go
+    say "building grpcurl $version"
+    GOBIN=$bin go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$version" >&2 || {
+      say "note: grpcurl could not be built; the test of gRPC reflection with it is skipped"
+      return 0
+    }
+  fi
+  export SEALKEEPER_GRPCURL=$bin/grpcurl
+}
+
 # Whether a file holds this text, though it be a program.
 holds() { LC_ALL=C grep -aqF -e "$2" "$1"; }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::effects;
+use super::pulse::Pulse;
 use super::reader::Reader;
 use super::record::Record;
 use super::writer::{Clock, Held, StepError, Writer, random_id};
@@ -76,12 +77,10 @@ pub async fn init(
     let name = wanted.name.clone();
     let context = Arc::new(context);
     let figures = context.metrics.key_set(&name);
-    let reader = Arc::new(Reader::new(
-        &name,
-        wanted.rules,
-        wanted.plan.timing,
-        figures,
-    ));
+    // Nobody reads while a key set begins.
+    let pulse = Pulse::default();
+    let timing = wanted.plan.timing;
+    let reader = Arc::new(Reader::new(&name, wanted.rules, timing, figures, pulse));
     let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
     writer.begin(&name).await?;
     loop {

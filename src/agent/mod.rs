@@ -19,6 +19,7 @@ mod health;
 mod init;
 mod load;
 mod orders;
+mod pulse;
 mod rates;
 mod reader;
 mod readiness;
@@ -37,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
 
 use crate::clock::Clock;
@@ -50,6 +51,7 @@ use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Changed, KeySetStatus, Order};
 use orders::Asked;
+use pulse::Pulse;
 use reader::Reader;
 use writer::{Message, Writer};
 
@@ -86,6 +88,7 @@ struct Inner {
     well_known: Option<String>,
     /// Requests for key sets that there are not.
     strangers: KeySetMetrics,
+    pulse: Pulse,
 }
 
 /// A key set at work.
@@ -105,6 +108,10 @@ impl Agent {
     /// and no error.
     pub async fn start(context: Context, wanted: Vec<Wanted>, well_known: Option<String>) -> Self {
         let context = Arc::new(context);
+        let pulse = Pulse::default();
+        for device in context.devices.values() {
+            pulse.follow(device);
+        }
         let mut rooms = BTreeMap::new();
         for Wanted {
             name,
@@ -118,7 +125,8 @@ impl Agent {
                 .map(|origin| origin.name().to_owned())
                 .collect();
             let figures = context.metrics.key_set(&name);
-            let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures));
+            let pulse = pulse.clone();
+            let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures, pulse));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let every = observe_every(&plan).to_duration();
             for origin in origins {
@@ -139,6 +147,7 @@ impl Agent {
             context,
             rooms,
             well_known,
+            pulse,
         }))
     }
 
@@ -161,6 +170,10 @@ impl Agent {
     fn figures_of(&self, key_set: &str) -> &KeySetMetrics {
         let room = self.0.rooms.get(key_set);
         room.map_or(&self.0.strangers, |room| &room.reader.figures)
+    }
+
+    fn feel_pulse(&self) -> watch::Receiver<()> {
+        self.0.pulse.feel()
     }
 
     fn reader(&self, key_set: &str) -> Result<&Reader, SignError> {

@@ -48,4 +48,12 @@ impl Rates {
         };
         taken.map_err(|wait| rules.rate_limited(rule, *rate, wait))
     }
+
+    /// Gives back what [`Self::take`] took a moment ago.
+    pub(super) fn give_back(&self, rule: &str, caller: &Caller) {
+        if let Some((_, limiter)) = self.0.get(rule) {
+            let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            limiter.give_back(&caller.to_string());
+        }
+    }
 }

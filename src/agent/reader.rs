@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::figures::Overview;
+use super::pulse::Pulse;
 use super::rates::Rates;
 use super::signing::{Published, SignError, entity_tag};
 use crate::clock::Reading;
@@ -36,6 +37,7 @@ pub(super) struct Reader {
     overview: ArcSwap<Overview>,
     /// When it last came round.
     round: ArcSwap<Instant>,
+    pulse: Pulse,
 }
 
 /// One picture of a key set.
@@ -103,7 +105,13 @@ impl Dark {
 }
 
 impl Reader {
-    pub(super) fn new(name: &str, rules: Rules, timing: Timing, figures: KeySetMetrics) -> Self {
+    pub(super) fn new(
+        name: &str,
+        rules: Rules,
+        timing: Timing,
+        figures: KeySetMetrics,
+        pulse: Pulse,
+    ) -> Self {
         let loading = Dark::Loading(name.to_owned());
         Self {
             name: name.to_owned(),
@@ -118,6 +126,7 @@ impl Reader {
             blocked: ArcSwap::default(),
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
+            pulse,
         }
     }
 
@@ -145,10 +154,12 @@ impl Reader {
             blocked.insert(kid.to_owned());
             blocked
         });
+        self.pulse.beat();
     }
 
     pub(super) fn swap(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+        self.pulse.beat();
     }
 
     pub(super) fn load(&self) -> Arc<Snapshot> {
@@ -186,6 +197,11 @@ impl Reader {
     ) -> Result<(), SignError> {
         let taken = self.rates.take(&self.rules, rule, caller, reading.boot);
         taken.map_err(SignError::Refused)
+    }
+
+    /// What found no place at the device costs nothing: its caller comes again.
+    pub(super) fn give_back(&self, rule: &str, caller: &Caller) {
+        self.rates.give_back(rule, caller);
     }
 
     /// Refuses a key that is blocked in memory already.

@@ -97,11 +97,7 @@ impl Agent {
             );
             return Err(new("CEILING_REACHED", why));
         }
-        let device = key.devices.first().and_then(|name| self.device(name));
-        let Some(device) = device else {
-            let why = format!("no device that holds {} is configured", key.kid);
-            return Err(new("DEVICE_ABSENT", why));
-        };
+        let device = self.device_of(key).map_err(|e| trouble(&e))?;
         let name = device.name();
         match &*device.state().borrow() {
             State::Up { .. } => Ok(()),

@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::Agent;
 use super::failpoint::{Effect, Side, hit};
 use super::figures::outcome;
 use super::reader::Reader;
 use super::signing::{Published, SignError, Signed, Signing, TurnedAway};
 use crate::audit::{self, InputDigest, Verdict};
-use crate::hsm::{DeviceError, ObjectId};
+use crate::hsm::{Device, DeviceError, ObjectId};
 use crate::jose::jws;
 use crate::keyring::{Moment, SigningKey};
 use crate::metrics::{AuditLine, InFlight, KeySetMetrics, Operation, Outcome};
@@ -52,6 +54,17 @@ impl Signing for Agent {
         self.published(self.well_known_name()?)
     }
 
+    fn knows(&self, key_set: &str) -> bool {
+        match key_set {
+            "" => self.well_known_name().is_some(),
+            name => self.reader(name).is_ok(),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.feel_pulse()
+    }
+
     fn turned_away(&self, key_set: &str, operation: Operation, why: TurnedAway<'_>) {
         let figures = self.figures_of(key_set);
         match why {
@@ -65,9 +78,14 @@ impl Signing for Agent {
 }
 
 fn count(figures: &KeySetMetrics, request: InFlight<'_>, result: &Result<Signed, SignError>) {
-    request.end(outcome(result));
-    if let Err(SignError::Refused(refusal)) = result {
-        figures.refused(refusal.reason.code(), &refusal.rule);
+    match result {
+        // Whoever asked may do so again: then this was not the end.
+        Err(SignError::Overloaded { .. }) => request.uncounted(),
+        Err(SignError::Refused(refusal)) => {
+            request.end(Outcome::Refused);
+            figures.refused(refusal.reason.code(), &refusal.rule);
+        }
+        result => request.end(outcome(result)),
     }
 }
 
@@ -94,17 +112,22 @@ impl Agent {
             typ: checked.typ,
         };
         let input = jws::signing_input(&header, &checked.payload);
-        self.make(
-            reader,
-            key,
-            input,
-            checked.exp,
-            caller,
-            moment,
-            deadline,
-            counted,
-        )
-        .await
+        let made = self
+            .make(
+                reader,
+                key,
+                input,
+                checked.exp,
+                caller,
+                moment,
+                deadline,
+                counted,
+            )
+            .await;
+        if let Err(SignError::Overloaded { .. }) = made {
+            reader.give_back(&checked.rule, caller);
+        }
+        made
     }
 
     async fn jws(
@@ -132,17 +155,33 @@ impl Agent {
                     format!("the checked key {} is not in the view", checked.kid),
                 )
             })?;
-        self.make(
-            reader,
-            key,
-            request.signing_input,
-            checked.exp,
-            caller,
-            moment,
-            deadline,
-            counted,
-        )
-        .await
+        let made = self
+            .make(
+                reader,
+                key,
+                request.signing_input,
+                checked.exp,
+                caller,
+                moment,
+                deadline,
+                counted,
+            )
+            .await;
+        if let Err(SignError::Overloaded { .. }) = made {
+            reader.give_back(&checked.rule, caller);
+        }
+        made
+    }
+
+    /// The device that signs with a key.
+    pub(super) fn device_of(&self, key: &SigningKey) -> Result<&Device, SignError> {
+        let device = key.devices.first().and_then(|name| self.device(name));
+        device.ok_or_else(|| {
+            unavailable(
+                "DEVICE_ABSENT",
+                format!("no device that holds {} is configured", key.kid),
+            )
+        })
     }
 
     /// Signs what policy allowed. The device and the record work at the same
@@ -174,16 +213,7 @@ impl Agent {
                 format!("the set does not show the key {}", key.kid),
             )
         })?;
-        let device = key
-            .devices
-            .first()
-            .and_then(|name| self.device(name))
-            .ok_or_else(|| {
-                unavailable(
-                    "DEVICE_ABSENT",
-                    format!("no device that holds {} is configured", key.kid),
-                )
-            })?;
+        let device = self.device_of(key)?;
         let intent = audit::Intent {
             at: moment.time(),
             key_set: reader.name.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
+use tokio::sync::watch;
 
 use crate::jose::{Algorithm, base64url};
 use crate::metrics::Operation;
@@ -36,14 +37,28 @@ pub trait Signing: Send + Sync + 'static {
     /// The key set that `/.well-known/jwks.json` shows.
     fn well_known(&self) -> Option<Published>;
 
-    /// An edge answered a request without asking: for the figures.
+    /// Whether such a key set is configured, or, for the empty name, one that
+    /// `/.well-known/jwks.json` shows. It may have nothing published yet.
+    fn knows(&self, key_set: &str) -> bool;
+
+    /// Changes whenever [`Self::published`] or [`Watched::readiness`] may have
+    /// another answer. What time alone brings about is to be looked for now
+    /// and then.
+    ///
+    /// [`Watched::readiness`]: super::Watched::readiness
+    fn changes(&self) -> watch::Receiver<()>;
+
+    /// An edge gave a caller an answer that only the edge knows of: for the
+    /// figures. What found no place at the device is among it, since an edge
+    /// may wait and ask again instead: so a request is counted once, by how it
+    /// ended.
     fn turned_away(&self, _key_set: &str, _operation: Operation, _why: TurnedAway<'_>) {}
 }
 
 /// Why an edge answered by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnedAway<'a> {
-    /// It has as many requests as it takes.
+    /// It has as many requests as it takes, or the device has.
     Overloaded,
     /// The request was not even one that policy could look at.
     Refused(&'a Refusal),

@@ -104,7 +104,7 @@ impl KeySetMetrics {
             key_set: self,
             operation,
             began: Instant::now(),
-            outcome: Outcome::Abandoned,
+            outcome: Some(Outcome::Abandoned),
             device: Duration::ZERO,
             record: Duration::ZERO,
             verification: Duration::ZERO,
@@ -158,7 +158,8 @@ pub struct InFlight<'a> {
     key_set: &'a KeySetMetrics,
     operation: Operation,
     pub(super) began: Instant,
-    outcome: Outcome,
+    /// None where this was not the end of it.
+    outcome: Option<Outcome>,
     /// How long the device took, the wait for it included.
     pub device: Duration,
     /// How long the log took.
@@ -170,7 +171,12 @@ pub struct InFlight<'a> {
 impl InFlight<'_> {
     /// The request has its answer.
     pub fn end(mut self, outcome: Outcome) {
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
+    }
+
+    /// Its answer, if there will be one, is another's to count.
+    pub fn uncounted(mut self) {
+        self.outcome = None;
     }
 }
 
@@ -178,8 +184,10 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let set = self.key_set;
         set.in_flight.dec();
-        set.count(self.operation, self.outcome);
-        if self.outcome != Outcome::Signed {
+        if let Some(outcome) = self.outcome {
+            set.count(self.operation, outcome);
+        }
+        if self.outcome != Some(Outcome::Signed) {
             // How fast something fails says nothing of how fast it signs.
             return;
         }

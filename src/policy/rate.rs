@@ -98,6 +98,14 @@ impl Limiter {
         Ok(())
     }
 
+    /// Gives back one signature that was taken and not made. Callers who share
+    /// an allowance get none back: they have had less than they might.
+    pub fn give_back(&mut self, caller: &str) {
+        if let Some(due) = self.callers.get_mut(caller) {
+            *due = due.saturating_sub(u128::from(self.rate.per.as_millis().unsigned_abs()));
+        }
+    }
+
     fn arrival(&mut self, caller: &str, now: Arrival) -> &mut Arrival {
         if self.callers.contains_key(caller) {
             // Twice looked up, because a borrow cannot be returned from one
@@ -147,6 +155,19 @@ mod tests {
         assert_eq!(take(5300), Ok(()));
         assert_eq!(take(5300), Ok(()));
         assert_eq!(take(5300), Err(ms(100)));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let mut limiter = Limiter::new(TEN_A_SECOND);
+        limiter.give_back("a");
+        for _ in 0..3 {
+            assert_eq!(limiter.take("a", ms(5000)), Ok(()));
+        }
+        limiter.give_back("a");
+        limiter.give_back("b");
+        assert_eq!(limiter.take("a", ms(5000)), Ok(()));
+        assert_eq!(limiter.take("a", ms(5000)), Err(ms(100)));
     }
 
     #[test]

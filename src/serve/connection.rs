@@ -32,6 +32,13 @@ pub struct Limits {
     pub in_flight: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,
+    /// Streams of signatures and watches on a JWKS at a time, all connections
+    /// together. One more is refused at once with `OVERLOADED`.
+    pub long_lived: usize,
+    /// Items of one batch.
+    pub batch: usize,
+    /// Items of one batch or stream that are worked on at a time.
+    pub window: usize,
     /// The largest gRPC message in bytes. Smaller ones that policy finds too
     /// large are refused by policy, which says so better.
     pub message: usize,
@@ -56,6 +63,9 @@ impl Default for Limits {
             connections: 1024,
             in_flight: 4096,
             streams: 256,
+            long_lived: 1024,
+            batch: 256,
+            window: 64,
             message: 256 * 1024,
             deadline: Duration::from_secs(5),
             patience: Duration::from_secs(30),
@@ -145,6 +155,19 @@ fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
     server
 }
 
+/// Says when a connection is to end, so that what would go on for ever ends in
+/// good order. Each request carries it as an extension.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving(watch::Receiver<bool>);
+
+impl Leaving {
+    /// Waits for it.
+    pub(super) async fn begun(&mut self) {
+        // An error says that the connection itself is gone.
+        let _ = self.0.wait_for(|leaving| *leaving).await;
+    }
+}
+
 struct Connection {
     router: Router,
     limits: Limits,
@@ -159,12 +182,14 @@ impl Connection {
         peer: P,
     ) {
         let asked = Arc::new(AtomicBool::new(false));
+        let (leave, leaving) = watch::channel(false);
         let service = service_fn({
             let asked = Arc::clone(&asked);
             let router = self.router;
             move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer.clone());
+                request.extensions_mut().insert(Leaving(leaving.clone()));
                 let router = router.clone();
                 async move { answer(router, request).await }
             }
@@ -192,6 +217,7 @@ impl Connection {
         let ended = match ended {
             Some(ended) => Ok(ended),
             None => {
+                leave.send_replace(true);
                 connection.as_mut().graceful_shutdown();
                 timeout(self.limits.drain, connection).await
             }

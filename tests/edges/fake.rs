@@ -4,11 +4,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sealkeeper::agent::{Published, Readiness, SignError, Signed, Signing, Watched};
+use sealkeeper::agent::{
+    Published, Readiness, SignError, Signed, Signing, Trouble, TurnedAway, Watched,
+};
 use sealkeeper::jose::Algorithm;
+use sealkeeper::metrics::Operation;
 use sealkeeper::policy::{Caller, JwsRequest, JwtRequest};
 use sealkeeper::time::Time;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// In the agent's place.
 pub(super) struct Signer {
@@ -22,8 +25,12 @@ pub(super) struct Signer {
     pub(super) gate: Semaphore,
     /// The JWKS of the key set `main`, which is also the well-known one.
     pub(super) jwks: Mutex<Published>,
+    /// What the edge answered by itself, by key set and reason.
+    pub(super) turned_away: Mutex<Vec<(Operation, String, &'static str)>>,
     /// How the key sets are.
     pub(super) health: Mutex<Vec<Readiness>>,
+    /// For who follows what is published and who can sign.
+    pub(super) changes: watch::Sender<()>,
 }
 
 /// One request.
@@ -47,7 +54,9 @@ impl Default for Signer {
             dropped: AtomicUsize::new(0),
             gate: Semaphore::new(1_000_000),
             jwks: Mutex::new(published("{\"keys\":[]}", "\"v1\"")),
+            turned_away: Mutex::default(),
             health: Mutex::default(),
+            changes: watch::Sender::default(),
         }
     }
 }
@@ -129,11 +138,49 @@ impl Signing for Signer {
     fn well_known(&self) -> Option<Published> {
         self.published("main")
     }
+
+    fn knows(&self, key_set: &str) -> bool {
+        matches!(key_set, "" | "main")
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn turned_away(&self, key_set: &str, operation: Operation, why: TurnedAway<'_>) {
+        let why = match why {
+            TurnedAway::Overloaded => "OVERLOADED",
+            TurnedAway::Refused(refusal) => refusal.reason.code(),
+        };
+        let mut all = self.turned_away.lock().unwrap();
+        all.push((operation, key_set.to_owned(), why));
+    }
 }
 
 impl Watched for Signer {
     fn readiness(&self) -> Vec<Readiness> {
         self.health.lock().unwrap().clone()
+    }
+}
+
+/// One key set's health: `None` is good, else a code.
+pub(super) fn health(
+    name: &str,
+    jwks: Option<&'static str>,
+    signing: Option<&'static str>,
+) -> Readiness {
+    let state = |reason: Option<&'static str>| match reason {
+        None => Ok(()),
+        Some(reason) => Err(Trouble {
+            reason,
+            why: "a sentence that names /a/path".to_owned(),
+        }),
+    };
+    Readiness {
+        key_set: name.to_owned(),
+        jwks: state(jwks),
+        signing: state(signing),
+        tracks: vec![(Algorithm::Es256, state(signing))],
     }
 }
 

@@ -1,12 +1,10 @@
 //! What else stands beside the JWKS: what browsers ask for, health, and the
 //! documents about issuers.
 
-use sealkeeper::agent::{Readiness, Trouble};
-use sealkeeper::jose::Algorithm;
 use sealkeeper::serve::http::{Discovery, Document, IssuerUrl};
 use serde_json::{Value, json};
 
-use super::fake::published;
+use super::fake::{health, published};
 use super::http::{Answer, Web};
 use super::*;
 
@@ -48,22 +46,6 @@ async fn a_browser_may_fetch_from_any_origin_and_send_no_credentials() {
     // Scripts of other origins learn nothing of the agent's health.
     let health = web.fetch("GET", "/readyz", &[page]).await;
     assert_eq!(health.header("access-control-allow-origin"), None);
-}
-
-fn health(name: &str, jwks: Option<&'static str>, signing: Option<&'static str>) -> Readiness {
-    let state = |reason: Option<&'static str>| match reason {
-        None => Ok(()),
-        Some(reason) => Err(Trouble {
-            reason,
-            why: "a sentence that names /a/path".to_owned(),
-        }),
-    };
-    Readiness {
-        key_set: name.to_owned(),
-        jwks: state(jwks),
-        signing: state(signing),
-        tracks: vec![(Algorithm::Es256, state(signing))],
-    }
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod fake;
 mod grpc;
 mod http;
 mod issuer;
+mod standard;
+mod volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! judges a time: only ratios of what was measured in the same run.
 
 mod device;
+mod live;
 mod load;
 mod overload;
 pub(crate) mod slow;

@@ -20,6 +20,7 @@ use self::device::{Device, Mood};
 use super::admin::{AfterRevocation, Change, Order, RevocationReason};
 use super::context::{Context, Ports};
 use super::orders::Asked;
+use super::pulse::Pulse;
 use super::reader::Reader;
 use super::writer::Writer;
 use super::*;
@@ -79,7 +80,8 @@ impl Bench {
         let wanted = wanted();
         let context = Arc::new(self.context());
         let figures = context.metrics.key_set(NAME);
-        let reader = Reader::new(NAME, wanted.rules, wanted.plan.timing, figures);
+        let (timing, pulse) = (wanted.plan.timing, Pulse::default());
+        let reader = Reader::new(NAME, wanted.rules, timing, figures, pulse);
         let mut writer = Writer::new(context, Arc::new(reader), wanted.plan);
         writer.load().await;
         writer

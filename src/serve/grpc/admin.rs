@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
+use super::desk::timestamp;
 use super::identity;
-use super::signer::timestamp;
 use super::status::Fault;
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,

@@ -7,10 +7,12 @@ use tonic::metadata::MetadataMap;
 /// How long a request may take: what its `grpc-timeout` says, and `longest`
 /// where it says nothing, more, or something that is no timeout.
 pub(super) fn allowed(metadata: &MetadataMap, longest: Duration) -> Duration {
-    let asked = metadata
-        .get("grpc-timeout")
-        .and_then(|value| parse(value.as_bytes()));
-    asked.map_or(longest, |asked| asked.min(longest))
+    asked(metadata).map_or(longest, |asked| asked.min(longest))
+}
+
+/// What `grpc-timeout` says, if it says something.
+pub(super) fn asked(metadata: &MetadataMap) -> Option<Duration> {
+    parse(metadata.get("grpc-timeout")?.as_bytes())
 }
 
 /// One to eight digits and a unit, as in gRPC over HTTP/2's grammar of

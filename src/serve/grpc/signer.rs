@@ -1,122 +1,83 @@
 //! `sealkeeper.v1.Signer`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tonic::{Request, Response, Status};
-use tracing::info;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
+use super::desk::{Asked, Desk, Waiting};
 use super::status::{Call, Fault};
-use super::{deadline, identity};
-use crate::agent::{SignError, Signed, Signing, TurnedAway};
+use super::{identity, volume, watch};
+use crate::agent::{Published, SignError, Signing};
 use crate::api::v1::{
-    GetJwksRequest, GetJwksResponse, SignJwsRequest, SignJwsResponse, SignJwtRequest,
-    SignJwtResponse, signer_server,
+    GetJwksRequest, GetJwksResponse, SignBatchRequest, SignBatchResponse, SignJwsRequest,
+    SignJwsResponse, SignJwtRequest, SignJwtResponse, SignStreamRequest, SignStreamResponse,
+    WatchJwksRequest, WatchJwksResponse, signer_server,
 };
-use crate::jose::{self, Algorithm};
 use crate::metrics::Operation;
-use crate::policy::{Caller, JwsRequest, JwtRequest, Reason, Refusal};
+use crate::policy::{Reason, Refusal};
 use crate::serve::Limits;
-use crate::time::Time;
 
 /// The signing edge over whatever signs.
-pub(super) struct Signer<S> {
-    signing: Arc<S>,
-    limits: Limits,
-    in_flight: Semaphore,
-}
+pub(super) struct Signer<S>(Arc<Desk<S>>);
 
 impl<S: Signing> Signer<S> {
     pub(super) fn new(signing: Arc<S>, limits: Limits) -> Self {
-        Self {
-            signing,
-            limits,
-            in_flight: Semaphore::new(limits.in_flight),
-        }
-    }
-
-    /// A place among the requests in flight, for as long as it is held.
-    fn admit(&self, key_set: &str, asked: Operation) -> Result<SemaphorePermit<'_>, Fault> {
-        self.in_flight.try_acquire().map_err(|_| {
-            self.signing
-                .turned_away(key_set, asked, TurnedAway::Overloaded);
-            Fault::overloaded(self.limits.in_flight)
-        })
+        Self(Arc::new(Desk::new(signing, limits)))
     }
 }
 
 #[tonic::async_trait]
 impl<S: Signing> signer_server::Signer for Signer<S> {
+    type SignStreamStream = ReceiverStream<Result<SignStreamResponse, Status>>;
+    type WatchJwksStream = ReceiverStream<Result<WatchJwksResponse, Status>>;
+
     async fn sign_jwt(
         &self,
         request: Request<SignJwtRequest>,
     ) -> Result<Response<SignJwtResponse>, Status> {
-        let waiting = Waiting::new(&request, self.limits.deadline);
+        let waiting = Waiting::new(&request, self.0.limits.deadline);
         let caller = identity::caller(&request)?;
-        let refuse = |fault| reported(&caller, fault);
         let request = request.into_inner();
-        let _place = self
-            .admit(&request.key_set, Operation::SignJwt)
-            .map_err(refuse)?;
-        let algorithm = algorithm(request.alg.as_deref()).map_err(|refusal| {
-            let why = TurnedAway::Refused(&refusal);
-            self.signing
-                .turned_away(&request.key_set, Operation::SignJwt, why);
-            refuse(Fault::sign(SignError::Refused(refusal), Call::SignJwt))
-        })?;
-        let request = JwtRequest {
-            key_set: request.key_set,
-            algorithm,
-            typ: request.typ,
-            claims: request.claims,
-        };
-        let signed = waiting
-            .on(self.signing.sign_jwt(&caller, request, waiting.until))
-            .await
-            .map_err(|error| refuse(Fault::sign(error, Call::SignJwt)))?;
-        let token = jose::compact(&signed.signing_input, &signed.signature)
-            .map_err(|error| refuse(Fault::internal("MALFORMED_TOKEN", error.to_string())))?;
-        Ok(Response::new(SignJwtResponse {
-            token,
-            alg: signed.algorithm.to_string(),
-            expires: Some(timestamp(signed.expires)),
-            kid: signed.kid,
-        }))
+        let asked = Asked::new(Operation::SignJwt, &request.key_set);
+        let refuse = |fault| self.0.refuse(&caller, &asked, fault);
+        let _place = self.0.admit().map_err(refuse)?;
+        let signed = self.0.jwt(&caller, request, &waiting).await;
+        Ok(Response::new(signed.map_err(refuse)?))
     }
 
     async fn sign_jws(
         &self,
         request: Request<SignJwsRequest>,
     ) -> Result<Response<SignJwsResponse>, Status> {
-        let waiting = Waiting::new(&request, self.limits.deadline);
+        let waiting = Waiting::new(&request, self.0.limits.deadline);
         let caller = identity::caller(&request)?;
-        let refuse = |fault| reported(&caller, fault);
-        let SignJwsRequest {
-            key_set,
-            signing_input,
-        } = request.into_inner();
-        let _place = self.admit(&key_set, Operation::SignJws).map_err(refuse)?;
-        let request = JwsRequest {
-            key_set,
-            signing_input,
-        };
-        let Signed {
-            signature,
-            kid,
-            algorithm,
-            expires,
-            ..
-        } = waiting
-            .on(self.signing.sign_jws(&caller, request, waiting.until))
+        let request = request.into_inner();
+        let asked = Asked::new(Operation::SignJws, &request.key_set);
+        let refuse = |fault| self.0.refuse(&caller, &asked, fault);
+        let _place = self.0.admit().map_err(refuse)?;
+        let signed = self.0.jws(&caller, request, &waiting).await;
+        Ok(Response::new(signed.map_err(refuse)?))
+    }
+
+    async fn sign_batch(
+        &self,
+        request: Request<SignBatchRequest>,
+    ) -> Result<Response<SignBatchResponse>, Status> {
+        let waiting = Waiting::new(&request, self.0.limits.deadline);
+        let caller = identity::caller(&request)?;
+        volume::batch(&self.0, caller, request.into_inner(), waiting)
             .await
-            .map_err(|error| refuse(Fault::sign(error, Call::SignJws)))?;
-        Ok(Response::new(SignJwsResponse {
-            signature,
-            kid,
-            alg: algorithm.to_string(),
-            expires: Some(timestamp(expires)),
-        }))
+            .map(Response::new)
+    }
+
+    async fn sign_stream(
+        &self,
+        request: Request<Streaming<SignStreamRequest>>,
+    ) -> Result<Response<Self::SignStreamStream>, Status> {
+        let caller = identity::caller(&request)?;
+        volume::stream(&self.0, caller, request).map(Response::new)
     }
 
     async fn get_jwks(
@@ -124,92 +85,42 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
         request: Request<GetJwksRequest>,
     ) -> Result<Response<GetJwksResponse>, Status> {
         let GetJwksRequest { key_set } = request.into_inner();
-        let published = match key_set.as_str() {
-            "" => self.signing.well_known(),
-            name => self.signing.published(name),
-        };
-        let Some(published) = published else {
-            let refusal = SignError::Refused(Refusal::new(
-                Reason::UnknownKeySet,
-                "key_set",
-                "no such key set is configured",
-                "name a configured key set",
-            ));
-            return Err(Fault::sign(refusal, Call::GetJwks).into_status());
-        };
-        Ok(Response::new(GetJwksResponse {
-            jwks: published.body.to_vec(),
-            etag: published.etag.to_string(),
-            max_age: Some(seconds(published.max_age)),
-        }))
-    }
-}
-
-/// How long a caller waits, counted from when the request was here.
-struct Waiting {
-    since: Instant,
-    until: Instant,
-}
-
-impl Waiting {
-    fn new<T>(request: &Request<T>, longest: Duration) -> Self {
-        let since = Instant::now();
-        Self {
-            since,
-            until: since + deadline::allowed(request.metadata(), longest),
-        }
+        let published = published(&*self.0.signing, &key_set).ok_or_else(unknown_key_set)?;
+        Ok(Response::new(jwks(&published)))
     }
 
-    /// The work's outcome, or none when the time is over: then the work is
-    /// dropped where it stands, as when the caller hangs up.
-    async fn on<T>(
+    async fn watch_jwks(
         &self,
-        work: impl Future<Output = Result<T, SignError>>,
-    ) -> Result<T, SignError> {
-        let over = || {
-            Err(SignError::Deadline {
-                waited: self.since.elapsed(),
-            })
-        };
-        // The timer would let the work begin before it looks.
-        if Instant::now() >= self.until {
-            return over();
-        }
-        tokio::time::timeout_at(self.until.into(), work)
-            .await
-            .unwrap_or_else(|_| over())
+        request: Request<WatchJwksRequest>,
+    ) -> Result<Response<Self::WatchJwksStream>, Status> {
+        watch::jwks(&self.0, request).map(Response::new)
     }
 }
 
-/// The track that is asked for, if one is.
-fn algorithm(name: Option<&str>) -> Result<Option<Algorithm>, Refusal> {
-    name.map(str::parse).transpose().map_err(|_| {
-        // The name is the caller's own text, of any length.
-        let known = Algorithm::ALL.map(Algorithm::name).join(", ");
-        Refusal::new(
-            Reason::UnknownAlgorithm,
-            "builtin.algorithms",
-            format!("expected one of {known}, got something else"),
-            "use a registered name, or leave it out",
-        )
-    })
+/// The set of that name, or the well-known one.
+pub(super) fn published(signing: &impl Signing, key_set: &str) -> Option<Published> {
+    match key_set {
+        "" => signing.well_known(),
+        name => signing.published(name),
+    }
 }
 
-/// Logs who was refused, and by what; never what they asked for.
-fn reported(caller: &Caller, fault: Fault) -> Status {
-    if let Some((reason, rule)) = fault.refusal() {
-        info!(%caller, reason, rule, "refused");
+pub(super) fn jwks(published: &Published) -> GetJwksResponse {
+    GetJwksResponse {
+        jwks: published.body.to_vec(),
+        etag: published.etag.to_string(),
+        max_age: Some(seconds(published.max_age)),
     }
-    fault.into_status()
 }
 
-/// `exp` is whole seconds.
-pub(super) fn timestamp(time: Time) -> prost_types::Timestamp {
-    let ms = time.as_millis().rem_euclid(1000);
-    prost_types::Timestamp {
-        seconds: time.as_secs(),
-        nanos: i32::try_from(ms).unwrap_or(0) * 1_000_000,
-    }
+pub(super) fn unknown_key_set() -> Status {
+    let refusal = SignError::Refused(Refusal::new(
+        Reason::UnknownKeySet,
+        "key_set",
+        "no such key set is configured",
+        "name a configured key set",
+    ));
+    Fault::sign(refusal, Call::GetJwks).into_status()
 }
 
 fn seconds(span: Duration) -> prost_types::Duration {

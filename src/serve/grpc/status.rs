@@ -84,9 +84,9 @@ impl Fault {
         fault.hint(hint)
     }
 
-    /// The edge itself has more requests than it takes.
-    pub(super) fn overloaded(in_flight: usize) -> Self {
-        let message = format!("{in_flight} requests are in flight, and no more are taken");
+    /// The edge itself has more requests than it takes; `what` is there.
+    pub(super) fn overloaded(what: String) -> Self {
+        let message = format!("{what}, and no more are taken");
         let mut fault = Self::new(
             Code::ResourceExhausted,
             "OVERLOADED",
@@ -95,6 +95,27 @@ impl Fault {
         );
         fault.0.retry_after = Some(Duration::from_millis(100));
         fault.hint("try again after the delay, with fewer requests at a time")
+    }
+
+    /// The connection or the server is about to end.
+    pub(super) fn going_away() -> Self {
+        let message = "this connection is about to end".to_owned();
+        let mut fault = Self::new(Code::Unavailable, "GOING_AWAY", Side::Service, message);
+        fault.0.retry_after = Some(Duration::ZERO);
+        fault.hint("connect again, and send again what was not answered")
+    }
+
+    /// When there may be room, where it is room that is missing: not what the
+    /// caller itself has used up.
+    pub(super) fn room_after(&self) -> Option<Duration> {
+        match (self.0.code, self.0.side) {
+            (Code::ResourceExhausted, Side::Service) => self.0.retry_after,
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_deadline(&self) -> bool {
+        self.0.code == Code::DeadlineExceeded
     }
 
     /// The reason and whether a rule of policy refused: for the log.
