@@ -26,7 +26,7 @@
 //! | 0 | [`time`], [`jose`], [`keyring`], [`policy`] | pure: no async, clock, I/O, randomness or logger |
 //! | 1 | [`clock`], [`metrics`], [`durable`], [`hsm`], [`store`], [`audit`], [`observe`], [`api`] | ports and their adapters |
 //! | 2 | [`agent`] | one writer of the keyring, many readers of its view |
-//! | 3 | [`serve`] | edges: gRPC and HTTP. No edge calls another |
+//! | 3 | [`serve`], [`client`] | edges: gRPC and HTTP, and who calls them. No edge calls another |
 //! | 4 | [`config`], [`cli`] | composition |
 //!
 //! Within a floor a module imports only those that stand before it in the
@@ -48,6 +48,7 @@ pub mod agent;
 pub mod api;
 pub mod audit;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod durable;

@@ -210,9 +210,15 @@ fn every_file_is_built() {
         ("tests/live/mod.rs", "mod one;"),
         ("tests/live/one.rs", ""),
         ("tests/live/two.rs", ""),
+        ("Cargo.toml", "[[example]]\npath = \"clients/sign.rs\""),
+        ("clients/sign.rs", "fn main() {}"),
+        ("clients/other.rs", "fn main() {}"),
     ]);
     let found = reached::unreached(&seeded);
-    expect(&found, &["src/a/lost.rs", "tests/live/two.rs"]);
+    expect(
+        &found,
+        &["src/a/lost.rs", "tests/live/two.rs", "clients/other.rs"],
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod admin;
+mod client;
 mod connections;
 mod fake;
 mod grpc;

@@ -8,7 +8,8 @@ use super::tree::{File, Tree};
 
 /// The rust files that belong to no build.
 pub(super) fn unreached(tree: &Tree) -> Vec<String> {
-    let named: BTreeSet<String> = tree.rust().flat_map(names).collect();
+    let mut named: BTreeSet<String> = tree.rust().flat_map(names).collect();
+    named.extend(tree.file("Cargo.toml").into_iter().flat_map(examples));
     tree.rust()
         .map(|file| file.path.as_str())
         .filter(|path| !is_root(path) && !named.contains(*path))
@@ -21,6 +22,14 @@ pub(super) fn unreached(tree: &Tree) -> Vec<String> {
 fn is_root(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     matches!(name, "lib.rs" | "main.rs" | "build.rs")
+}
+
+/// The examples that a manifest says where they are.
+fn examples(manifest: &File) -> Vec<String> {
+    let manifest: toml::Table = manifest.text.parse().expect("the manifest is TOML");
+    let examples = manifest.get("example").and_then(toml::Value::as_array);
+    let path = |example: &toml::Value| Some(example.get("path")?.as_str()?.to_owned());
+    examples.into_iter().flatten().filter_map(path).collect()
 }
 
 /// The files that a file's `mod` lines may mean.
