@@ -12,7 +12,7 @@ use sealkeeper::api::v1::{
 use serde_json::Value;
 
 use super::{counters, slow_lab};
-use crate::live::lab::{CALM, Lab, kids};
+use crate::live::lab::{CALM, Lab, PATIENCE, kids};
 use crate::volume::slow::Counters;
 
 fn item(sub: u64) -> SignItem {
@@ -103,12 +103,15 @@ async fn a_watcher_sees_a_revoked_key_leave() {
         "--then",
         "activate",
     ]);
-    loop {
-        let next = watch.message().await.unwrap().unwrap().jwks.unwrap();
-        if !kids(&next.jwks).contains(&kid) {
-            break;
+    let leaves = async {
+        loop {
+            let next = watch.message().await.unwrap().unwrap().jwks.unwrap();
+            if !kids(&next.jwks).contains(&kid) {
+                break;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, leaves).await.unwrap();
 }
 
 /// `grpcurl`, where `scripts/test` could install it: it names the program in
