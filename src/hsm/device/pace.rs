@@ -91,25 +91,36 @@ impl Pace {
         self.spent_s = 0.0;
     }
 
-    /// How long one worker takes for one signature. A device that is silent
-    /// takes at least as long as it has been.
+    /// How long one worker takes for one signature.
     pub(super) fn service(&self) -> Option<Duration> {
         let enough = (FIRST_FOR_EACH_WORKER * self.workers).min(ENOUGH);
         if self.known < enough as f64 {
             return None;
         }
-        let measured = Duration::from_secs_f64(self.service_s.max(0.0));
-        if self.in_flight == 0 {
-            return Some(measured);
-        }
-        Some(measured.max(self.at.saturating_duration_since(self.heard)))
+        Some(Duration::from_secs_f64(self.service_s.max(0.0)))
     }
 
     /// How long until a worker is free for a request with so many others
     /// before it that are not sent yet.
+    ///
+    /// A device that is silent for longer than it takes for one has stalled:
+    /// nobody knows for how long, but as long again is a fair guess. Once, and
+    /// not for each that waits: most stalls are of the machine's making and
+    /// end at once for all.
     pub(super) fn wait(&self, ahead: usize) -> Option<Duration> {
         let turns = (ahead + self.in_flight + 1).saturating_sub(self.workers);
-        Some(self.each()?.mul_f64(turns as f64))
+        if turns == 0 {
+            return self.service().map(|_| Duration::ZERO);
+        }
+        Some(self.each()?.mul_f64(turns as f64) + self.stalled())
+    }
+
+    fn stalled(&self) -> Duration {
+        if self.in_flight == 0 {
+            return Duration::ZERO;
+        }
+        let silent = self.at.saturating_duration_since(self.heard);
+        silent.saturating_sub(self.service().unwrap_or_default())
     }
 
     /// How long the device, all workers together, takes for one.
@@ -193,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_device_is_a_slow_one() {
+    fn a_silent_device_is_waited_for_as_long_again() {
         let mut now = Instant::now();
         let mut pace = Pace::new(1, now);
         pace.sent(4, now);
@@ -202,13 +213,17 @@ mod tests {
         // Silence with nothing to do says nothing.
         now += 1000 * MS;
         pace.lapse(now);
-        assert_eq!(pace.service(), Some(MS));
+        assert_eq!(pace.wait(10), Some(10 * MS));
         pace.sent(1, now);
+        now += MS;
+        pace.lapse(now);
+        assert_eq!(pace.wait(10), Some(11 * MS));
         now += 300 * MS;
         pace.lapse(now);
-        assert_eq!(pace.service(), Some(300 * MS));
-        pace.lost(now);
+        assert_eq!(pace.wait(10), Some(311 * MS));
         assert_eq!(pace.service(), Some(MS));
+        pace.lost(now);
+        assert_eq!(pace.wait(10), Some(10 * MS));
     }
 
     #[test]

@@ -342,6 +342,25 @@ fn a_crowd_that_waits_for_its_answers_is_not_turned_away() {
     assert!(play.done.len() >= 19_900);
 }
 
+/// A stall of the whole machine is over at once for all: it turns nobody away
+/// who would be served in time. One that lasts does.
+#[test]
+fn a_short_stall_is_no_reason_to_turn_a_crowd_away() {
+    let mut play = Play::new(2, 2 * MS);
+    play.run(&[800.0], 1_000 * MS);
+    for _ in 0..50 {
+        play.offer(0);
+    }
+    play.now += 100 * MS;
+    for _ in 0..50 {
+        play.offer(0);
+    }
+    assert_eq!(play.refused.len(), 0);
+    play.now += 300 * MS;
+    play.offer(0);
+    assert_eq!(play.refused.len(), 1);
+}
+
 #[test]
 fn after_an_overload_a_crowd_is_let_in_again() {
     let mut play = Play::new(2, 2 * MS);
