@@ -284,7 +284,7 @@ async fn breakage_5_a_socket_that_keeps_the_caller_out() {
     wait_for(|| sign(&lab).code == Some(0)).await;
     let said = as_nobody(&lab, &["sign", "{}"]);
     said.failed()
-        .says(&["Permission denied", "may you open its socket"]);
+        .says(&["Permission denied", "you may not open the socket"]);
     as_nobody(&lab, &["doctor"]).failed().says(&[
         "fail  signing socket",
         "keeps you out: you are",
