@@ -11,6 +11,7 @@
 //! the store before any reader signs with it.
 
 pub mod admin;
+pub mod callers;
 mod context;
 mod effects;
 pub mod failpoint;

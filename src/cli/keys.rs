@@ -239,7 +239,7 @@ pub(super) fn date(at: Option<&Timestamp>) -> String {
     )
 }
 
-fn rfc3339(at: Option<&Timestamp>) -> Option<String> {
+pub(super) fn rfc3339(at: Option<&Timestamp>) -> Option<String> {
     at.map(|at| time(at).to_string())
 }
 
@@ -255,13 +255,13 @@ mod tests {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         let revocation = v1::Revocation {
             at: at(1_800_000_000),
-            by: "uid:7".into(),
+            by: "unix:7".into(),
             reason: RevocationReason::Compromised.into(),
             note: "ticket 12".into(),
         };
         let hold = v1::Hold {
             since: at(1_700_000_000),
-            by: "uid:8".into(),
+            by: "unix:8".into(),
             note: "forensics".into(),
         };
         v1::KeySet {
@@ -279,8 +279,8 @@ mod tests {
     fn people_read_who_held_and_revoked_a_key() {
         let text = text_of(&set(), false);
         for told in [
-            "held since 2023-11-14T22:13:20Z by uid:8: forensics",
-            "revoked 2027-01-15T08:00:00Z (compromised) by uid:7: ticket 12",
+            "held since 2023-11-14T22:13:20Z by unix:8: forensics",
+            "revoked 2027-01-15T08:00:00Z (compromised) by unix:7: ticket 12",
         ] {
             assert!(text.contains(told), "{text}");
         }
@@ -316,13 +316,13 @@ mod tests {
         let key = &json["keys"][0];
         assert_eq!(
             key["hold"],
-            json!({"since": "2023-11-14T22:13:20Z", "by": "uid:8", "note": "forensics"})
+            json!({"since": "2023-11-14T22:13:20Z", "by": "unix:8", "note": "forensics"})
         );
         assert_eq!(
             key["revocation"],
             json!({
                 "at": "2027-01-15T08:00:00Z",
-                "by": "uid:7",
+                "by": "unix:7",
                 "reason": "compromised",
                 "note": "ticket 12",
             })

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not now.
 
+mod callers;
 mod change;
 mod check;
 mod compose;
@@ -9,6 +10,7 @@ mod device;
 mod doctor;
 mod init;
 mod keys;
+mod listeners;
 mod output;
 mod policy;
 mod serve;
@@ -88,6 +90,9 @@ enum Command {
     /// Look at keys and change their lives.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// See who calls, and keep somebody out.
+    #[command(subcommand)]
+    Callers(CallersCommand),
     /// The agent's clock.
     #[command(subcommand)]
     Clock(ClockCommand),
@@ -215,6 +220,26 @@ enum KeysCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum CallersCommand {
+    /// List who has called since the start, whom a rule names, and who is
+    /// blocked.
+    List,
+    /// Refuse a caller, at once and across restarts: its open connections end.
+    Block {
+        /// unix:UID, spiffe://DOMAIN/PATH or dns:NAME, as in the list.
+        id: String,
+        /// A remark, shown in the list.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Let a blocked caller in again.
+    Unblock {
+        /// As it was blocked.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum ClockCommand {
     /// Vouch for the agent's clock, after it stepped, leapt, or was off for
     /// very long. The agent compares it with this machine's clock.
@@ -294,6 +319,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(command) => change::keys(config, command, json),
+        Command::Callers(command) => callers::run(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)
         }

@@ -1,6 +1,7 @@
 //! `policy test`: whether a request would pass, by the configuration alone.
 //! Nothing is signed, and no agent is asked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -95,6 +96,7 @@ fn caller(args: &Args) -> Caller {
         gid: args
             .gid
             .unwrap_or_else(|| rustix::process::getegid().as_raw()),
+        groups: BTreeSet::new(),
         pid: None,
     }
 }

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::compose;
+use super::listeners::{Listeners, Ready};
 use super::output::Failure;
 use super::systemd::{Manager, Pulse};
+use super::{callers, compose};
 use crate::agent::Agent;
+use crate::agent::callers::Callers;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::observe::Origin;
 use crate::serve::http::Site;
-use crate::serve::listener::{Tcp, Unix};
-use crate::serve::{self, Counted, Limits};
+use crate::serve::{self, Counted, Limits, tls::Tls};
 
 const IF_IN_USE: &str =
     "if it is the same agent, it runs already; give another one a state_dir of its own";
@@ -34,20 +35,9 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     let context = compose::open(config, IF_IN_USE)?;
     let devices = context.devices();
     let metrics = context.metrics();
-    let bind = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
-    let signing = bind(
-        &config.serve.signing_socket,
-        config.serve.signing_socket_mode,
-    )?;
-    let admin = bind(&config.serve.admin_socket, config.serve.admin_socket_mode)?;
-    let jwks = Tcp::bind(config.serve.jwks_listen)
-        .await
-        .map_err(Failure::failed)?;
-    let address = jwks.address();
-    let operators = match config.serve.metrics_listen {
-        Some(address) => Some(Tcp::bind(address).await.map_err(Failure::failed)?),
-        None => None,
-    };
+    let listeners = Listeners::bind(config).await?;
+    let callers = callers::open(config)?;
+    let address = listeners.jwks.address();
 
     let mut wanted = Vec::new();
     for name in config.key_sets.keys() {
@@ -59,41 +49,16 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         wanted.push(set);
     }
     let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()).await);
+    let over_tls = listeners.over_tls.as_ref().map(Tls::address);
     tracing::info!(
-        signing = %signing.path().display(),
-        admin = %admin.path().display(),
+        signing = %listeners.signing.path().display(),
+        signing_tls = over_tls.map(tracing::field::display),
+        admin = %listeners.admin.path().display(),
         jwks = %address,
         "serving"
     );
-    let limits = Limits::default();
-    let ready = Ready::write(ready_file, &signing, &admin, &jwks, operators.as_ref())?;
-    let manager = Manager::from_env();
-    let pulses = [Pulse::new(), Pulse::new(), Pulse::new()];
-    let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
-    let site = site(config, &agent, &metrics);
-    let figures = async {
-        if let Some(listener) = operators {
-            let agent = Arc::clone(&agent);
-            serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
-        }
-    };
-    let watch = async {
-        manager.ready();
-        tokio::select! {
-            () = ended(stop.clone()) => manager.stopping(),
-            () = manager.accompany(&*agent, &pulses) => {}
-        }
-    };
-    let signing = Counted::new(signing, metrics.connections("signing"));
-    let admin = Counted::new(admin, metrics.connections("administration"));
-    let jwks = Counted::new(jwks, metrics.connections("jwks"));
-    tokio::join!(
-        serve::grpc::serve_signer(signing, Arc::clone(&agent), limits, until(&pulses[0])),
-        serve::grpc::serve_admin(admin, Arc::clone(&agent), limits, until(&pulses[1])),
-        serve::http::serve(jwks, site, limits, until(&pulses[2])),
-        figures,
-        watch,
-    );
+    let ready = Ready::write(ready_file, &listeners)?;
+    answer(config, listeners, &agent, &callers, &metrics, &stop).await;
     drop(ready);
     drop(agent);
     for device in devices {
@@ -101,6 +66,74 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves everything until the agent is to stop, and what has begun is
+/// answered.
+async fn answer(
+    config: &Config,
+    listeners: Listeners,
+    agent: &Arc<Agent>,
+    callers: &Arc<Callers>,
+    metrics: &Metrics,
+    stop: &watch::Receiver<bool>,
+) {
+    let limits = Limits {
+        connections: config.serve.connections,
+        connections_per_peer: config.serve.connections_per_peer,
+        ..Limits::default()
+    };
+    let count = |name| metrics.connections(name);
+    let pulses = [Pulse::new(), Pulse::new(), Pulse::new(), Pulse::new()];
+    let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
+    let [signing, admin, jwks, over_tls] = pulses.each_ref().map(until);
+    let Listeners {
+        signing: local,
+        over_tls: remote,
+        admin: orders,
+        jwks: verifiers,
+        operators,
+    } = listeners;
+    let local = serve::grpc::serve_signer(
+        Counted::new(local, count("signing")),
+        Arc::clone(agent),
+        Arc::clone(callers),
+        limits,
+        signing,
+    );
+    let remote = async {
+        let Some(listener) = remote else {
+            // No loop, but a heart that beats for the watchdog.
+            return over_tls.await;
+        };
+        let listener = Counted::new(listener, count("signing-tls"));
+        let (agent, callers) = (Arc::clone(agent), Arc::clone(callers));
+        serve::grpc::serve_signer(listener, agent, callers, limits, over_tls).await;
+    };
+    let orders = serve::grpc::serve_admin(
+        Counted::new(orders, count("administration")),
+        Arc::clone(agent),
+        Arc::clone(callers),
+        limits,
+        admin,
+    );
+    let verifiers = Counted::new(verifiers, count("jwks"));
+    let verifiers = serve::http::serve(verifiers, site(config, agent, metrics), limits, jwks);
+    let figures = async {
+        if let Some(listener) = operators {
+            let agent = Arc::clone(agent);
+            serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
+        }
+    };
+    let watch = async {
+        let manager = Manager::from_env();
+        manager.ready();
+        tokio::select! {
+            () = ended(stop.clone()) => manager.stopping(),
+            () = manager.accompany(&**agent, &pulses) => {}
+        }
+    };
+    tokio::join!(local, remote, orders, verifiers, figures, watch);
 }
 
 fn site(config: &Config, agent: &Arc<Agent>, metrics: &Metrics) -> Site<Agent> {
@@ -134,44 +167,4 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
 async fn ended(mut stop: watch::Receiver<bool>) {
     // An error means that nobody can ask any more: as good as asked.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// The file that says where the agent serves; gone when it stops.
-struct Ready<'a>(Option<&'a Path>);
-
-impl<'a> Ready<'a> {
-    fn write(
-        path: Option<&'a Path>,
-        signing: &Unix,
-        admin: &Unix,
-        jwks: &Tcp,
-        operators: Option<&Tcp>,
-    ) -> Result<Self, Failure> {
-        if let Some(path) = path {
-            let mut text = format!(
-                "signing_socket = {:?}\nadmin_socket = {:?}\njwks_listen = \"{}\"\n",
-                signing.path(),
-                admin.path(),
-                jwks.address()
-            );
-            if let Some(operators) = operators {
-                text += &format!("metrics_listen = \"{}\"\n", operators.address());
-            }
-            // Moved into place whole: whoever waits for the file may read it.
-            let staged = path.with_extension("new");
-            std::fs::write(&staged, text)
-                .and_then(|()| std::fs::rename(&staged, path))
-                .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
-        }
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Ready<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = self.0 {
-            // A file that stays names sockets where nobody answers.
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }

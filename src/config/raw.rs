@@ -30,10 +30,23 @@ pub(super) struct Serve {
     pub(super) admin_socket: Option<Text>,
     pub(super) socket_mode: Option<Text>,
     pub(super) admin_socket_mode: Option<Text>,
+    pub(super) signing_listen: Option<Text>,
+    pub(super) signing_tls: Option<Spanned<Tls>>,
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) connections_per_peer: Option<Spanned<i64>>,
     pub(super) jwks_listen: Option<Text>,
     pub(super) well_known: Option<Text>,
     pub(super) metrics_listen: Option<Text>,
     pub(super) metrics_beyond_loopback: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) cert: Text,
+    pub(super) key: Text,
+    pub(super) client_ca: Text,
+    pub(super) crl: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +119,8 @@ pub(super) struct Rule {
     pub(super) name: Text,
     pub(super) uid: Option<Spanned<Vec<u32>>>,
     pub(super) gid: Option<Spanned<Vec<u32>>>,
+    pub(super) dns: Option<Spanned<Vec<Text>>>,
+    pub(super) spiffe: Option<Spanned<Vec<Text>>>,
     pub(super) operations: Spanned<Vec<Text>>,
     pub(super) algorithms: Option<Spanned<Vec<Text>>>,
     pub(super) typ: Option<Spanned<Vec<Text>>>,

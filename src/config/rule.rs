@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::str::FromStr;
 
 use toml::Spanned;
 
@@ -10,6 +11,7 @@ use super::raw::{self, Text};
 use super::{all, key_set};
 use crate::jose::Algorithm;
 use crate::keyring::Timing;
+use crate::policy::identity::InvalidName;
 use crate::policy::rules::{Algorithms, Audience, DEFAULT_MAX_PAYLOAD, Draft, Matcher};
 use crate::policy::{Operation, Preset, Rate, Rule, Rules, Typ};
 use crate::time::Span;
@@ -96,7 +98,9 @@ fn hint(field: &str) -> &'static str {
     match field {
         "issuer" => "the `iss` of every token of this key set, such as https://login.example",
         "default_lifetime" => "where a caller gives no `exp`, it lies this far ahead",
-        "who" => "uid = [1000], gid = [1000], or both; no rule, no signature",
+        "who" => {
+            "uid = [1000] and gid = [1000] know a process, dns = [\"login.example\"] and spiffe = [\"spiffe://example/login\"] a certificate; no rule, no signature"
+        }
         "typ" => "such as \"at+jwt\" or \"JWT\"; \"\" is a header without typ",
         "audiences" => {
             "https://api.example/* lets in what is below it; without the slash, https://api.example.evil would be let in too"
@@ -146,7 +150,10 @@ fn place(raw: &raw::Rule, field: &str) -> Range<usize> {
     let list = |list: &Option<Spanned<Vec<Text>>>| list.as_ref().map(Spanned::span);
     let ids = |ids: &Option<Spanned<Vec<u32>>>| ids.as_ref().map(Spanned::span);
     let place = match field {
-        "who" => ids(&raw.uid).or_else(|| ids(&raw.gid)),
+        "who" => ids(&raw.uid)
+            .or_else(|| ids(&raw.gid))
+            .or_else(|| list(&raw.dns))
+            .or_else(|| list(&raw.spiffe)),
         "operations" => Some(raw.operations.span()),
         "algorithms" => list(&raw.algorithms),
         "typ" => list(&raw.typ),
@@ -194,12 +201,21 @@ fn rule(
         check.number(Some(bytes), &field, 1..=LARGEST_PAYLOAD, 0)
     });
     let rate = given(raw.rate.as_ref(), |raw| rate(raw.get_ref(), path, check));
+    let dns = names(raw.dns.as_ref(), &format!("{path}.dns"), DNS_HINT, check);
+    let spiffe = names(
+        raw.spiffe.as_ref(),
+        &format!("{path}.spiffe"),
+        SPIFFE_HINT,
+        check,
+    );
     let preset = preset?;
     Some(Rule {
         name: raw.name.get_ref().clone(),
         who: Matcher {
             uids: ids(&raw.uid),
             gids: ids(&raw.gid),
+            dns: dns?,
+            spiffe: spiffe?,
         },
         operations: operations?,
         algorithms: algorithms?,
@@ -262,6 +278,32 @@ fn rate(raw: &raw::Rate, path: &str, check: &mut Check<'_>) -> Option<Rate> {
         per: per?,
         burst: burst?,
     })
+}
+
+const DNS_HINT: &str = "the subjectAltName of the caller's certificate, compared exactly";
+
+const SPIFFE_HINT: &str = "one SPIFFE ID, or all below a path: spiffe://example.org/ns/prod/*";
+
+/// Names of certificates; each mistake is shown where it stands.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it makes sense"
+)]
+fn names<T: FromStr<Err = InvalidName> + Ord>(
+    texts: Option<&Spanned<Vec<Text>>>,
+    field: &str,
+    hint: &str,
+    check: &mut Check<'_>,
+) -> Option<Option<BTreeSet<T>>> {
+    let Some(texts) = texts else {
+        return Some(None);
+    };
+    let names = texts.get_ref().iter().map(|text| {
+        let name = text.get_ref().parse();
+        name.map_err(|error| check.say(text.span(), format!("{field}: {error}"), hint))
+            .ok()
+    });
+    all(names).map(Some)
 }
 
 fn operation(text: &Text, path: &str, check: &mut Check<'_>) -> Option<Operation> {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use super::check::Check;
 use super::raw::{self, Text};
+use crate::serve::Limits;
+use crate::serve::tls::Files;
 
 /// `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -21,6 +23,13 @@ pub struct Serve {
     pub admin_socket: PathBuf,
     /// Its permission bits.
     pub admin_socket_mode: u32,
+    /// Where signing is served over TLS 1.3 to callers with a certificate, and
+    /// the files for it; `None` where it is not. Port 0 means any free one.
+    pub signing_tls: Option<(SocketAddr, Files)>,
+    /// Connections at a time, for each listener.
+    pub connections: usize,
+    /// Those of one local user or one address among them.
+    pub connections_per_peer: usize,
     /// Where JWKS are served over HTTP. Port 0 means any free one.
     pub jwks_listen: SocketAddr,
     /// The key set that `/.well-known/jwks.json` shows; `None` if there are
@@ -67,6 +76,8 @@ pub(super) fn check(
         0o600,
         check,
     );
+    let signing_tls = signing_tls(raw, check);
+    let (connections, connections_per_peer) = bounds(raw, check);
     let jwks_listen = match &raw.jwks_listen {
         Some(text) => listen(text, "serve.jwks_listen", check),
         None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -78,6 +89,9 @@ pub(super) fn check(
         signing_socket_mode: signing_socket_mode?,
         admin_socket: admin_socket?,
         admin_socket_mode: admin_socket_mode?,
+        signing_tls: signing_tls?,
+        connections: connections?,
+        connections_per_peer: connections_per_peer?,
         jwks_listen: jwks_listen?,
         well_known: well_known?,
         metrics_listen: metrics_listen?,
@@ -164,6 +178,73 @@ fn metrics_listen(raw: &raw::Serve, check: &mut Check<'_>) -> Option<Option<Sock
         "127.0.0.1:9464, or metrics_beyond_loopback = true where only your monitoring can reach it: it asks nobody for a password",
     );
     None
+}
+
+/// Both or none: a listener that signs for whoever connects is never meant.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one is whether it makes sense"
+)]
+fn signing_tls(raw: &raw::Serve, check: &mut Check<'_>) -> Option<Option<(SocketAddr, Files)>> {
+    let address = raw.signing_listen.as_ref();
+    let address_read = address.map(|text| listen(text, "serve.signing_listen", check));
+    let files = raw.signing_tls.as_ref().map(|tls| {
+        let tls = tls.get_ref();
+        let certificate = check.path(&tls.cert, "serve.signing_tls.cert");
+        let key = check.path(&tls.key, "serve.signing_tls.key");
+        let client_ca = check.path(&tls.client_ca, "serve.signing_tls.client_ca");
+        let crl = tls.crl.as_ref();
+        let crl = crl.map(|crl| check.path(crl, "serve.signing_tls.crl"));
+        Some(Files {
+            certificate: certificate?,
+            key: key?,
+            client_ca: client_ca?,
+            crl: match crl {
+                None => None,
+                Some(crl) => Some(crl?),
+            },
+        })
+    });
+    match (address_read, files) {
+        (None, None) => Some(None),
+        (Some(address), Some(files)) => Some(Some((address?, files?))),
+        (Some(_), None) => {
+            check.say(
+                address.map_or(0..0, Text::span),
+                "serve.signing_listen: expected serve.signing_tls as well".into(),
+                "over TCP, callers are known by their certificates: signing_tls = { cert = ..., key = ..., client_ca = ... }",
+            );
+            None
+        }
+        (None, Some(_)) => {
+            check.say(
+                raw.signing_tls.as_ref().map_or(0..0, toml::Spanned::span),
+                "serve.signing_tls: expected serve.signing_listen as well".into(),
+                "where to listen, such as signing_listen = \"0.0.0.0:8443\"",
+            );
+            None
+        }
+    }
+}
+
+/// Connections, and those of one peer among them.
+fn bounds(raw: &raw::Serve, check: &mut Check<'_>) -> (Option<usize>, Option<usize>) {
+    const MOST: i64 = 65_536;
+    let usual = Limits::default();
+    let all = check.number(
+        raw.connections.as_ref(),
+        "serve.connections",
+        1..=MOST,
+        usual.connections,
+    );
+    let most = all.and_then(|all| i64::try_from(all).ok()).unwrap_or(MOST);
+    let each = check.number(
+        raw.connections_per_peer.as_ref(),
+        "serve.connections_per_peer",
+        1..=most,
+        usual.connections_per_peer.min(all.unwrap_or(usize::MAX)),
+    );
+    (all, each)
 }
 
 /// The one that is named, else the only one there is.

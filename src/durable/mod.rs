@@ -10,6 +10,7 @@
 //! The directories are *trusted*: whoever may write to them can undo what they
 //! record. They belong to the agent's user with mode 0700, files with 0600.
 
+mod blocked;
 mod last_good;
 mod os;
 #[cfg(any(test, feature = "failpoints"))]
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use blocked::{BlockList, Blocked};
 pub use last_good::LastGood;
 pub use os::OsDisk;
 pub use tombstone::{Tombstone, Tombstones};

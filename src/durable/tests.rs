@@ -136,7 +136,7 @@ fn stone(key_set: &str, kid: &str, at: i64) -> Tombstone {
         at: Time::from_secs(at),
         reason: Some(Reason::Superseded),
         mandate: Some(Mandate {
-            by: "uid:7".into(),
+            by: "unix:7".into(),
             note: "ticket 12".into(),
         }),
     }
@@ -326,4 +326,30 @@ fn a_lock_excludes_and_ends_with_its_guard() {
         drop(held);
         disk.lock(path).unwrap();
     }
+}
+
+#[test]
+fn a_block_list_is_the_old_or_the_new_one_at_every_crash() {
+    let open = |disk: &SimDisk| BlockList::open(Arc::new(disk.clone()), "/d/c");
+    let blocked = |id: &str| Blocked {
+        id: id.parse().unwrap(),
+        since: Time::from_secs(7),
+        by: "unix:0".into(),
+        note: "a \"note\"".into(),
+    };
+    let old = vec![blocked("unix:1"), blocked("spiffe://td/x")];
+    let new = vec![blocked("dns:a.example")];
+    at_every_crash(
+        |disk| {
+            let list = open(disk).unwrap();
+            assert_eq!(list.load().unwrap(), []);
+            list.put(&old).unwrap();
+        },
+        |disk| open(disk).is_ok_and(|list| list.put(&new).is_ok()),
+        |disk, done| match open(disk).unwrap().load() {
+            Ok(found) if found == new || (!done && found == old) => Ok(()),
+            other => Err(format!("done: {done}, found {other:?}")),
+        },
+    )
+    .unwrap();
 }

@@ -9,6 +9,8 @@
 
 mod check;
 mod claims;
+pub mod identity;
+mod matcher;
 mod preset;
 mod rate;
 mod refusal;
@@ -16,6 +18,7 @@ mod request;
 pub mod rules;
 
 pub use check::{CheckError, CheckedJws, CheckedJwt, KeyFacts, check_jws, check_jwt};
+pub use identity::{CallerId, Names};
 pub use preset::Preset;
 pub use rate::{Limiter, Rate};
 pub use refusal::{Reason, Refusal};

@@ -15,6 +15,8 @@ pub enum Reason {
     UnknownAlgorithm,
     /// No rule lets this caller do this.
     NotAllowed,
+    /// An operator blocked this caller.
+    CallerBlocked,
     /// The claims are not one well-formed JSON object.
     MalformedClaims,
     /// A member stands twice in an object.
@@ -45,6 +47,7 @@ impl Reason {
             Self::UnknownKeySet => "UNKNOWN_KEY_SET",
             Self::UnknownAlgorithm => "UNKNOWN_ALGORITHM",
             Self::NotAllowed => "NOT_ALLOWED",
+            Self::CallerBlocked => "CALLER_BLOCKED",
             Self::MalformedClaims => "MALFORMED_CLAIMS",
             Self::DuplicateMember => "DUPLICATE_MEMBER",
             Self::TooLarge => "TOO_LARGE",

@@ -1,7 +1,9 @@
 //! What a caller asks for, before anybody believed it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
+use super::identity::{CallerId, Names};
 use crate::jose::Algorithm;
 
 /// Who asks, as the kernel or the TLS layer vouches for it.
@@ -14,16 +16,49 @@ pub enum Caller {
         uid: u32,
         /// Effective group id.
         gid: u32,
+        /// Supplementary group ids; empty where they could not be learned for
+        /// certain.
+        groups: BTreeSet<u32>,
         /// Process id at the time of connecting; for the record only.
         pid: Option<i32>,
     },
+    /// The client certificate of a TLS connection, verified when it connected
+    /// and since.
+    Tls {
+        /// What the certificate says of its holder.
+        names: Names,
+    },
+}
+
+impl Caller {
+    /// The stable id: what the record and the log call it. Of several names of
+    /// a certificate it is the SPIFFE ID, else the first DNS name in
+    /// alphabetical order, so that a renewed certificate keeps it.
+    #[must_use]
+    pub fn id(&self) -> CallerId {
+        match self {
+            Self::Unix { uid, .. } => CallerId::Unix(*uid),
+            Self::Tls { names } => {
+                let mut ids = names.ids();
+                ids.next().expect("a certificate's names are never none")
+            }
+        }
+    }
+
+    /// Every id that means this caller, [`id`](Self::id) first: who is blocked
+    /// by any of them is blocked.
+    #[must_use]
+    pub fn ids(&self) -> Vec<CallerId> {
+        match self {
+            Self::Unix { .. } => vec![self.id()],
+            Self::Tls { names } => names.ids().collect(),
+        }
+    }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix { uid, .. } => write!(f, "uid:{uid}"),
-        }
+        self.id().fmt(f)
     }
 }
 

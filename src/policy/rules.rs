@@ -10,6 +10,8 @@ use crate::jose::Algorithm;
 use crate::time::Span;
 use bounds::{check_audiences, check_bounds, check_preset};
 
+pub use super::matcher::Matcher;
+
 /// The largest payload where the configuration names none: 16 KiB.
 pub const DEFAULT_MAX_PAYLOAD: usize = 16 * 1024;
 
@@ -73,16 +75,6 @@ pub struct Rule {
     pub max_payload: Option<usize>,
     /// How many signatures each caller gets; no bound of its own where absent.
     pub rate: Option<Rate>,
-}
-
-/// Whom a rule concerns. What is given must all hold: a caller of one of the
-/// `uids` that is also of one of the `gids`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Matcher {
-    /// Effective user ids.
-    pub uids: Option<BTreeSet<u32>>,
-    /// Effective group ids. Supplementary groups do not count.
-    pub gids: Option<BTreeSet<u32>>,
 }
 
 /// What a caller can ask for.
@@ -200,10 +192,8 @@ fn check_rule(rule: &Rule, unique: bool) -> Result<(), Problem> {
     if !unique {
         return problem("name", format!("two rules are named {:?}", rule.name));
     }
-    let Matcher { uids, gids } = &rule.who;
-    let empty = |ids: &Option<BTreeSet<u32>>| ids.as_ref().is_some_and(BTreeSet::is_empty);
-    if (uids.is_none() && gids.is_none()) || empty(uids) || empty(gids) {
-        return problem("who", "expected at least one uid or gid, got none".into());
+    if let Err(why) = rule.who.check() {
+        return problem("who", why.to_owned());
     }
     if rule.operations.is_empty() {
         return problem("operations", "expected at least one, got none".into());
@@ -388,18 +378,6 @@ impl Rule {
     /// The path of one of this rule's fields.
     pub(super) fn path(&self, rules: &Rules, field: &str) -> String {
         format!("key_set.{}.rule.{}.{field}", rules.0.key_set, self.name)
-    }
-}
-
-impl Matcher {
-    /// Whether the rule is about this caller.
-    #[must_use]
-    pub fn matches(&self, caller: &Caller) -> bool {
-        let Caller::Unix { uid, gid, .. } = caller;
-        let given = self.uids.is_some() || self.gids.is_some();
-        given
-            && self.uids.as_ref().is_none_or(|uids| uids.contains(uid))
-            && self.gids.as_ref().is_none_or(|gids| gids.contains(gid))
     }
 }
 

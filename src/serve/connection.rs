@@ -1,7 +1,8 @@
 //! Connections, from accept to farewell, the same for every protocol.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,15 +19,27 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::listener::{self, Listener};
+use super::listener::{self, Arrival, Greeted, Listener, Refused, Standing};
+use super::sources::Sources;
 
 /// What a server grants its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time. One more waits in the kernel's queue.
     pub connections: usize,
+    /// Connections at a time of one local user or one address. One more is
+    /// refused. A listener that everybody may reach through one proxy has no
+    /// such bound.
+    pub connections_per_peer: usize,
+    /// Connections at a time whose peer is not known yet: TLS handshakes. One
+    /// more waits in the kernel's queue.
+    pub handshakes: usize,
+    /// The same, of one local user or one address. One more is refused.
+    pub handshakes_per_peer: usize,
+    /// How long a handshake may take.
+    pub handshake: Duration,
     /// Requests at a time, all connections together. One more is refused at
     /// once with `OVERLOADED`.
     pub in_flight: usize,
@@ -61,6 +74,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_peer: 256,
+            handshakes: 64,
+            handshakes_per_peer: 16,
+            handshake: Duration::from_secs(5),
             in_flight: 4096,
             streams: 256,
             long_lived: 1024,
@@ -88,41 +105,87 @@ pub(super) enum Protocol {
 /// Nothing that is served here needs more than a path.
 const MAX_HEADER: usize = 16 * 1024;
 
+/// What the server makes of a peer.
+pub(super) struct Guest<E> {
+    /// Each request carries it as an extension.
+    pub(super) known: E,
+    /// Ends when the guest must leave at once.
+    pub(super) dismissed: Pin<Box<dyn Future<Output = Refused> + Send>>,
+}
+
+impl<E> Guest<E> {
+    /// One that may stay.
+    pub(super) fn staying(known: E) -> Self {
+        Self {
+            known,
+            dismissed: Box::pin(std::future::pending()),
+        }
+    }
+}
+
 /// Serves connections until `shutdown` ends, then finishes what has begun.
-/// Requests carry the peer as an extension.
-pub(super) async fn serve<L: Listener>(
+/// `enter` says what to make of a peer and of where it comes from.
+pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
     listener: L,
     router: Router,
     protocol: Protocol,
     limits: Limits,
+    enter: impl Fn(Peer<L>, Option<SocketAddr>) -> Guest<E> + Clone + Send + 'static,
     shutdown: impl Future<Output = ()>,
 ) {
     let server = builder(protocol, limits);
     let permits = Arc::new(Semaphore::new(limits.connections));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let sources = Arc::<Sources>::default();
+    let name: Arc<str> = listener.name().into();
     let (stop, _) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
-            // A permit first: whoever comes when there is none stays in the
+            // Permits first: whoever comes when there is none stays in the
             // kernel's queue and costs nothing here.
             let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener::next(&listener).await)
+            let handshake = Arc::clone(&handshakes).acquire_owned().await;
+            (permit, handshake, listener::next(&listener).await)
         };
-        let (permit, (stream, peer)) = tokio::select! {
+        let (permit, handshake, arrival) = tokio::select! {
             biased;
             () = &mut shutdown => break,
             accepted = next => accepted,
+        };
+        let address = arrival.address();
+        let mut place = match sources.admit(arrival.source(), &limits) {
+            Ok(place) => place,
+            Err(refused) => {
+                report(&name, address, &refused);
+                continue;
+            }
         };
         let one = Connection {
             router: router.clone(),
             limits,
             stop: stop.subscribe(),
         };
-        let server = server.clone();
+        let (server, enter, name) = (server.clone(), enter.clone(), Arc::clone(&name));
         connections.spawn(async move {
-            one.serve(&server, stream, peer).await;
-            drop(permit);
+            let greeted = one.greet(arrival).await;
+            place.known();
+            drop(handshake);
+            match greeted {
+                Ok(Greeted {
+                    stream,
+                    peer,
+                    standing,
+                }) => {
+                    let guest = enter(peer, address);
+                    if let Err(refused) = one.serve(&server, stream, guest, standing).await {
+                        report(&name, address, &refused);
+                    }
+                }
+                Err(refused) => report(&name, address, &refused),
+            }
+            drop((permit, place));
         });
         while connections.try_join_next().is_some() {}
     }
@@ -131,6 +194,23 @@ pub(super) async fn serve<L: Listener>(
     stop.send_replace(true);
     // Each of them ends within `limits.drain`.
     while connections.join_next().await.is_some() {}
+}
+
+/// What is known of a listener's peers.
+type Peer<L> = <<L as Listener>::Arrival as Arrival>::Peer;
+
+/// One line for each connection that was not let in or was cut off: what a
+/// jail can match.
+fn report(listener: &str, address: Option<SocketAddr>, refused: &Refused) {
+    warn!(
+        event = "connection_refused",
+        reason = refused.reason,
+        peer = address.map(|address| tracing::field::display(address.ip().to_canonical())),
+        port = address.map(|address| address.port()),
+        listener,
+        why = refused.why,
+        "connection refused"
+    );
 }
 
 fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
@@ -175,12 +255,30 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve<P: Clone + Send + Sync + 'static>(
+    /// Finds out who it is, within the deadline.
+    async fn greet<A: Arrival>(&self, arrival: A) -> Result<Greeted<A::Stream, A::Peer>, Refused> {
+        let patience = self.limits.handshake;
+        let greeted = timeout(patience, arrival.greet()).await;
+        greeted.unwrap_or_else(|_| {
+            Err(Refused {
+                reason: "HANDSHAKE_TIMEOUT",
+                why: format!("the handshake took longer than {patience:?}"),
+            })
+        })
+    }
+
+    /// Serves until the connection ends.
+    ///
+    /// # Errors
+    /// Why it was cut off: what the peer showed counts no more.
+    async fn serve<E: Clone + Send + Sync + 'static>(
         mut self,
         server: &auto::Builder<TokioExecutor>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        peer: P,
-    ) {
+        guest: Guest<E>,
+        mut standing: Standing,
+    ) -> Result<(), Refused> {
+        let Guest { known, dismissed } = guest;
         let asked = Arc::new(AtomicBool::new(false));
         let (leave, leaving) = watch::channel(false);
         let service = service_fn({
@@ -188,7 +286,7 @@ impl Connection {
             let router = self.router;
             move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
-                request.extensions_mut().insert(peer.clone());
+                request.extensions_mut().insert(known.clone());
                 request.extensions_mut().insert(Leaving(leaving.clone()));
                 let router = router.clone();
                 async move { answer(router, request).await }
@@ -210,17 +308,26 @@ impl Connection {
                 () = silent => {}
             }
         };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = farewell => None,
-        };
-        let ended = match ended {
-            Some(ended) => Ok(ended),
-            None => {
-                leave.send_replace(true);
-                connection.as_mut().graceful_shutdown();
-                timeout(self.limits.drain, connection).await
+        let work = async {
+            let ended = tokio::select! {
+                ended = connection.as_mut() => Some(ended),
+                () = farewell => None,
+            };
+            match ended {
+                Some(ended) => Ok(ended),
+                None => {
+                    leave.send_replace(true);
+                    connection.as_mut().graceful_shutdown();
+                    timeout(self.limits.drain, connection).await
+                }
             }
+        };
+        let ended = tokio::select! {
+            biased;
+            // Cut off with all that was going on: no answer leaves.
+            refused = dismissed => return Err(refused),
+            refused = standing.ended() => return Err(refused),
+            ended = work => ended,
         };
         match ended {
             Ok(Ok(())) => {}
@@ -228,6 +335,7 @@ impl Connection {
             // Whether what is cut off here was signed, its record says.
             Err(_) => debug!("connection cut: it did not end in time"),
         }
+        Ok(())
     }
 }
 

@@ -1,12 +1,13 @@
 //! A listener whose connections are counted.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::listener::Listener;
+use super::listener::{Arrival, Greeted, Listener, Refused, Source};
 use crate::metrics::{Connections, OpenConnection};
 
 /// Any listener, with its connections in the figures.
@@ -14,6 +15,14 @@ use crate::metrics::{Connections, OpenConnection};
 pub struct Counted<L> {
     listener: L,
     connections: Connections,
+}
+
+/// A connection that is counted from when it came, before anybody knows whose
+/// it is.
+#[derive(Debug)]
+pub struct CountedArrival<A> {
+    arrival: A,
+    open: OpenConnection,
 }
 
 /// A connection that is counted for as long as it is open.
@@ -35,20 +44,46 @@ impl<L> Counted<L> {
 }
 
 impl<L: Listener + Sync> Listener for Counted<L> {
-    type Stream = CountedStream<L::Stream>;
-    type Peer = L::Peer;
+    type Arrival = CountedArrival<L::Arrival>;
 
-    async fn accept(&self) -> io::Result<(Self::Stream, Self::Peer)> {
-        let (stream, peer) = self.listener.accept().await?;
-        let stream = CountedStream {
-            stream,
-            _open: self.connections.open(),
-        };
-        Ok((stream, peer))
+    async fn accept(&self) -> io::Result<Self::Arrival> {
+        Ok(CountedArrival {
+            arrival: self.listener.accept().await?,
+            open: self.connections.open(),
+        })
     }
 
     fn name(&self) -> String {
         self.listener.name()
+    }
+}
+
+impl<A: Arrival> Arrival for CountedArrival<A> {
+    type Stream = CountedStream<A::Stream>;
+    type Peer = A::Peer;
+
+    fn source(&self) -> Option<Source> {
+        self.arrival.source()
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.arrival.address()
+    }
+
+    async fn greet(self) -> Result<Greeted<Self::Stream, Self::Peer>, Refused> {
+        let Greeted {
+            stream,
+            peer,
+            standing,
+        } = self.arrival.greet().await?;
+        Ok(Greeted {
+            stream: CountedStream {
+                stream,
+                _open: self.open,
+            },
+            peer,
+            standing,
+        })
     }
 }
 

@@ -1,18 +1,21 @@
 //! Where connections come from: bound sockets, and an accept loop that
 //! survives what peers and the system do to it.
 
+use std::fmt;
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::warn;
 
+use super::peer;
 use crate::policy::Caller;
 
 /// How long to wait when the process or the system has no file descriptor or
@@ -53,19 +56,114 @@ pub enum BindError {
     },
 }
 
-/// A source of connections, each with what is known of its peer.
+/// A source of connections.
 pub trait Listener: Send + 'static {
+    /// What arrives.
+    type Arrival: Arrival;
+
+    /// The next connection. An error concerns one connection, or the system
+    /// for a while; none ends the listener.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Arrival>> + Send;
+
+    /// For messages.
+    fn name(&self) -> String;
+}
+
+/// A connection whose peer is not known yet.
+pub trait Arrival: Send + 'static {
     /// The connection.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
     /// What is known of the peer.
     type Peer: Clone + Send + Sync + 'static;
 
-    /// The next connection. An error concerns one connection, or the system
-    /// for a while; none ends the listener.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+    /// Whose connections are counted together; `None` where everybody may come
+    /// through one proxy, and only the whole is bounded.
+    fn source(&self) -> Option<Source>;
 
-    /// For messages.
-    fn name(&self) -> String;
+    /// Where it comes from, for the log.
+    fn address(&self) -> Option<SocketAddr>;
+
+    /// Finds out who it is. May take as long as the peer likes: the caller
+    /// has a deadline.
+    fn greet(
+        self,
+    ) -> impl Future<Output = Result<Greeted<Self::Stream, Self::Peer>, Refused>> + Send;
+}
+
+/// A connection whose peer is known.
+#[derive(Debug)]
+pub struct Greeted<S, P> {
+    /// The connection.
+    pub stream: S,
+    /// The peer.
+    pub peer: P,
+    /// Whether what the peer showed still counts.
+    pub standing: Standing,
+}
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A local user.
+    User(u32),
+    /// An address: all of an IPv4 address, and the first 64 bits of an IPv6
+    /// address, since whoever has one of those has them all.
+    Address(IpAddr),
+}
+
+impl Source {
+    /// The source of connections from an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let network = v6.to_bits() & (u128::MAX << 64);
+                IpAddr::V6(Ipv6Addr::from_bits(network))
+            }
+            v4 => v4,
+        })
+    }
+}
+
+/// Why a connection was not let in, or had to end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why} ({reason})")]
+pub struct Refused {
+    /// A stable code, such as `CERTIFICATE_REVOKED`.
+    pub reason: &'static str,
+    /// What is wrong. Nothing in it was chosen by the peer.
+    pub why: String,
+}
+
+/// How long what a peer showed counts.
+#[derive(Default)]
+pub struct Standing(Option<Pin<Box<dyn Future<Output = Refused> + Send>>>);
+
+impl Standing {
+    /// As long as the connection.
+    #[must_use]
+    pub const fn lasting() -> Self {
+        Self(None)
+    }
+
+    /// Until `end`.
+    pub fn until(end: impl Future<Output = Refused> + Send + 'static) -> Self {
+        Self(Some(Box::pin(end)))
+    }
+
+    /// Ends when it counts no more.
+    pub(super) async fn ended(&mut self) -> Refused {
+        match &mut self.0 {
+            Some(end) => end.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Standing")
+    }
 }
 
 /// A Unix socket whose peers are known by their credentials. Its file goes
@@ -133,19 +231,12 @@ impl Drop for Unix {
 }
 
 impl Listener for Unix {
-    type Stream = UnixStream;
-    type Peer = Caller;
+    type Arrival = Local;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Caller)> {
+    async fn accept(&self) -> io::Result<Local> {
         let (stream, _) = self.listener.accept().await?;
-        // Taken now and kept: the process id could be somebody else's later.
-        let peer = stream.peer_cred()?;
-        let caller = Caller::Unix {
-            uid: peer.uid(),
-            gid: peer.gid(),
-            pid: peer.pid(),
-        };
-        Ok((stream, caller))
+        let caller = peer::caller(&stream)?;
+        Ok(Local { stream, caller })
     }
 
     fn name(&self) -> String {
@@ -172,15 +263,45 @@ impl Tcp {
     }
 }
 
-impl Listener for Tcp {
-    type Stream = TcpStream;
-    type Peer = SocketAddr;
+/// A connection to a Unix socket.
+#[derive(Debug)]
+pub struct Local {
+    stream: UnixStream,
+    caller: Caller,
+}
 
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, peer) = self.listener.accept().await?;
+impl Arrival for Local {
+    type Stream = UnixStream;
+    type Peer = Caller;
+
+    fn source(&self) -> Option<Source> {
+        match self.caller {
+            Caller::Unix { uid, .. } => Some(Source::User(uid)),
+            Caller::Tls { .. } => None,
+        }
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    async fn greet(self) -> Result<Greeted<UnixStream, Caller>, Refused> {
+        Ok(Greeted {
+            stream: self.stream,
+            peer: self.caller,
+            standing: Standing::lasting(),
+        })
+    }
+}
+
+impl Listener for Tcp {
+    type Arrival = Remote;
+
+    async fn accept(&self) -> io::Result<Remote> {
+        let (stream, address) = self.listener.accept().await?;
         // Answers are small and whole: waiting for more to send only delays.
         stream.set_nodelay(true)?;
-        Ok((stream, peer))
+        Ok(Remote { stream, address })
     }
 
     fn name(&self) -> String {
@@ -188,8 +309,36 @@ impl Listener for Tcp {
     }
 }
 
+/// A connection to a TCP socket.
+#[derive(Debug)]
+pub struct Remote {
+    pub(super) stream: TcpStream,
+    pub(super) address: SocketAddr,
+}
+
+impl Arrival for Remote {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    fn source(&self) -> Option<Source> {
+        None
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.address)
+    }
+
+    async fn greet(self) -> Result<Greeted<TcpStream, SocketAddr>, Refused> {
+        Ok(Greeted {
+            stream: self.stream,
+            peer: self.address,
+            standing: Standing::lasting(),
+        })
+    }
+}
+
 /// The next connection, whatever happens before it.
-pub(super) async fn next<L: Listener>(listener: &L) -> (L::Stream, L::Peer) {
+pub(super) async fn next<L: Listener>(listener: &L) -> L::Arrival {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,

@@ -15,6 +15,9 @@ mod counted;
 pub mod grpc;
 pub mod http;
 pub mod listener;
+mod peer;
+mod sources;
+pub mod tls;
 
 pub use connection::Limits;
-pub use counted::{Counted, CountedStream};
+pub use counted::{Counted, CountedArrival, CountedStream};

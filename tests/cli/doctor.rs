@@ -309,7 +309,7 @@ async fn breakage_6_no_rule_for_the_caller() {
     let daemon = lab.serve().await;
     let said = refused(&lab, "NOT_ALLOWED").await;
     said.failed().says(&[
-        &format!("no rule is about uid:{us}"),
+        &format!("no rule is about unix:{us}"),
         "hint: ask the operator for a rule that names this caller",
     ]);
     doctor(&lab).says(&["warn  rules main.me: no user of this machine has the uid 4000000000"]);

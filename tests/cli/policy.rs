@@ -75,7 +75,7 @@ fn what_passes_is_shown_as_it_would_be_signed() {
     assert_eq!(said["rules"][1]["verdict"], "would allow");
     let (_, text) = lab.test(&["--uid", "33", "--gid", "33", claims]);
     assert!(
-        text.starts_with("allowed: uid:33 by the rule access\n"),
+        text.starts_with("allowed: unix:33 by the rule access\n"),
         "{text}"
     );
     assert!(text.contains("at most 5 in 1m, not counted here"), "{text}");

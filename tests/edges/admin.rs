@@ -93,12 +93,12 @@ fn status() -> KeySetStatus {
             exp_ceiling: Some(at(8)),
             hold: Some(HoldStatus {
                 since: at(10),
-                by: "uid:1".into(),
+                by: "unix:1".into(),
                 note: "forensics".into(),
             }),
             revocation: Some(RevocationStatus {
                 at: at(11),
-                by: "uid:2".into(),
+                by: "unix:2".into(),
                 reason: RevocationReason::Compromised,
                 note: "leak".into(),
             }),
@@ -140,12 +140,12 @@ fn arrived() -> v1::KeySet {
             exp_ceiling: date(8),
             hold: Some(v1::Hold {
                 since: date(10),
-                by: "uid:1".into(),
+                by: "unix:1".into(),
                 note: "forensics".into(),
             }),
             revocation: Some(v1::Revocation {
                 at: date(11),
-                by: "uid:2".into(),
+                by: "unix:2".into(),
                 reason: v1::RevocationReason::Compromised.into(),
                 note: "leak".into(),
             }),
@@ -166,7 +166,7 @@ fn serve(keeper: &Arc<Keeper>) -> Server {
     Server::start(move |listener, stopped| async move {
         let stopped = async { drop(stopped.await) };
         let limits = Limits::default();
-        sealkeeper::serve::grpc::serve_admin(listener, keeper, limits, stopped).await;
+        grpc_edge::serve_admin(listener, keeper, callers(), limits, stopped).await;
     })
 }
 

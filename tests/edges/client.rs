@@ -132,6 +132,7 @@ async fn it_connects_when_it_can_and_again() {
         let server = tokio::spawn(sealkeeper::serve::grpc::serve_signer(
             listener,
             Arc::clone(&signer),
+            callers(),
             Limits::default(),
             async { drop(stopped.await) },
         ));

@@ -1,8 +1,7 @@
 //! The signing edge.
 
-use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::SignError;
 use sealkeeper::api::client;
@@ -15,6 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::fake::Signer;
+use super::log::Log;
 use super::*;
 
 pub(super) async fn connect(server: &Server) -> SignerClient<Channel> {
@@ -58,9 +58,11 @@ async fn a_request_reaches_the_agent_with_the_peers_credentials() {
     assert_eq!(reply.kid, "key-1");
 
     let seen = signer.seen();
+    let groups = rustix::process::getgroups().unwrap();
     let own = Caller::Unix {
         uid: rustix::process::getuid().as_raw(),
         gid: rustix::process::getgid().as_raw(),
+        groups: groups.into_iter().map(|group| group.as_raw()).collect(),
         pid: Some(std::process::id().try_into().unwrap()),
     };
     assert_eq!(seen[0].caller, own);
@@ -418,40 +420,11 @@ async fn a_caller_that_hangs_up_is_not_worked_for() {
     until(|| signer.dropped.load(Ordering::SeqCst) == 1).await;
 }
 
-/// A buffer that a subscriber writes into.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Whatever becomes of a request, at the wordiest level and with every
 /// library's own lines, its claims and its token stay out of the log.
 #[tokio::test]
 async fn neither_claims_nor_tokens_reach_the_log() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    // While a thread's own subscriber is the only one, a line that another test
-    // reaches first is judged by what *that* thread has, and is then off here
-    // too. So that there is always a second one: an error says that there is.
-    let elsewhere = tracing_subscriber::fmt().with_writer(std::io::sink);
-    let _ = tracing::subscriber::set_global_default(elsewhere.finish());
-    // One thread: everything in this test logs here, and nothing else does.
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let (log, _guard) = Log::listen_to_all();
     let signer = Arc::new(Signer::default());
     let server = Server::signer(&signer, Limits::default());
     let mut client = connect(&server).await;
@@ -476,10 +449,11 @@ async fn neither_claims_nor_tokens_reach_the_log() {
     client.sign_jwt(planted).await.unwrap_err();
     client.sign_jws(planted_input).await.unwrap_err();
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let uid = rustix::process::getuid().as_raw();
     let line = format!(
-        "refused caller=uid:{uid} reason=\"CLAIM_NOT_ALLOWED\" rule=\"key_set.main.rule.api\""
+        "request refused event=\"request_refused\" reason=\"CLAIM_NOT_ALLOWED\" \
+         caller=unix:{uid} rule=\"key_set.main.rule.api\""
     );
     assert!(text.contains(&line), "{text}");
     assert!(text.contains("h2"), "the libraries log too");

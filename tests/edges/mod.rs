@@ -3,20 +3,29 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod admin;
+pub(crate) mod authority;
 mod client;
 mod connections;
 mod fake;
 mod grpc;
 mod http;
 mod issuer;
+mod log;
+mod slow;
 mod standard;
+mod tls;
 mod volume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealkeeper::agent::callers::Callers;
+use sealkeeper::clock::SystemClock;
+use sealkeeper::durable::BlockList;
+use sealkeeper::durable::sim::SimDisk;
 use sealkeeper::serve::Limits;
+use sealkeeper::serve::grpc as grpc_edge;
 use sealkeeper::serve::listener::Unix;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -52,10 +61,14 @@ impl Server {
     }
 
     fn signer(signing: &Arc<fake::Signer>, limits: Limits) -> Self {
-        let signing = Arc::clone(signing);
+        Self::signer_for(&callers(), signing, limits)
+    }
+
+    fn signer_for(callers: &Arc<Callers>, signing: &Arc<fake::Signer>, limits: Limits) -> Self {
+        let (callers, signing) = (Arc::clone(callers), Arc::clone(signing));
         Self::start(move |listener, stopped| async move {
             let stopped = async { drop(stopped.await) };
-            sealkeeper::serve::grpc::serve_signer(listener, signing, limits, stopped).await;
+            grpc_edge::serve_signer(listener, signing, callers, limits, stopped).await;
         })
     }
 
@@ -71,6 +84,12 @@ impl Server {
     async fn ended(self) {
         within(self.task).await.unwrap();
     }
+}
+
+/// Nobody called yet, and nobody is blocked.
+fn callers() -> Arc<Callers> {
+    let list = BlockList::open(Arc::new(SimDisk::new()), "/callers").unwrap();
+    Callers::open(Arc::new(SystemClock::new()), list, vec![])
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {

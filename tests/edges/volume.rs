@@ -288,6 +288,31 @@ async fn a_stream_that_is_cancelled_drops_its_work() {
 }
 
 #[tokio::test]
+async fn a_caller_that_is_blocked_loses_its_streams_and_counts_each_item() {
+    let signer = Arc::new(Signer::shut());
+    let callers = callers();
+    let server = Server::signer_for(&callers, &signer, Limits::default());
+    let mut client = connect(&server).await;
+    let mut stream = Stream::open(&mut client).await;
+    let watch = client.watch_jwks(WatchJwksRequest::default()).await;
+    let mut watch = watch.unwrap().into_inner();
+    within(watch.message()).await.unwrap();
+    for id in 0..6 {
+        stream.send(id, jwt_item()).await;
+    }
+    until(|| signer.seen().len() == 6).await;
+    let us = callers.list().remove(0);
+    assert_eq!((us.requests, us.refusals), (8, 0), "two calls, six items");
+    let by = signer.seen()[0].caller.clone();
+    callers.block(by.id(), &by, String::new()).await;
+    assert!(stream.next().await.is_err());
+    assert!(within(watch.message()).await.is_err());
+    until(|| signer.dropped.load(Ordering::SeqCst) == 6).await;
+    let told = client.sign_batch(SignBatchRequest::default()).await;
+    assert_eq!(told.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
 async fn an_item_of_a_stream_has_its_own_time() {
     let signer = Arc::new(Signer::shut());
     let server = Server::signer(&signer, Limits::default());

@@ -371,6 +371,12 @@ impl Daemon {
         self.child.id()
     }
 
+    /// As `kill -HUP` does.
+    pub(crate) fn hang_up(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).expect("our own child");
+    }
+
     /// As `kill -9` does.
     pub(crate) fn kill(&mut self) -> ExitStatus {
         self.child.kill().expect("our own child");

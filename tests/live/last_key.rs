@@ -160,7 +160,7 @@ async fn who_gave_an_order_is_on_record() {
     let keys = lab.keys();
     let key = keys.iter().find(|key| key["kid"] == *kid).expect("the key");
     let by = key["revocation"]["by"].as_str().expect("who");
-    assert!(by.starts_with("uid:"), "{by}");
+    assert!(by.starts_with("unix:"), "{by}");
     assert_eq!(key["revocation"]["note"], "an exercise");
     assert_eq!(key["hold"], Value::Null);
     let events = key_log(&lab);

@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod browser;
+mod callers;
 mod figures;
 mod full_disk;
 mod hostile;

@@ -140,6 +140,7 @@ impl Writer {
         let caller = Caller::Unix {
             uid: 7,
             gid: 7,
+            groups: BTreeSet::new(),
             pid: None,
         };
         let (reply, answer) = oneshot::channel();

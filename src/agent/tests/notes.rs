@@ -33,7 +33,7 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
     for (change, name, remark) in orders {
         writer.order(change).await.unwrap();
         let event = event(&writer, name);
-        assert_eq!(event.by.as_deref(), Some("uid:7"), "{name}");
+        assert_eq!(event.by.as_deref(), Some("unix:7"), "{name}");
         assert_eq!(event.remark.as_deref(), remark, "{name}");
     }
     assert_eq!(event(&writer, "revoked").note.unwrap(), "reason superseded");
@@ -60,14 +60,14 @@ async fn a_hold_and_a_revocation_show_who_when_and_why() {
     let hold = status(&writer).hold.unwrap();
     assert_eq!(
         (hold.since, hold.by.as_str(), hold.note.as_str()),
-        (began, "uid:7", "still at it")
+        (began, "unix:7", "still at it")
     );
     let ended = bench.clock.read().wall;
     writer.order(revoke(&kid)).await.unwrap();
     let revocation = status(&writer).revocation.unwrap();
     assert_eq!(
         (revocation.at, revocation.by.as_str()),
-        (ended, "uid:7"),
+        (ended, "unix:7"),
         "{revocation:?}"
     );
     assert_eq!(revocation.note, "ticket 12");
@@ -98,7 +98,7 @@ async fn a_revocation_that_the_store_refused_keeps_its_note_over_a_restart() {
     assert!(!writer.shown().contains(&kid));
     writer.settle().await;
     let event = event(&writer, "revoked");
-    assert_eq!(event.by.as_deref(), Some("uid:7"));
+    assert_eq!(event.by.as_deref(), Some("unix:7"));
     assert_eq!(event.remark.as_deref(), Some("ticket 12"));
     assert_eq!(event.note.as_deref(), Some("reason superseded"));
 }

@@ -31,7 +31,7 @@ fn intent(n: u32) -> Intent {
         at: Time::from_secs(i64::from(n)),
         key_set: "main".into(),
         kid: "kid-1".into(),
-        caller: format!("uid:{n}"),
+        caller: format!("unix:{n}"),
         input: InputDigest::of(&n.to_be_bytes()),
     }
 }
@@ -53,7 +53,7 @@ fn event(n: u32) -> KeyEvent {
         kid: Some(format!("kid-{n}")),
         jwk: Some(serde_json::json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"})),
         note: None,
-        by: Some("uid:7".into()),
+        by: Some("unix:7".into()),
         remark: Some("ticket \"12\"".into()),
     }
 }
@@ -130,7 +130,7 @@ fn the_file_is_json_lines_for_other_programs() {
     };
     let line = read("signatures-000000000001.log");
     assert_eq!((&line["seq"], &line["batch"]), (&1.into(), &1.into()));
-    assert_eq!(line["signing"]["caller"], "uid:1");
+    assert_eq!(line["signing"]["caller"], "unix:1");
     // SHA-256 of 00 00 00 01, by another program.
     assert_eq!(
         line["signing"]["input_sha256"],

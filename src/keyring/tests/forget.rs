@@ -110,5 +110,5 @@ fn old_notes_are_left_to_the_log() {
     };
     assert!((0..64).all(noted));
     assert!(!(64..100).any(noted));
-    assert_eq!(bench.set.revoked["old-99"].mandate.by, "uid:7");
+    assert_eq!(bench.set.revoked["old-99"].mandate.by, "unix:7");
 }

@@ -225,7 +225,7 @@ impl Bench {
 /// Who asks, in these tests.
 pub(super) fn anna() -> Mandate {
     Mandate {
-        by: "uid:7".to_owned(),
+        by: "unix:7".to_owned(),
         note: "ticket 12".to_owned(),
     }
 }

@@ -369,7 +369,7 @@ fn a_hold_that_is_renewed_keeps_its_date() {
     let mut bench = Bench::with_standby();
     bench.hold("k1", 50);
     let later = Mandate {
-        by: "uid:8".to_owned(),
+        by: "unix:8".to_owned(),
         ..anna()
     };
     bench.tick.now = at(60);

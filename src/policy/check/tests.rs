@@ -28,6 +28,7 @@ fn draft() -> Draft {
         who: Matcher {
             uids: Some(BTreeSet::from([1000])),
             gids: Some(BTreeSet::from([2000])),
+            ..Matcher::default()
         },
         operations: BTreeSet::from([Operation::SignJwt, Operation::SignJws]),
         algorithms: Algorithms::Only(BTreeSet::from([Algorithm::Es256, Algorithm::Rs256])),
@@ -62,6 +63,7 @@ fn caller(uid: u32, gid: u32) -> Caller {
     Caller::Unix {
         uid,
         gid,
+        groups: BTreeSet::new(),
         pid: None,
     }
 }

@@ -6,12 +6,13 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::desk::timestamp;
-use super::identity;
 use super::status::Fault;
+use super::{callers, identity};
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
+use crate::agent::callers::Callers;
 use crate::agent::{Administration, Health};
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
@@ -29,11 +30,15 @@ const MAX_NOTE: usize = 1024;
 /// The administration edge over whatever keeps the keys.
 pub(super) struct Admin<A> {
     administration: Arc<A>,
+    callers: Arc<Callers>,
 }
 
 impl<A: Administration> Admin<A> {
-    pub(super) const fn new(administration: Arc<A>) -> Self {
-        Self { administration }
+    pub(super) const fn new(administration: Arc<A>, callers: Arc<Callers>) -> Self {
+        Self {
+            administration,
+            callers,
+        }
     }
 
     /// Every change takes this way.
@@ -42,7 +47,7 @@ impl<A: Administration> Admin<A> {
         request: Request<T>,
         order: impl FnOnce(T) -> Result<(Option<v1::Order>, Change), Fault>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        let caller = identity::caller(&request)?;
+        let caller = identity::administrator(&request)?;
         let (order, change) = order(request.into_inner()).map_err(Fault::into_status)?;
         let order = checked_order(order, change).map_err(Fault::into_status)?;
         info!(%caller, key_set = ?order.key_set, request_id = ?order.request_id, "change ordered");
@@ -58,7 +63,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         &self,
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
-        let caller = identity::caller(&request)?;
+        let caller = identity::administrator(&request)?;
         let name = request.into_inner().key_set;
         let name = Some(name.as_str()).filter(|name| !name.is_empty());
         let key_sets = self.administration.key_sets(&caller, name).await;
@@ -139,7 +144,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         &self,
         request: Request<v1::GetHealthRequest>,
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
-        let caller = identity::caller(&request)?;
+        let caller = identity::administrator(&request)?;
         let Health { key_sets, devices } = self.administration.health(&caller);
         let key_sets = key_sets.into_iter().map(|set| v1::KeySetHealth {
             name: set.name,
@@ -176,6 +181,32 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             Ok((order, Change::ConfirmClock { reading }))
         })
         .await
+    }
+
+    async fn list_callers(
+        &self,
+        request: Request<v1::ListCallersRequest>,
+    ) -> Result<Response<v1::ListCallersResponse>, Status> {
+        identity::administrator(&request)?;
+        Ok(Response::new(callers::list(&self.callers)))
+    }
+
+    async fn block_caller(
+        &self,
+        request: Request<v1::BlockCallerRequest>,
+    ) -> Result<Response<v1::BlockCallerResponse>, Status> {
+        let by = identity::administrator(&request)?;
+        let blocked = callers::block(&self.callers, by, request.into_inner()).await;
+        blocked.map(Response::new).map_err(Fault::into_status)
+    }
+
+    async fn unblock_caller(
+        &self,
+        request: Request<v1::UnblockCallerRequest>,
+    ) -> Result<Response<v1::UnblockCallerResponse>, Status> {
+        let by = identity::administrator(&request)?;
+        let unblocked = callers::unblock(&self.callers, by, request.into_inner()).await;
+        unblocked.map(Response::new).map_err(Fault::into_status)
     }
 }
 

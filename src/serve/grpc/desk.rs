@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tonic::{Request, Status};
-use tracing::info;
 
 use super::deadline;
+use super::identity::Asker;
 use super::status::{Call, Fault};
 use crate::agent::{SignError, Signed, Signing, TurnedAway};
 use crate::api::v1::{
@@ -128,7 +128,7 @@ impl<S: Signing> Desk<S> {
     /// who ask for volume are slowed down and not sent away.
     pub(super) async fn item(
         &self,
-        caller: &Caller,
+        caller: &Asker,
         item: Option<SignItem>,
         waiting: &Waiting,
     ) -> SignOutcome {
@@ -137,6 +137,7 @@ impl<S: Signing> Desk<S> {
             let fault = Fault::field("item.request", "expected a request, got none".into(), hint);
             return failed(fault.into_status());
         };
+        caller.known().asked();
         let asked = Asked::of(&request);
         let mut no_room = None;
         loop {
@@ -163,7 +164,7 @@ impl<S: Signing> Desk<S> {
     }
 
     /// What a caller is told instead of a signature, for good.
-    pub(super) fn refuse(&self, caller: &Caller, asked: &Asked, fault: Fault) -> Status {
+    pub(super) fn refuse(&self, caller: &Asker, asked: &Asked, fault: Fault) -> Status {
         if fault.room_after().is_some() {
             let Asked { operation, key_set } = asked;
             self.signing
@@ -174,10 +175,16 @@ impl<S: Signing> Desk<S> {
 
     async fn attempt(
         &self,
-        caller: &Caller,
+        caller: &Asker,
         request: sign_item::Request,
         waiting: &Waiting,
     ) -> Result<SignOutcome, Fault> {
+        // Each item as a call of its own: see the gate.
+        let allowed = || {
+            let known = caller.known().check();
+            known.map_err(|error| Fault::sign(error, Call::SignJwt))
+        };
+        allowed()?;
         let _place = self.admit()?;
         let outcome = match request {
             sign_item::Request::Jwt(jwt) => {
@@ -187,6 +194,7 @@ impl<S: Signing> Desk<S> {
                 sign_outcome::Outcome::Jws(self.jws(caller, jws, waiting).await?)
             }
         };
+        allowed()?;
         Ok(SignOutcome {
             outcome: Some(outcome),
         })
@@ -294,11 +302,9 @@ fn algorithm(name: Option<&str>) -> Result<Option<Algorithm>, Refusal> {
     })
 }
 
-/// Logs who was refused, and by what; never what they asked for.
-pub(super) fn reported(caller: &Caller, fault: Fault) -> Status {
-    if let Some((reason, rule)) = fault.refusal() {
-        info!(%caller, reason, rule, "refused");
-    }
+/// Counts and logs who was refused, and by what; never what they asked for.
+pub(super) fn reported(caller: &Asker, fault: Fault) -> Status {
+    caller.report(&fault);
     fault.into_status()
 }
 

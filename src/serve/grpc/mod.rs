@@ -1,8 +1,10 @@
 //! gRPC: signing on one socket, administration on another.
 
 mod admin;
+mod callers;
 mod deadline;
 mod desk;
+mod gate;
 mod health;
 mod identity;
 mod reflection;
@@ -13,24 +15,32 @@ mod watch;
 
 use std::sync::Arc;
 
+use axum::middleware;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
-use super::connection::{self, Limits, Protocol};
-use super::listener::Listener;
+use super::connection::{self, Guest, Limits, Protocol};
+use super::listener::{Arrival, Listener};
+use crate::agent::callers::Callers;
 use crate::agent::{Administration, Signing, Watched};
 use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
 use crate::policy::Caller;
+use identity::Asker;
 
 /// Serves `sealkeeper.v1.Signer`, health and reflection until `shutdown` ends
-/// and what has begun is answered.
-pub async fn serve_signer<L: Listener<Peer = Caller>, S: Signing + Watched>(
+/// and what has begun is answered. Who comes is entered into `callers`; who is
+/// blocked there is refused, whatever it asks for.
+pub async fn serve_signer<L, S>(
     listener: L,
     signing: Arc<S>,
+    callers: Arc<Callers>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
-) {
+) where
+    L: Listener<Arrival: Arrival<Peer = Caller>>,
+    S: Signing + Watched,
+{
     let service = SignerServer::new(signer::Signer::new(Arc::clone(&signing), limits))
         .max_decoding_message_size(limits.message);
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -38,6 +48,8 @@ pub async fn serve_signer<L: Listener<Peer = Caller>, S: Signing + Watched>(
     let routes = Routes::new(service).add_service(health_service);
     let shown = ["sealkeeper.v1.Signer", "grpc.health.v1.Health"];
     let router = reflection::add(routes, &shown).prepare().into_axum_router();
+    let router = router.layer(middleware::from_fn_with_state(limits, gate::pass));
+    let enter = move |caller, address| Asker::enter(&callers, caller, address);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         shutdown.await;
@@ -45,7 +57,7 @@ pub async fn serve_signer<L: Listener<Peer = Caller>, S: Signing + Watched>(
         let _ = stop.send(());
     };
     tokio::join!(
-        connection::serve(listener, router, Protocol::Http2, limits, shutdown),
+        connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown),
         health.follow(stopped),
     );
 }
@@ -54,17 +66,20 @@ pub async fn serve_signer<L: Listener<Peer = Caller>, S: Signing + Watched>(
 /// is answered.
 ///
 /// Trust: whoever may open the socket may administer; its mode and owner are
-/// the rule.
-pub async fn serve_admin<L: Listener<Peer = Caller>, A: Administration>(
+/// the rule. A caller that is blocked may still administer: it could not let
+/// itself in again otherwise, and an operator may be locked out by mistake.
+pub async fn serve_admin<L: Listener<Arrival: Arrival<Peer = Caller>>, A: Administration>(
     listener: L,
     administration: Arc<A>,
+    callers: Arc<Callers>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let service = KeyAdminServer::new(admin::Admin::new(administration))
+    let service = KeyAdminServer::new(admin::Admin::new(administration, callers))
         .max_decoding_message_size(limits.message);
     let shown = ["sealkeeper.v1.KeyAdmin"];
     let routes = reflection::add(Routes::new(service), &shown);
     let router = routes.prepare().into_axum_router();
-    connection::serve(listener, router, Protocol::Http2, limits, shutdown).await;
+    let enter = |caller: Caller, _| Guest::staying(caller);
+    connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown).await;
 }

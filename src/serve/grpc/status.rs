@@ -165,7 +165,7 @@ impl Fault {
         } = refusal;
         let code = match reason {
             Reason::UnknownKeySet | Reason::UnknownAlgorithm => Code::NotFound,
-            Reason::NotAllowed => Code::PermissionDenied,
+            Reason::NotAllowed | Reason::CallerBlocked => Code::PermissionDenied,
             // Right when the caller looked, and another key since.
             Reason::KidNotActive => Code::FailedPrecondition,
             Reason::RateLimited => Code::ResourceExhausted,
@@ -269,7 +269,7 @@ impl Fault {
 /// The request's field that a refusal is about, if it is about one.
 const fn field(reason: Reason, call: Call) -> Option<&'static str> {
     match (reason, call) {
-        (Reason::NotAllowed | Reason::RateLimited, _) => None,
+        (Reason::NotAllowed | Reason::CallerBlocked | Reason::RateLimited, _) => None,
         (Reason::UnknownKeySet, _) | (_, Call::GetJwks) => Some("key_set"),
         (Reason::UnknownAlgorithm, Call::SignJwt) => Some("alg"),
         (Reason::HeaderNotAllowed, Call::SignJwt) => Some("typ"),

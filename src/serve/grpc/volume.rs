@@ -16,19 +16,18 @@ use tonic::{Request, Status, Streaming};
 
 use super::deadline;
 use super::desk::{Desk, Waiting, failed, reported};
-use super::identity::leaving;
+use super::identity::{Asker, leaving};
 use super::status::{Call, Fault};
 use crate::agent::{SignError, Signing};
 use crate::api::v1::{
     SignBatchRequest, SignBatchResponse, SignOutcome, SignStreamRequest, SignStreamResponse,
 };
-use crate::policy::Caller;
 use crate::serve::connection::Leaving;
 
 /// Signs the items of one message. When the call is dropped, so is its work.
 pub(super) async fn batch<S: Signing>(
     desk: &Arc<Desk<S>>,
-    caller: Caller,
+    caller: Asker,
     request: SignBatchRequest,
     waiting: Waiting,
 ) -> Result<SignBatchResponse, Status> {
@@ -59,7 +58,7 @@ pub(super) async fn batch<S: Signing>(
 /// Signs the items of a stream as they come.
 pub(super) fn stream<S: Signing>(
     desk: &Arc<Desk<S>>,
-    caller: Caller,
+    caller: Asker,
     request: Request<Streaming<SignStreamRequest>>,
 ) -> Result<ReceiverStream<Result<SignStreamResponse, Status>>, Status> {
     let place = desk.admit_long_lived().map_err(Fault::into_status)?;
@@ -78,7 +77,7 @@ pub(super) fn stream<S: Signing>(
 
 struct Work<S> {
     desk: Arc<Desk<S>>,
-    caller: Caller,
+    caller: Asker,
     leaving: Leaving,
     ends: Option<Instant>,
     replies: mpsc::Sender<Result<SignStreamResponse, Status>>,

@@ -14,7 +14,7 @@ use axum::http::Method;
 use axum::http::header::ETAG;
 use tower_http::cors::{Any, CorsLayer};
 
-use super::connection::{self, Limits, Protocol};
+use super::connection::{self, Guest, Limits, Protocol};
 use super::listener::Listener;
 use crate::agent::{Signing, Watched};
 use crate::metrics::Metrics;
@@ -50,7 +50,8 @@ pub async fn serve<L: Listener, S: Signing + Watched>(
     shutdown: impl Future<Output = ()>,
 ) {
     let router = router(site);
-    connection::serve(listener, router, Protocol::Http1, limits, shutdown).await;
+    let enter = |peer, _| Guest::staying(peer);
+    connection::serve(listener, router, Protocol::Http1, limits, enter, shutdown).await;
 }
 
 fn router<S: Signing + Watched>(site: Site<S>) -> Router {

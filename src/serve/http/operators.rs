@@ -11,7 +11,7 @@ use axum::routing::get;
 use super::{health, jwks};
 use crate::agent::{Measured, Watched};
 use crate::metrics;
-use crate::serve::connection::{self, Limits, Protocol};
+use crate::serve::connection::{self, Guest, Limits, Protocol};
 use crate::serve::listener::Listener;
 
 /// Serves `/metrics` and health until `shutdown` ends.
@@ -29,7 +29,8 @@ pub async fn serve_operators<L: Listener, A: Watched + Measured>(
         .with_state(Arc::clone(&agent))
         .merge(health::router(agent, health::Detail::Sentences))
         .fallback(jwks::nothing_here);
-    connection::serve(listener, router, Protocol::Http1, limits, shutdown).await;
+    let enter = |peer, _| Guest::staying(peer);
+    connection::serve(listener, router, Protocol::Http1, limits, enter, shutdown).await;
 }
 
 async fn figures<A: Measured>(State(agent): State<Arc<A>>) -> Response {

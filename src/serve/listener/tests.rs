@@ -46,9 +46,11 @@ async fn a_stale_socket_is_replaced() {
     assert!(path.exists());
     let listener = Unix::bind(&path, 0o600).unwrap();
     let client = UnixStream::connect(&path).await.unwrap();
-    let (_, caller) = listener.accept().await.unwrap();
+    let caller = listener.accept().await.unwrap().greet().await.unwrap().peer;
     let own = client.peer_cred().unwrap();
-    let Caller::Unix { uid, gid, pid } = caller;
+    let Caller::Unix { uid, gid, pid, .. } = caller else {
+        panic!("expected a process")
+    };
     assert_eq!((uid, gid), (own.uid(), own.gid()));
     assert_eq!(pid, Some(i32::try_from(std::process::id()).unwrap()));
 }
@@ -114,19 +116,41 @@ struct Scripted {
 }
 
 impl Listener for Scripted {
-    type Stream = tokio::io::DuplexStream;
-    type Peer = ();
+    type Arrival = Nobody;
 
-    async fn accept(&self) -> io::Result<(Self::Stream, ())> {
+    async fn accept(&self) -> io::Result<Nobody> {
         self.accepts.fetch_add(1, Ordering::Relaxed);
         match self.errors.lock().unwrap().pop() {
             Some(error) => Err(error),
-            None => Ok((tokio::io::duplex(1).0, ())),
+            None => Ok(Nobody),
         }
     }
 
     fn name(&self) -> String {
         "scripted".into()
+    }
+}
+
+struct Nobody;
+
+impl Arrival for Nobody {
+    type Stream = tokio::io::DuplexStream;
+    type Peer = ();
+
+    fn source(&self) -> Option<Source> {
+        None
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    async fn greet(self) -> Result<Greeted<Self::Stream, ()>, Refused> {
+        Ok(Greeted {
+            stream: tokio::io::duplex(1).0,
+            peer: (),
+            standing: Standing::lasting(),
+        })
     }
 }
 
@@ -158,4 +182,16 @@ async fn without_descriptors_accepting_backs_off() {
     next(&gone).await;
     assert!(begun.elapsed() < BACK_OFF * 1000, "{:?}", begun.elapsed());
     assert_eq!(gone.accepts.load(Ordering::Relaxed), 1001);
+}
+
+#[test]
+fn connections_are_counted_by_who_can_make_more_of_them() {
+    let of = |text: &str| Source::of(text.parse().unwrap());
+    assert_eq!(of("192.0.2.1"), of("192.0.2.1"));
+    assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::"));
+    assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+    // As a socket that takes both sees IPv4.
+    assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    assert_ne!(of("::ffff:192.0.2.1"), of("::ffff:192.0.2.2"));
 }
