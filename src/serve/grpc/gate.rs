@@ -43,3 +43,72 @@ pub(super) async fn pass(State(limits): State<Limits>, request: Request, next: N
     });
     refusal().unwrap_or(response)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what it expects")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::agent::callers::Callers;
+    use crate::clock::SystemClock;
+    use crate::durable::BlockList;
+    use crate::durable::sim::SimDisk;
+    use crate::policy::Caller;
+    use crate::serve::grpc::identity::Asker;
+
+    /// What was signed while its caller was being blocked stays here.
+    #[tokio::test]
+    async fn no_answer_leaves_after_its_caller_was_blocked() {
+        let list = BlockList::open(Arc::new(SimDisk::new()), "/callers").unwrap();
+        let callers = Callers::open(Arc::new(SystemClock::new()), list, vec![]);
+        let caller = Caller::Unix {
+            uid: 1,
+            gid: 1,
+            groups: BTreeSet::new(),
+            pid: None,
+        };
+        let asker = Asker::enter(&callers, caller.clone(), None).known;
+        let signs = |block: bool| {
+            let (callers, caller) = (Arc::clone(&callers), caller.clone());
+            let sign = move || async move {
+                if block {
+                    callers.block(caller.id(), &caller, String::new()).await;
+                }
+                "token"
+            };
+            Router::new()
+                .route("/", post(sign))
+                .layer(from_fn_with_state(Limits::default(), pass))
+        };
+        let request = || {
+            let mut request = Request::post("/").body(Body::empty()).unwrap();
+            request.extensions_mut().insert(asker.clone());
+            request
+        };
+        let status = |response: Response| {
+            let status = response.headers().get("grpc-status").cloned();
+            status.map(|status| status.to_str().unwrap().to_owned())
+        };
+        assert_eq!(status(signs(false).oneshot(request()).await.unwrap()), None);
+        let refused = Some((tonic::Code::PermissionDenied as i32).to_string());
+        assert_eq!(
+            status(signs(true).oneshot(request()).await.unwrap()),
+            refused
+        );
+        // And nobody is let in without a name.
+        let nobody = Request::post("/").body(Body::empty()).unwrap();
+        let internal = Some((tonic::Code::Internal as i32).to_string());
+        assert_eq!(
+            status(signs(false).oneshot(nobody).await.unwrap()),
+            internal
+        );
+    }
+}
