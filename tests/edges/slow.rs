@@ -244,6 +244,8 @@ async fn a_message_beyond_the_bound_is_refused_unread() {
     let signer = Arc::new(Signer::default());
     let limits = Limits {
         message: 1024,
+        // Nothing but the bound ends it.
+        deadline: Duration::from_secs(3600),
         ..Limits::default()
     };
     let server = Server::signer(&signer, limits);

@@ -118,10 +118,50 @@ async fn a_certificate_gets_what_its_rule_grants() {
         super::lab::folder_holds(&lab.path("state/audit"), "spiffe://lab.example/auth/login");
     assert!(!audit.is_empty(), "the record names the caller");
 
+    let config = client_config(&authority, None);
+    if let Ok(mut nobody) = connect(address, config).await {
+        let refused = sign(&mut nobody, "ES256", "{}").await;
+        refused.expect_err("no certificate");
+    }
+    wait_until(async || lab.log().contains("NO_CERTIFICATE")).await;
+    let log = lab.log();
+    let refused = |line: &&str| {
+        ["connection_refused", "caller_refused"]
+            .iter()
+            .any(|event| line.contains(event))
+    };
+    let lines = log.lines().filter(refused).count();
+    assert!(lines >= 2);
+    assert_eq!(jailed(&log), vec!["127.0.0.1"; lines]);
+
     // SIGHUP reads the files again.
     let loads = || lab.log().matches("TLS certificates loaded").count();
     let before = loads();
     daemon.hang_up();
     wait_until(async || loads() > before).await;
     sign(&mut signer, "ES256", "{}").await.expect("a token");
+}
+
+/// Whom fail2ban would ban for a log, with the expressions that the README
+/// gives. It is written in Python, and its `<HOST>` is an address.
+fn jailed(log: &str) -> Vec<String> {
+    const PROGRAM: &str = r#"
+import re, sys
+readme, log = sys.argv[1:]
+block = re.search(r"failregex = (.*?)\ndatepattern", readme, re.S).group(1)
+for line in block.splitlines():
+    expression = line.strip().replace("<HOST>", r"(?P<host>[0-9a-f.:]+)")
+    for match in re.finditer(expression, log):
+        print(match.group("host"))
+"#;
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("the README");
+    let output = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", PROGRAM, &readme, log])
+        .output()
+        .expect("python3");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let hosts = String::from_utf8(output.stdout).expect("addresses");
+    hosts.lines().map(str::to_owned).collect()
 }
