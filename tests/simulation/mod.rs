@@ -8,7 +8,8 @@
 //! SEALKEEPER_SEED=<seed> cargo test --test it simulation -- --nocapture
 //! ```
 //!
-//! `SEALKEEPER_RUNS` sets the number of seeds, `SEALKEEPER_LONG` raises it.
+//! `SEALKEEPER_RUNS` sets the number of seeds, `SEALKEEPER_LONG` raises it, and
+//! `SEALKEEPER_BASE` is the first of them.
 
 mod agent;
 mod invariants;
@@ -45,11 +46,12 @@ fn simulation() {
     }
     let long = std::env::var_os("SEALKEEPER_LONG").is_some();
     let runs = number("SEALKEEPER_RUNS").unwrap_or(if long { 50_000 } else { 2_000 });
-    let (totals, broken) = many(BASE, runs);
+    let base = number("SEALKEEPER_BASE").unwrap_or(BASE);
+    let (totals, broken) = many(base, runs);
     println!("{totals}");
     let years = totals.simulated.as_secs() / 31_557_600;
     println!(
-        "{runs} worlds from seed {BASE}: {years} simulated years, {} events, {} signatures",
+        "{runs} worlds from seed {base}: {years} simulated years, {} events, {} signatures",
         totals.events, totals.signatures
     );
     for (seed, why) in &broken {
@@ -93,6 +95,8 @@ fn many(base: u64, runs: u64) -> (Totals, Vec<(u64, String)>) {
                 Ok(more) => totals.add(&more),
                 Err(cause) => {
                     broke.fetch_add(1, Ordering::Relaxed);
+                    // At once: a long run ends much later.
+                    eprintln!("seed {seed} broke");
                     broken.push((seed, reason(&*cause)));
                 }
             }
