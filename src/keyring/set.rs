@@ -371,12 +371,17 @@ impl KeySet {
         let seat_id = self.key(id).seat();
         let seat = self.seats.entry(seat_id).or_default();
         let before = seat.active.replace(id);
-        seat.switch = None;
+        let overtaken = seat.switch.take().filter(|switch| switch.to != id);
         seat.rotate_at = None;
         let forced = std::mem::take(&mut seat.force);
         let mut events = Vec::new();
         self.epoch += 1;
         let left_epoch = self.epoch;
+        if let Some(overtaken) = overtaken {
+            // A revocation came before a rollback: replicas that have not
+            // heard of it yet will still switch to that key, and sign.
+            self.key_mut(overtaken.to).left_epoch = left_epoch;
+        }
         if let Some(before) = before.filter(|before| *before != id) {
             let last_sign = rules::rule_2_last_use(at, timing);
             let key = self.key_mut(before);

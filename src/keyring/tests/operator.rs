@@ -213,6 +213,20 @@ fn a_rollback_keeps_the_half_that_it_needs() {
     assert_eq!(bench.phase("k1"), "active");
 }
 
+/// Found by simulation: the half was destroyed while a replica that had not
+/// heard of the revocation was still to switch to it.
+#[test]
+fn a_rollback_that_a_revocation_overtakes_leaves_with_it() {
+    let mut bench = Bench::rotated();
+    bench.rollback("k1", 13_030).unwrap();
+    let then = Some(Then::Activate);
+    bench.revoke("k3", then, 13_040).unwrap();
+    assert_eq!(bench.phase("k4"), "active");
+    // Whoever has confirmed less may still sign with it.
+    let overtaken = bench.set.by_kid("k1").unwrap();
+    assert_eq!(overtaken.left_epoch, bench.set.epoch);
+}
+
 #[test]
 fn a_rollback_can_be_refused() {
     let refused = |bench: &mut Bench, kid, s| {
