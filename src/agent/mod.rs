@@ -135,6 +135,8 @@ impl Agent {
             }
             let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
             writer.load().await;
+            // The first scrape shows keys, though the first round takes long.
+            writer.came_round();
             tokio::spawn(writer.run(inbox));
             rooms.insert(name, Room { reader, mailbox });
         }

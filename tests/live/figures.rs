@@ -207,7 +207,7 @@ async fn nothing_of_a_caller_is_served_or_logged() {
     let claims = format!(r#"{{"sub":"{NEEDLE}"}}"#);
     let signed = sign(&mut signer, "ES256", &claims).await.unwrap();
     let token = signed.token;
-    let signature = token.rsplit('.').next().unwrap();
+    let parts: Vec<&str> = token.split('.').skip(1).collect();
 
     let series = |text: &str| text.lines().filter(|l| !l.starts_with('#')).count();
     let mut counts = Vec::new();
@@ -252,7 +252,7 @@ async fn nothing_of_a_caller_is_served_or_logged() {
     daemon.end().await;
     let log = lab.log();
     assert!(log.contains("TRACE"), "it logged everything");
-    for secret in [NEEDLE, PIN, &token, signature] {
+    for secret in [&[NEEDLE, PIN][..], &parts].concat() {
         assert!(!served.contains(secret), "{secret} in:\n{served}");
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
