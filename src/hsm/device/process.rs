@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
+use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::DeviceConfig;
@@ -47,11 +49,14 @@ impl Process {
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit());
-        let child = command.spawn()?;
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
         let pid = child
             .id()
             .ok_or_else(|| io::Error::other("it ended at once"))?;
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(relay(config.name.clone(), pid, stderr));
+        }
         Ok(Self {
             child,
             socket: UnixStream::from_std(ours)?,
@@ -216,5 +221,28 @@ fn program(config: &DeviceConfig) -> io::Result<PathBuf> {
         Ok(this.to_owned())
     } else {
         std::env::current_exe()
+    }
+}
+
+/// The longest line of a module that is logged whole.
+const LONGEST_LINE: u64 = 1024;
+
+/// Logs what a child says on its standard error, until it is gone: foreign
+/// code prints what it likes, and the log stays one in form.
+async fn relay(device: String, pid: u32, stderr: ChildStderr) {
+    let mut said = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut part = (&mut said).take(LONGEST_LINE);
+        let read = part.read_until(b'\n', &mut line).await;
+        if !read.is_ok_and(|n| n > 0) {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if !text.is_empty() {
+            warn!(device, pid, text, "the device's process says");
+        }
     }
 }
