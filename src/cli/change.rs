@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::compose;
 use super::keys;
+use super::kid;
 use super::output::{Failure, say};
 use super::{KeysCommand, OrderArgs, RevokeReason, ThenArg};
 use crate::api::v1::{
@@ -40,8 +41,10 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
                 reason,
                 then,
                 note,
+                force_kid,
             } => {
                 let order = self::order(&config, order)?;
+                let kid = kid::resolve(&config, &order.key_set, kid, force_kid).await?;
                 let mut request = RevokeKeyRequest {
                     order: Some(order),
                     kid,
@@ -62,6 +65,7 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             }
             KeysCommand::Rollback { order, kid } => {
                 let order = self::order(&config, order)?;
+                let kid = kid::resolve(&config, &order.key_set, kid, false).await?;
                 admin
                     .rollback_key(RollbackKeyRequest {
                         order: Some(order),
@@ -71,6 +75,7 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             }
             KeysCommand::Hold { order, kid, note } => {
                 let order = self::order(&config, order)?;
+                let kid = kid::resolve(&config, &order.key_set, kid, false).await?;
                 admin
                     .hold_key(HoldKeyRequest {
                         order: Some(order),
@@ -81,6 +86,7 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             }
             KeysCommand::Release { order, kid } => {
                 let order = self::order(&config, order)?;
+                let kid = kid::resolve(&config, &order.key_set, kid, false).await?;
                 admin
                     .release_key(ReleaseKeyRequest {
                         order: Some(order),

@@ -10,6 +10,7 @@ mod device;
 mod doctor;
 mod init;
 mod keys;
+mod kid;
 mod listeners;
 mod output;
 mod policy;
@@ -166,7 +167,7 @@ enum KeysCommand {
     },
     /// Show everything that is known of one key, and what it waits for.
     Show {
-        /// The key's id, or enough of its start.
+        /// The key.
         kid: String,
     },
     /// Activate the next key of a track as soon as that is safe.
@@ -192,6 +193,11 @@ enum KeysCommand {
         /// A remark, for the record and the log; `keys list` shows it.
         #[arg(long, default_value = "", value_name = "TEXT")]
         note: String,
+        /// Take a whole id that neither the record nor the JWKS shows: for an
+        /// agent that cannot read its record. Where the id is wrong, the key
+        /// that you mean signs on.
+        #[arg(long)]
+        force_kid: bool,
     },
     /// Make a retiring key active again.
     Rollback {

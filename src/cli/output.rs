@@ -139,6 +139,12 @@ pub(super) fn say(text: impl fmt::Display) -> Result<(), Failure> {
     }
 }
 
+/// Warns on standard error; the command goes on.
+pub(super) fn warn(text: impl fmt::Display) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+}
+
 /// Rows for people, without lines that a terminal would wrap.
 pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();

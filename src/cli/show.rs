@@ -7,20 +7,28 @@ use serde_json::json;
 
 use super::compose;
 use super::keys::{self, date, half, hex, json_of_key, phase, time};
+use super::kid::{self, Known};
 use super::output::{Failure, say, table};
 use crate::api::v1::{Event, Key, KeySet, ListKeysRequest, Phase};
 use crate::clock::{Clock, SystemClock};
 use crate::time::{Span, Time};
 
 /// Shows the key with this `kid`, or the only one whose `kid` begins so.
-pub(super) fn run(config: &Path, kid: &str, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(config)?;
     let answer = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let everything = ListKeysRequest::default();
         Ok::<_, Failure>(admin.list_keys(everything).await?.into_inner())
     })??;
-    let (set, key) = find(&answer.key_sets, kid)?;
+    let keys = answer.key_sets.iter().flat_map(|set| {
+        kid::of_set(set).map(move |key| Known {
+            kid: key.kid,
+            phase: key.phase,
+            found: (set, key.found),
+        })
+    });
+    let (set, key) = kid::find(keys, wanted)?;
     let next: Vec<&Event> = set.next.iter().filter(|next| next.kid == key.kid).collect();
     if as_json {
         let mut shown = json_of_key(key);
@@ -33,28 +41,6 @@ pub(super) fn run(config: &Path, kid: &str, as_json: bool) -> Result<(), Failure
         return say(shown);
     }
     say(text_of(set, key, &next, SystemClock::new().read().wall))
-}
-
-fn find<'a>(sets: &'a [KeySet], kid: &str) -> Result<(&'a KeySet, &'a Key), Failure> {
-    let all = || {
-        sets.iter()
-            .flat_map(|set| set.keys.iter().map(move |key| (set, key)))
-    };
-    if let Some(found) = all().find(|(_, key)| key.kid == kid) {
-        return Ok(found);
-    }
-    // `keys list` cuts ids and shows that it did.
-    let start = kid.trim_end_matches('…');
-    let mut found = all().filter(|(_, key)| !start.is_empty() && key.kid.starts_with(start));
-    match (found.next(), found.next()) {
-        (Some(only), None) => Ok(only),
-        (Some(_), Some(_)) => Err(Failure::failed(format!(
-            "several keys have an id that begins with {start:?}"
-        ))
-        .hint("give more of it")),
-        (None, _) => Err(Failure::failed(format!("no key has the id {kid:?}"))
-            .hint("`sealkeeper keys list --json` shows whole ids")),
-    }
 }
 
 fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
@@ -178,23 +164,5 @@ mod tests {
             told(&at(1_800_000_000), now),
             "2027-01-15T08:00:00Z, 0s ago"
         );
-    }
-
-    #[test]
-    fn a_key_is_found_by_the_start_of_its_id() {
-        let key = |kid: &str| Key {
-            kid: kid.to_owned(),
-            ..Key::default()
-        };
-        let sets = [KeySet {
-            keys: vec![key("abc"), key("abcd"), key("xyz")],
-            ..KeySet::default()
-        }];
-        let found = |kid| find(&sets, kid).map(|(_, key)| key.kid.clone()).ok();
-        assert_eq!(found("abc").as_deref(), Some("abc"), "exactly this one");
-        assert_eq!(found("x…").as_deref(), Some("xyz"));
-        assert_eq!(found("ab"), None, "several");
-        assert_eq!(found("q"), None);
-        assert_eq!(found(""), None);
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn refused(daemon: &mut Daemon, reasons: &[&str]) -> String {
 }
 
 /// Waits until it signs.
-pub(super) async fn signs(daemon: &mut Daemon) -> String {
+pub(crate) async fn signs(daemon: &mut Daemon) -> String {
     let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
     let mut token = None;
     wait_until(async || {
@@ -76,7 +76,7 @@ pub(super) fn active(lab: &Lab) -> String {
         .to_owned()
 }
 
-pub(super) fn shown(jwks: Option<Vec<u8>>) -> Vec<String> {
+pub(crate) fn shown(jwks: Option<Vec<u8>>) -> Vec<String> {
     kids(&jwks.expect("a set"))
 }
 
@@ -94,7 +94,7 @@ async fn a_damaged_database_stops_signing_and_not_the_set() {
 }
 
 /// Makes nonsense of the database.
-fn damage(lab: &Lab) {
+pub(crate) fn damage(lab: &Lab) {
     for tail in ["-wal", "-shm"] {
         let _ = fs::remove_file(lab.path(&format!("state/keys.sqlite{tail}")));
     }

@@ -1,6 +1,6 @@
 //! The whole program: real processes, a real token, real sockets.
 
-mod bad_days;
+pub(crate) mod bad_days;
 mod browser;
 mod callers;
 mod figures;

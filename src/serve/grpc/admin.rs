@@ -242,7 +242,7 @@ fn checked_kid(kid: String) -> Result<String, Fault> {
     Err(Fault::field(
         "kid",
         format!("expected 1 to {MAX_KID} bytes, got {}", kid.len()),
-        "list the key set's keys",
+        "give the whole id: `sealkeeper keys list --json` shows it",
     ))
 }
 

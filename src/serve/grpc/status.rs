@@ -195,7 +195,7 @@ impl Fault {
                 .hint("list the key sets without naming one"),
             AdminError::UnknownKey { .. } => caller(Code::NotFound, "UNKNOWN_KEY")
                 .about("kid")
-                .hint("list the key set's keys"),
+                .hint("give the whole id: `sealkeeper keys list --json` shows it"),
             AdminError::UnknownTrack { .. } => caller(Code::NotFound, "UNKNOWN_ALGORITHM")
                 .about("alg")
                 .hint("list the key set's keys: each one's alg is its track"),
