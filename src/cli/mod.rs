@@ -168,6 +168,7 @@ enum KeysCommand {
     /// Show everything that is known of one key, and what it waits for.
     Show {
         /// The key.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Activate the next key of a track as soon as that is safe.
@@ -183,6 +184,7 @@ enum KeysCommand {
         #[command(flatten)]
         order: OrderArgs,
         /// The key.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Why.
         #[arg(long, value_enum, default_value = "unspecified")]
@@ -204,6 +206,7 @@ enum KeysCommand {
         #[command(flatten)]
         order: OrderArgs,
         /// The key.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Keep automation from touching a key.
@@ -211,6 +214,7 @@ enum KeysCommand {
         #[command(flatten)]
         order: OrderArgs,
         /// The key.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// A remark, for the record and the log; `keys list` shows it.
         #[arg(long, default_value = "", value_name = "TEXT")]
@@ -221,6 +225,7 @@ enum KeysCommand {
         #[command(flatten)]
         order: OrderArgs,
         /// The key.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }
@@ -349,5 +354,50 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
             .map_err(|e| Failure::failed(format!("{}: {e}", folder.display()))),
         Command::DeviceChild { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One id in 64 begins with `-`.
+    #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        let ids = ["-Zq3", "-hVj", "-Vh", "--x1", "--json2", "-1", "-"];
+        for of in ["show", "revoke", "hold", "release", "rollback"] {
+            for id in ids {
+                let line = ["sealkeeper", "keys", of, id, "--json", "--config", "here"];
+                let cli = Cli::try_parse_from(line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
+                assert!(cli.json, "{line:?}: a flag after it");
+                assert_eq!(cli.config, PathBuf::from("here"), "{line:?}");
+                let Command::Keys(command) = cli.command else {
+                    panic!("{line:?}");
+                };
+                let (KeysCommand::Show { kid }
+                | KeysCommand::Revoke { kid, .. }
+                | KeysCommand::Hold { kid, .. }
+                | KeysCommand::Release { kid, .. }
+                | KeysCommand::Rollback { kid, .. }) = command
+                else {
+                    panic!("{line:?}");
+                };
+                assert_eq!(kid, id, "{line:?}");
+            }
+        }
+        let line = "sealkeeper keys revoke --reason compromised -Zq3 --then wait --note n";
+        let cli = Cli::try_parse_from(line.split(' ')).expect("flags on both sides");
+        let Command::Keys(KeysCommand::Revoke { kid, note, .. }) = cli.command else {
+            panic!("{line}");
+        };
+        assert_eq!((kid.as_str(), note.as_str()), ("-Zq3", "n"));
+        // What is misspelt is no id beside one.
+        let line = "sealkeeper keys revoke --forec -Zq3";
+        assert!(Cli::try_parse_from(line.split(' ')).is_err());
+        for help in ["-h", "--help"] {
+            let e = Cli::try_parse_from(["sealkeeper", "keys", "revoke", help]);
+            let e = e.expect_err("help");
+            assert_eq!(e.kind(), clap::error::ErrorKind::DisplayHelp);
+        }
     }
 }
