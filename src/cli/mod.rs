@@ -167,7 +167,8 @@ enum KeysCommand {
     },
     /// Show everything that is known of one key, and what it waits for.
     Show {
-        /// The key.
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
@@ -183,7 +184,8 @@ enum KeysCommand {
     Revoke {
         #[command(flatten)]
         order: OrderArgs,
-        /// The key.
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
         #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Why.
@@ -205,7 +207,8 @@ enum KeysCommand {
     Rollback {
         #[command(flatten)]
         order: OrderArgs,
-        /// The key.
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
@@ -213,7 +216,8 @@ enum KeysCommand {
     Hold {
         #[command(flatten)]
         order: OrderArgs,
-        /// The key.
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
         #[arg(allow_hyphen_values = true)]
         kid: String,
         /// A remark, for the record and the log; `keys list` shows it.
@@ -224,7 +228,8 @@ enum KeysCommand {
     Release {
         #[command(flatten)]
         order: OrderArgs,
-        /// The key.
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
