@@ -60,7 +60,7 @@ pub enum InitError {
     Unexpected(#[from] UnexpectedOutcome),
     /// The log says that this key set was there before.
     #[error(
-        "the log knows {0} key events of this key set, but the store has no record: a lost store is recovered, not begun again"
+        "the log knows {0} key events of this key set, but the store has no record: it was lost, and `init` would orphan every key that verifiers hold"
     )]
     Lost(u64),
 }

@@ -60,7 +60,8 @@ impl Writer {
         };
         let stored = self.context.store.load(&name).await;
         let Some(Stored { version, bytes }) = stored.map_err(StepError::Store)? else {
-            return Ok(Some(Dark::NoRecord(name)));
+            let known = self.context.key_log(&name).events;
+            return Ok(Some(Dark::no_record(name, known)));
         };
         let record = Record::from_bytes(&bytes).map_err(StepError::Record)?;
         let log = self.context.key_log(&name);

@@ -16,6 +16,7 @@ use crate::jose::{Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
 use crate::policy::{Caller, Rules};
+use crate::store::WITHOUT_COPY;
 use crate::time::Time;
 
 /// One key set, for its readers and its one writer.
@@ -76,6 +77,16 @@ pub(super) enum Dark {
     /// Nobody ran `init`.
     #[error("the key set {0:?} has no record: run `sealkeeper init`")]
     NoRecord(String),
+    /// There was one.
+    #[error(
+        "the store has lost the record of the key set {key_set:?}, of which the log knows {events} key events; stop the agent, put the newest copy of the store in its place, and start the agent again; {WITHOUT_COPY}"
+    )]
+    RecordLost {
+        /// The key set.
+        key_set: String,
+        /// How much the log knows of it.
+        events: u64,
+    },
     /// `init` was cut short.
     #[error("the init of the key set {0:?} was not finished: run `sealkeeper init` again")]
     InitUnfinished(String),
@@ -91,11 +102,20 @@ pub(super) enum Dark {
 }
 
 impl Dark {
+    /// Nothing is stored, and the log knows so many key events.
+    pub(super) const fn no_record(key_set: String, events: u64) -> Self {
+        match events {
+            0 => Self::NoRecord(key_set),
+            _ => Self::RecordLost { key_set, events },
+        }
+    }
+
     /// The stable code that callers see.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Loading(_) => "LOADING",
             Self::NoRecord(_) => "NOT_INITIALIZED",
+            Self::RecordLost { .. } => "RECORD_LOST",
             Self::InitUnfinished(_) => "INIT_UNFINISHED",
             Self::BadRecord(_) => "RECORD_UNUSABLE",
             Self::NoStore(_) => "STORE_UNAVAILABLE",

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::KeyEvent;
 use crate::jose::{Jwk, PublicKey};
 use crate::keyring::{Event, KeySet, What};
+use crate::store::WITHOUT_COPY;
 
 /// The format of the record. A newer one is refused: it may know restrictions
 /// that this agent does not.
@@ -44,7 +45,7 @@ pub enum RecordError {
     Newer(u32),
     /// An old backup, or a store that went back.
     #[error(
-        "the record has {record} key events and the log has {log}: an old copy of the store is in place"
+        "the record has {record} key events and the log has {log}: an old copy of the store is in place; stop the agent, put a newer copy in its place, and start the agent again; {WITHOUT_COPY}"
     )]
     RolledBack {
         /// Events that the record knows.

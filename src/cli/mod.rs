@@ -405,4 +405,43 @@ mod tests {
             assert_eq!(e.kind(), clap::error::ErrorKind::DisplayHelp);
         }
     }
+
+    /// Found by review: a hint named a command that there is not.
+    #[test]
+    fn every_command_that_is_named_exists() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = vec![root.join("README.md")];
+        let mut folders = vec![root.join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("our sources").flatten() {
+                let path = entry.path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        let mut named = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("text");
+            // Written in two, so as not to find itself.
+            for said in text.split(concat!("`seal", "keeper ")).skip(1) {
+                let line = said.split('`').next().unwrap_or_default();
+                let words = line.split([' ', '|', '\n']).take(2);
+                let words: Vec<&str> = words
+                    .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+                    .collect();
+                let mut command = &Cli::command();
+                for word in words {
+                    if !command.has_subcommands() {
+                        break;
+                    }
+                    let found = command.find_subcommand(word);
+                    command = found.unwrap_or_else(|| panic!("{line:?} in {}", file.display()));
+                }
+                named += 1;
+            }
+        }
+        assert!(named > 20, "the search finds what is there: {named}");
+    }
 }

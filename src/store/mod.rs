@@ -31,6 +31,10 @@ pub use unusable::Unusable;
 /// The longest record, in bytes. Every store can hold one of this size.
 pub const MAX_RECORD: usize = 1 << 20;
 
+/// What is left to an operator whose store is lost, or too old, and who has no
+/// copy of it that is good.
+pub const WITHOUT_COPY: &str = "if there is none, keep the folder as it is, and begin a key set under another name: nothing rebuilds a record from the log yet";
+
 /// A place for records.
 ///
 /// **Contract.** Once a write has returned its version, the record survives a
@@ -192,7 +196,7 @@ pub enum StoreError {
     },
     /// A newer program wrote the store.
     #[error(
-        "the store {path:?} has schema {found}, this program knows up to {known}; run the newer program, or restore the copy made before the upgrade"
+        "the store {path:?} has schema {found}, this program knows up to {known}; run the newer program; a copy from before the upgrade is refused if a key has moved since"
     )]
     Newer {
         /// The store's file.

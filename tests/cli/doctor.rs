@@ -398,7 +398,7 @@ async fn breakage_9_a_damaged_database() {
         "fail  store",
         "is damaged",
         "fail  key set main: does not sign",
-        "put the newest copy in place",
+        "put the newest copy in its place",
     ]);
 }
 

@@ -71,8 +71,8 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "NOT_INITIALIZED" | "INIT_UNFINISHED" => {
             "stop the agent, run `sealkeeper init`, and start it again"
         }
-        "RECORD_UNUSABLE" | "STORE_UNAVAILABLE" => {
-            "the check of the store says more; a copy that is put back must be the newest one"
+        "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNAVAILABLE" => {
+            "a copy of the store that is put back must be the newest one: an older one is refused, since it may not know of a revocation"
         }
         "TOMBSTONE_UNREADABLE" => {
             "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, KeySet};
 use crate::durable::{OsDisk, Tombstones};
 use crate::keyring::{self, Genesis, rules};
-use crate::store::{Sqlite, Store, StoreError};
+use crate::store::{Sqlite, Store, StoreError, WITHOUT_COPY};
 
 /// Below this a day of signing may fill the disk, or a rotation fail.
 const LITTLE_SPACE: u64 = 256 << 20;
@@ -166,34 +166,43 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
     let store = match Sqlite::open_read_only(&path) {
         Ok(store) => store,
         Err(StoreError::Absent { .. }) => {
-            report.fail(CHECK, of, "there is none yet", cure("NOT_INITIALIZED"));
+            let known = events.keys().any(|name| config.key_sets.contains_key(name));
+            match known {
+                true => report.fail(CHECK, of, "is gone; the log knows of it", lost()),
+                false => report.fail(CHECK, of, "there is none yet", cure("NOT_INITIALIZED")),
+            }
             return records;
         }
         Err(e) => {
-            let hint = "nothing is signed, and the last JWKS is still served; stop the agent, put the newest copy in place, and start it";
+            let hint = "nothing is signed, and the last JWKS is still served; a copy that is put back must be the newest one";
             report.fail(CHECK, of, e.to_string(), hint);
             return records;
         }
     };
+    let log_of = |name: &str| events.get(name).copied().unwrap_or_default();
     let mut good = true;
     for (name, wanted) in &config.key_sets {
         let found = match store.load(name).await {
-            Ok(Some(stored)) => {
-                let log = events.get(name).copied().unwrap_or_default();
-                match agent::inspect(&stored.bytes, log) {
-                    Ok(set) => {
-                        let fault = unfinished(&set, wanted);
-                        records.insert(name.clone(), set);
-                        fault
-                    }
-                    Err(e) => Some((e.to_string(), cure("RECORD_UNUSABLE"))),
+            Ok(Some(stored)) => match agent::inspect(&stored.bytes, log_of(name)) {
+                Ok(set) => {
+                    let fault = unfinished(&set, wanted);
+                    records.insert(name.clone(), set);
+                    fault.map(|(found, hint)| (found, hint.to_owned()))
                 }
-            }
+                Err(e) => Some((e.to_string(), cure("RECORD_UNUSABLE").to_owned())),
+            },
+            Ok(None) if log_of(name) > 0 => Some((
+                format!(
+                    "its record is lost: the log knows {} key events",
+                    log_of(name)
+                ),
+                lost(),
+            )),
             Ok(None) => Some((
                 "has no record: nobody ran `init`".to_owned(),
-                cure("NOT_INITIALIZED"),
+                cure("NOT_INITIALIZED").to_owned(),
             )),
-            Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE"))),
+            Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE").to_owned())),
         };
         if let Some((found, hint)) = found {
             good = false;
@@ -204,6 +213,13 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
         report.ok(CHECK, of, format!("opens, {} records read", records.len()));
     }
     records
+}
+
+/// What to do where a store was there before.
+fn lost() -> String {
+    format!(
+        "stop the agent, put the newest copy of the store in its place, and start it again; {WITHOUT_COPY}"
+    )
 }
 
 /// What keeps a record from signing.

@@ -22,7 +22,7 @@ const APPLICATION: i64 = 0x534b_7374;
 /// How long to wait for another process that writes.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-const RESTORE: &str = "stop the agent, put a copy in its place, and start the agent again";
+const RESTORE: &str = "stop the agent, move the file and its -wal and -shm away, put the newest copy in its place, and start the agent again; if there is none, keep what was moved, and begin a key set under another name: nothing rebuilds a record from the log yet";
 
 /// `version` counts all changes of the store, so it also orders them: a
 /// watcher asks for what is above the one that it saw last.
@@ -300,7 +300,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
                 return Err(StoreError::Damaged {
                     path: path.to_owned(),
                     why: format!("the file is gone, but its log {log:?} is there"),
-                    hint: "stop the agent, put the file back, and start the agent again",
+                    hint: "stop the agent, put the file back, or move the log away and put the newest copy in its place, and start the agent again",
                 });
             }
             Ok(false)

@@ -120,7 +120,9 @@ async fn damage_anywhere_is_found_at_opening_and_left_alone() {
             "{what}: {error}"
         );
         assert!(
-            error.to_string().contains("put a copy in its place"),
+            error
+                .to_string()
+                .contains("put the newest copy in its place"),
             "{error}"
         );
     }
