@@ -6,10 +6,12 @@ use std::convert::Infallible;
 
 use super::reader::{Dark, PublishedSet, Snapshot};
 use super::record::Record;
+use super::revoke::Owed;
 use super::writer::{Held, StepError, Writer};
 use crate::durable::Tombstone;
 use crate::keyring::{Ending, Genesis, Reason};
 use crate::store::{StoreError, Stored};
+use crate::time::Time;
 
 impl Writer {
     /// Reads the record and shows it to readers, or shows why not.
@@ -72,8 +74,9 @@ impl Writer {
         for kid in tombstones.keys().chain(&log.revoked) {
             self.reader.block(kid);
             if !record.set.revoked.contains_key(kid) && record.set.by_kid(kid).is_some() {
-                let ending = || ending(tombstones.get(kid));
-                self.owed.entry(kid.clone()).or_insert_with(ending);
+                let high_water = record.set.high_water;
+                let owed = || owed(tombstones.get(kid), high_water);
+                self.owed.entry(kid.clone()).or_insert_with(owed);
             }
         }
         let pending = matches!(record.set.genesis, Genesis::Pending { .. });
@@ -163,9 +166,9 @@ impl Writer {
 }
 
 /// What is known of a revocation that the store has not got. Where nobody said
-/// why, the worst is assumed.
-fn ending(stone: Option<&Tombstone>) -> Ending {
-    Ending {
+/// why, the worst is assumed; of one that only the log knows, it has the date.
+fn owed(stone: Option<&Tombstone>, high_water: Time) -> Owed {
+    let ending = Ending {
         reason: stone
             .and_then(|stone| stone.reason)
             .unwrap_or(Reason::Compromised),
@@ -173,5 +176,10 @@ fn ending(stone: Option<&Tombstone>) -> Ending {
         mandate: stone
             .and_then(|stone| stone.mandate.clone())
             .unwrap_or_default(),
+    };
+    Owed {
+        ending,
+        at: stone.map_or(high_water, |stone| stone.at),
+        entombed: true, // Or in the log, which is read at each start as well.
     }
 }

@@ -177,6 +177,11 @@ impl Reader {
         self.pulse.beat();
     }
 
+    #[cfg(test)]
+    pub(super) fn is_blocked(&self, kid: &str) -> bool {
+        self.blocked.load().contains(kid)
+    }
+
     pub(super) fn swap(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
         self.pulse.beat();

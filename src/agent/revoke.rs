@@ -10,6 +10,7 @@ use super::failpoint::{Effect, Side, hit};
 use super::orders::{Did, refusal};
 use super::reader::Snapshot;
 use super::writer::{Clock, StepError, Writer, random_id};
+use crate::durable::DurableError;
 use crate::keyring::{
     Ending, Genesis, IntentId, NotReplaced, OperatorError, Outcome, Revoked, rules,
 };
@@ -20,6 +21,17 @@ use crate::time::Time;
 /// an EC key and a second or two for an RSA key; verifiers trust what they
 /// hold for P + C, which is minutes at least.
 const FRESH_KEY: Duration = Duration::from_secs(5);
+
+/// A revocation that holds in memory and is not in the store.
+#[derive(Clone, Debug)]
+pub(super) struct Owed {
+    /// How the key is to end.
+    pub(super) ending: Ending,
+    /// When that was ordered.
+    pub(super) at: Time,
+    /// Whether a restart would find it on disk.
+    pub(super) entombed: bool,
+}
 
 impl Writer {
     /// Ends a key.
@@ -36,10 +48,12 @@ impl Writer {
             .map_err(refusal)?;
 
         self.reader.block(kid);
-        hit(Side::Before, Effect::WriteTombstone);
-        let name = &self.reader.name;
-        let entombed = self.context.entomb(name, kid, &ending, now).await;
-        hit(Side::After, Effect::WriteTombstone);
+        let owed = Owed {
+            ending: ending.clone(),
+            at: now,
+            entombed: false,
+        };
+        let entombed = self.entomb(kid, &owed).await;
         let replaced = match &entombed {
             Ok(()) => self.replace_last(kid, &ending).await,
             // Nothing on disk says that it is revoked: the store comes first.
@@ -48,7 +62,11 @@ impl Writer {
         let (revoked, stored) = match replaced {
             Some(replaced) => (replaced, Ok(())),
             None => {
-                self.owed.insert(kid.to_owned(), ending.clone());
+                let owed = Owed {
+                    entombed: entombed.is_ok(),
+                    ..owed
+                };
+                self.owed.insert(kid.to_owned(), owed);
                 self.show_owed().await;
                 (revoked, self.pay(kid, &ending).await)
             }
@@ -68,9 +86,7 @@ impl Writer {
             did.pending
                 .push(format!("the revocation is not in the store yet: {e}"));
             if let Err(e) = entombed {
-                did.pending.push(format!(
-                    "and not on disk either: {e}; do not restart the agent"
-                ));
+                did.pending.push(not_on_disk(&e));
             }
         }
         Ok(did)
@@ -80,14 +96,22 @@ impl Writer {
     /// be read since the start. It leaves the last good set, and never signs.
     async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
         self.reader.block(kid);
-        let name = &self.reader.name;
-        let entombed = self.context.entomb(name, kid, &ending, now).await;
-        self.owed.insert(kid.to_owned(), ending);
+        let mut owed = Owed {
+            ending,
+            at: now,
+            entombed: false,
+        };
+        let entombed = self.entomb(kid, &owed).await;
+        owed.entombed = entombed.is_ok();
+        self.owed.insert(kid.to_owned(), owed);
         self.show_owed().await;
         let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
+        let mut pending =
+            vec!["the revocation is not in the store, which cannot be read".to_owned()];
+        pending.extend(entombed.as_ref().err().map(not_on_disk));
         Did {
             done: vec![format!("the key {kid} is blocked and has left the set")],
-            pending: vec!["the revocation is not in the store, which cannot be read".to_owned()],
+            pending,
             trusted_until: Some(exposure.bounded_until),
             durable: entombed.is_ok(),
         }
@@ -103,6 +127,35 @@ impl Writer {
             _ => {
                 let published = self.published_in_the_dark();
                 self.reader.swap(Snapshot { signers, published });
+            }
+        }
+    }
+
+    // -- The disk --------------------------------------------------------
+
+    async fn entomb(&self, kid: &str, owed: &Owed) -> Result<(), DurableError> {
+        hit(Side::Before, Effect::WriteTombstone);
+        let name = &self.reader.name;
+        let entombed = self.context.entomb(name, kid, &owed.ending, owed.at).await;
+        hit(Side::After, Effect::WriteTombstone);
+        entombed
+    }
+
+    /// Tries again to put on disk what only memory knows: once the disk has
+    /// room, a restart brings no revoked key back, whatever the store does.
+    pub(super) async fn entomb_owed(&mut self) {
+        let unwritten = self.owed.iter().filter(|(_, owed)| !owed.entombed);
+        for (kid, owed) in unwritten
+            .map(|(k, o)| (k.clone(), o.clone()))
+            .collect::<Vec<_>>()
+        {
+            if self.entomb(&kid, &owed).await.is_err() {
+                return; // The operator was told what that means.
+            }
+            let key_set = &self.reader.name;
+            tracing::info!(key_set, kid, "a revocation is on disk now");
+            if let Some(owed) = self.owed.get_mut(&kid) {
+                owed.entombed = true;
             }
         }
     }
@@ -199,8 +252,8 @@ impl Writer {
     /// Tries again to store what holds in memory and on disk: after a store
     /// that was full, or a crash between the tombstone and the store.
     pub(super) async fn pay_owed(&mut self) {
-        for (kid, ending) in self.owed.clone() {
-            let paid = self.pay(&kid, &ending.or_wait()).await;
+        for (kid, owed) in self.owed.clone() {
+            let paid = self.pay(&kid, &owed.ending.or_wait()).await;
             let key_set = &self.reader.name;
             match paid {
                 Ok(()) => {}
@@ -208,7 +261,9 @@ impl Writer {
                 // tombstone waits for a record that knows it.
                 Err(StepError::Keyring(e @ OperatorError::UnknownKid { .. })) => {
                     tracing::warn!(key_set, kid, "a revocation has nothing to end: {e}");
-                    self.owed.remove(&kid);
+                    if owed.entombed {
+                        self.owed.remove(&kid);
+                    }
                 }
                 // The log has a line already, from where that was found out.
                 Err(StepError::Doubt(_) | StepError::Store(_)) => {}
@@ -218,4 +273,11 @@ impl Writer {
             }
         }
     }
+}
+
+/// What an operator must know of a revocation that a restart would lose.
+fn not_on_disk(why: &DurableError) -> String {
+    format!(
+        "and not on disk either: {why}; make room, and do not restart the agent before its log says `a revocation is on disk now` or the store has it"
+    )
 }

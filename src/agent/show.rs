@@ -46,9 +46,9 @@ impl Writer {
         }
         let mut set = held.record.set.clone();
         let tick = self.tick_for(set.high_water);
-        for (kid, ending) in &self.owed {
+        for (kid, owed) in &self.owed {
             // Refused only for a key that the set does not know: none is shown.
-            let _ = set.revoke(kid, &ending.or_wait(), &self.plan, &tick);
+            let _ = set.revoke(kid, &owed.ending.or_wait(), &self.plan, &tick);
         }
         Some(set)
     }

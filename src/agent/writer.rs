@@ -20,10 +20,11 @@ use super::failpoint::{Effect, Side, hit};
 use super::orders::Asked;
 use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
+use super::revoke::Owed;
 use super::show::Kept;
 use super::tasks::Tasks;
 use crate::clock::Reading;
-use crate::keyring::{ClockGuard, Doubt, Ending, Event, Genesis, KeyId, KeySet, Plan, Tick};
+use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
@@ -66,8 +67,8 @@ pub(super) struct Writer {
     pub(super) adopted: u64,
     /// The number of the last key event that the log has.
     pub(super) logged: u64,
-    /// Revocations that hold in memory and on disk but not yet in the store.
-    pub(super) owed: BTreeMap<String, Ending>,
+    /// Revocations that hold in memory but not yet in the store.
+    pub(super) owed: BTreeMap<String, Owed>,
     /// What is on disk of what readers see.
     pub(super) kept: Kept,
     /// What devices are at.
@@ -266,6 +267,7 @@ impl Writer {
             // The store may be back, or somebody may have run `init`.
             self.load().await;
         }
+        self.entomb_owed().await;
         if self.held.is_none() {
             return;
         }
