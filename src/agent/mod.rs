@@ -2,8 +2,9 @@
 //!
 //! Each key set has a writer, the only code that changes its record,
 //! and a reader: an atomic pointer to an immutable snapshot that the
-//! signing path and the JWKS use without a lock. Orders of operators, sightings
-//! of origins and outcomes of devices reach the writer through one mailbox.
+//! signing path and the JWKS use without a lock. The writer takes orders of
+//! operators first, then outcomes of devices, then what origins and the store
+//! have to tell.
 //!
 //! **Invariant:** restrictions take effect before they are stored, permissions
 //! only after. A revoked key is blocked in the reader, then on disk (a
@@ -19,6 +20,7 @@ mod figures;
 mod health;
 mod init;
 mod load;
+mod news;
 mod orders;
 mod pulse;
 mod rates;
@@ -36,7 +38,7 @@ mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,7 +52,8 @@ use crate::observe::{self, Origin};
 use crate::policy::{Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
-use admin::{AdminError, Changed, KeySetStatus, Order};
+use admin::{AdminError, Change, Changed, KeySetStatus, Order};
+use news::News;
 use orders::Asked;
 use pulse::Pulse;
 use reader::Reader;
@@ -98,8 +101,8 @@ struct Room {
     mailbox: mpsc::Sender<Message>,
 }
 
-/// How many messages may wait for a writer. Orders and sightings are rare;
-/// whoever sends waits for room.
+/// How many orders may wait for a writer. They are rare; whoever sends waits
+/// for room.
 const MAILBOX: usize = 64;
 
 impl Agent {
@@ -113,7 +116,7 @@ impl Agent {
         for device in context.devices.values() {
             pulse.follow(device);
         }
-        let mut rooms = BTreeMap::new();
+        let (mut rooms, mut watched) = (BTreeMap::new(), BTreeMap::new());
         for Wanted {
             name,
             mut plan,
@@ -130,20 +133,18 @@ impl Agent {
             let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures, pulse));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let every = observe_every(&plan).to_duration();
-            for origin in origins {
-                tokio::spawn(observe_origin(origin, every, mailbox.downgrade()));
-            }
             let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
+            for origin in origins {
+                let news = Arc::downgrade(&writer.news);
+                tokio::spawn(observe_origin(origin, every, news));
+            }
+            watched.insert(name.clone(), Arc::downgrade(&writer.news));
             writer.load().await;
             // The first scrape shows keys, though the first round takes long.
             writer.came_round();
             tokio::spawn(writer.run(inbox));
             rooms.insert(name, Room { reader, mailbox });
         }
-        let watched: BTreeMap<String, mpsc::WeakSender<Message>> = rooms
-            .iter()
-            .map(|(name, room)| (name.clone(), room.mailbox.downgrade()))
-            .collect();
         tokio::spawn(watch_store(Arc::clone(&context), watched));
         Self(Arc::new(Inner {
             strangers: context.metrics.key_set(""),
@@ -219,10 +220,17 @@ impl Administration for Agent {
     async fn change(&self, caller: &Caller, order: Order) -> Result<Changed, AdminError> {
         let name = order.key_set.clone();
         let (reply, answer) = oneshot::channel();
+        // In memory first: the writer may be waiting for its store.
+        let room = self.0.rooms.get(&name);
+        let block = match (&order.change, room) {
+            (Change::Revoke { kid, .. }, Some(room)) => Some(room.reader.block_for_order(kid)),
+            _ => None,
+        };
         let asked = Asked {
             caller: caller.clone(),
             order,
             reply,
+            block,
         };
         self.tell(&name, Message::Asked(asked)).await?;
         answer.await.map_err(|_| gone(&name))?
@@ -271,7 +279,7 @@ fn observe_every(plan: &Plan) -> Span {
 const OUTAGE: u32 = 3;
 
 /// Asks one origin for its set, again and again, until the writer is gone.
-async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSender<Message>) {
+async fn observe_origin(origin: Origin, every: Duration, news: Weak<News>) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let patience = every.max(Duration::from_secs(2));
@@ -279,19 +287,13 @@ async fn observe_origin(origin: Origin, every: Duration, mailbox: mpsc::WeakSend
     loop {
         ticks.tick().await;
         let fetched: Result<BTreeSet<String>, _> = observe::fetch(&origin, patience).await;
-        let Some(mailbox) = mailbox.upgrade() else {
+        let Some(news) = news.upgrade() else {
             return;
         };
         match fetched {
             Ok(kids) => {
                 unanswered = 0;
-                let seen = Message::Seen {
-                    origin: origin.name().to_owned(),
-                    kids,
-                };
-                if mailbox.send(seen).await.is_err() {
-                    return;
-                }
+                news.seen(origin.name(), kids);
             }
             // Once for each outage, and not at a start, when the set that it
             // should show is still being loaded.
@@ -311,10 +313,10 @@ const WATCH_AGAIN: Duration = Duration::from_secs(2);
 /// Tells writers of versions that somebody else wrote: `init`, or an offline
 /// command. A store that fails ends its stream of changes; it is taken up
 /// again where it ended, until the writers are gone.
-async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, mpsc::WeakSender<Message>>) {
+async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, Weak<News>>) {
     let mut cursor = Cursor::default();
     let mut failing = false;
-    while rooms.values().any(|room| room.upgrade().is_some()) {
+    while rooms.values().any(|news| news.strong_count() > 0) {
         let mut changes = context.store.watch(cursor.clone());
         while let Some(change) = changes.next().await {
             let change = match change {
@@ -332,12 +334,10 @@ async fn watch_store(context: Arc<Context>, rooms: BTreeMap<String, mpsc::WeakSe
             let Some(room) = rooms.get(&change.key_set) else {
                 continue;
             };
-            let Some(mailbox) = room.upgrade() else {
+            let Some(news) = room.upgrade() else {
                 return;
             };
-            if mailbox.send(Message::StoreChanged).await.is_err() {
-                return;
-            }
+            news.store_changed();
         }
         tokio::time::sleep(WATCH_AGAIN).await;
     }

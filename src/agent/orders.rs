@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
+use super::reader::Blocked;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
@@ -20,6 +21,9 @@ pub(super) struct Asked {
     pub(super) caller: Caller,
     pub(super) order: Order,
     pub(super) reply: oneshot::Sender<Result<Changed, AdminError>>,
+    /// Keeps the key that is to be revoked from signing until the writer has
+    /// decided.
+    pub(super) block: Option<Blocked>,
 }
 
 /// The last answers, by request id: an operator's command that is tried again
@@ -87,6 +91,7 @@ impl Writer {
             caller,
             order,
             reply,
+            block,
         } = asked;
         let answer = match self.answered.find(&order) {
             Some(answer) => answer,
@@ -95,6 +100,8 @@ impl Writer {
         if let Ok(changed) = &answer {
             self.answered.keep(order, changed.clone());
         }
+        // What was carried out has blocked the key for good by now.
+        drop(block);
         // The operator may have gone; what was done stays done.
         let _ = reply.send(answer);
     }

@@ -31,14 +31,43 @@ pub(super) struct Reader {
     pub(super) figures: KeySetMetrics,
     rates: Rates,
     snapshot: ArcSwap<Snapshot>,
-    /// Ahead of the store: a `kid` in here signs no more, whatever the view
-    /// says.
-    blocked: ArcSwap<BTreeSet<String>>,
+    /// Ahead of the store: what signs no more, whatever the view says.
+    blocks: ArcSwap<Blocks>,
     /// What the writer last saw.
     overview: ArcSwap<Overview>,
     /// When it last came round.
     round: ArcSwap<Instant>,
     pulse: Pulse,
+}
+
+/// The `kid`s that sign no more.
+#[derive(Clone, Default)]
+struct Blocks {
+    /// For the life of this process.
+    for_good: BTreeSet<String>,
+    /// By how many orders that the writer has not decided on.
+    orders: BTreeMap<String, usize>,
+    /// Both.
+    all: BTreeSet<String>,
+}
+
+/// That a key is blocked by an order that is under way.
+pub(super) struct Blocked {
+    reader: Arc<Reader>,
+    kid: String,
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.reader.change_blocks(|blocks| {
+            let left = blocks.orders.get(&self.kid).copied().unwrap_or(0);
+            if left > 1 {
+                blocks.orders.insert(self.kid.clone(), left - 1);
+            } else {
+                blocks.orders.remove(&self.kid);
+            }
+        });
+    }
 }
 
 /// One picture of a key set.
@@ -143,7 +172,7 @@ impl Reader {
                 signers: Err(loading),
                 published: None,
             }),
-            blocked: ArcSwap::default(),
+            blocks: ArcSwap::default(),
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
@@ -169,17 +198,37 @@ impl Reader {
 
     /// Takes a `kid` out of service, now and for the life of this process.
     pub(super) fn block(&self, kid: &str) {
-        self.blocked.rcu(|blocked| {
-            let mut blocked = BTreeSet::clone(blocked);
-            blocked.insert(kid.to_owned());
-            blocked
+        self.change_blocks(|blocks| {
+            blocks.for_good.insert(kid.to_owned());
+        });
+    }
+
+    /// Takes a `kid` out of service for as long as an order to revoke it is
+    /// under way. If the order is carried out, [`Reader::block`] makes that
+    /// last; if it is refused, the key signs again, unless another order or a
+    /// revocation stands against it.
+    pub(super) fn block_for_order(self: &Arc<Self>, kid: &str) -> Blocked {
+        self.change_blocks(|blocks| *blocks.orders.entry(kid.to_owned()).or_default() += 1);
+        Blocked {
+            reader: Arc::clone(self),
+            kid: kid.to_owned(),
+        }
+    }
+
+    fn change_blocks(&self, change: impl Fn(&mut Blocks)) {
+        self.blocks.rcu(|blocks| {
+            let mut blocks = Blocks::clone(blocks);
+            change(&mut blocks);
+            blocks.all = blocks.for_good.clone();
+            blocks.all.extend(blocks.orders.keys().cloned());
+            blocks
         });
         self.pulse.beat();
     }
 
     #[cfg(test)]
     pub(super) fn is_blocked(&self, kid: &str) -> bool {
-        self.blocked.load().contains(kid)
+        self.blocks.load().all.contains(kid)
     }
 
     pub(super) fn swap(&self, snapshot: Snapshot) {
@@ -210,7 +259,9 @@ impl Reader {
             return false;
         };
         let moment = signers.moment(reading, &self.timing);
-        signers.view.may_release(kid, moment, &self.blocked.load())
+        signers
+            .view
+            .may_release(kid, moment, &self.blocks.load().all)
     }
 
     /// Takes one signature of what a rule grants a caller.
@@ -231,7 +282,7 @@ impl Reader {
 
     /// Refuses a key that is blocked in memory already.
     pub(super) fn check_blocked(&self, key: &SigningKey) -> Result<(), SignError> {
-        if self.blocked.load().contains(&key.kid) {
+        if self.blocks.load().all.contains(&key.kid) {
             return Err(SignError::Unavailable {
                 reason: "KEY_BLOCKED",
                 why: format!("the key {} was revoked", key.kid),

@@ -7,7 +7,7 @@
 //! device must do is done beside this loop and reported back into it, so a
 //! slow device delays no rotation of a track that does not need it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
+use super::news::{Answers, Item, News};
 use super::orders::Asked;
 use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
@@ -28,21 +29,12 @@ use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, Tic
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
-/// What others tell the writer.
+/// What operators tell the writer. It comes before all other news.
 pub(super) enum Message {
-    /// An origin answered with these `kid`s.
-    Seen {
-        /// Its name.
-        origin: String,
-        /// What its set holds.
-        kids: BTreeSet<String>,
-    },
     /// An operator wants something.
     Asked(Asked),
     /// An operator wants to see the key set.
     Status(oneshot::Sender<Result<KeySetStatus, AdminError>>),
-    /// The store has a version that this agent did not write.
-    StoreChanged,
 }
 
 /// The writer's own state. All of it but the record can be lost at any
@@ -51,6 +43,8 @@ pub(super) struct Writer {
     pub(super) context: Arc<Context>,
     pub(super) reader: Arc<Reader>,
     pub(super) plan: Plan,
+    /// What origins and the store have to tell.
+    pub(super) news: Arc<News>,
     pub(super) held: Option<Held>,
     /// The last record that was good, while there is none.
     pub(super) last: Option<Held>,
@@ -126,6 +120,7 @@ impl Writer {
             context,
             reader,
             plan,
+            news: Arc::default(),
             held: None,
             last: None,
             guard: ClockGuard::default(),
@@ -149,12 +144,16 @@ impl Writer {
             self.start_intents();
             self.came_round();
             let wake = self.wake();
+            let news = Arc::clone(&self.news);
             tokio::select! {
+                // Who orders waits for one step at most.
+                biased;
                 message = mailbox.recv() => match message {
                     Some(message) => self.handle(message).await,
                     None => return,
                 },
                 (id, result) = self.tasks.next() => self.report(id, result).await,
+                item = news.next() => self.learn(item).await,
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -162,12 +161,17 @@ impl Writer {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Seen { origin, kids } => self.seen(&origin, &kids).await,
             Message::Asked(asked) => self.answer(asked).await,
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Message::StoreChanged => self.load_if_changed().await,
+        }
+    }
+
+    pub(super) async fn learn(&mut self, item: Item) {
+        match item {
+            Item::StoreChanged => self.load_if_changed().await,
+            Item::Seen(origin, answers) => self.seen(&origin, &answers).await,
         }
     }
 
@@ -294,13 +298,14 @@ impl Writer {
         }
     }
 
-    async fn seen(&mut self, origin: &str, kids: &BTreeSet<String>) {
+    async fn seen(&mut self, origin: &str, answers: &Answers) {
         let Ok(now) = self.now() else { return };
         self.live.insert(origin.to_owned(), now);
         let step = self.step(Clock::Sure, |set, plan, tick| {
             // In one write: an activation whose key an origin has just lost is
             // taken back by the step that learns of it.
-            let mut events = set.observe(origin, kids, tick.now, plan);
+            let mut events = set.observe(origin, &answers.all, tick.now, plan);
+            events.extend(set.observe(origin, &answers.latest, tick.now, plan));
             events.extend(set.advance(plan, tick, &mut random_id));
             Ok::<_, std::convert::Infallible>(((), events))
         });

@@ -149,6 +149,7 @@ impl Writer {
             caller,
             order,
             reply,
+            block: None,
         })
         .await;
         answer.await.unwrap()
