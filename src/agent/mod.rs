@@ -232,7 +232,7 @@ impl Administration for Agent {
             reply,
             block,
         };
-        self.tell(&name, Message::Asked(asked)).await?;
+        self.tell(&name, Message::Asked(Box::new(asked))).await?;
         answer.await.map_err(|_| gone(&name))?
     }
 }

@@ -32,7 +32,7 @@ use crate::time::{Span, Time};
 /// What operators tell the writer. It comes before all other news.
 pub(super) enum Message {
     /// An operator wants something.
-    Asked(Asked),
+    Asked(Box<Asked>),
     /// An operator wants to see the key set.
     Status(oneshot::Sender<Result<KeySetStatus, AdminError>>),
 }
@@ -161,7 +161,7 @@ impl Writer {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Asked(asked) => self.answer(asked).await,
+            Message::Asked(asked) => self.answer(*asked).await,
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
             }

@@ -85,6 +85,7 @@ fn uid_7() -> Caller {
     Caller::Unix {
         uid: 7,
         gid: 7,
+        groups: std::collections::BTreeSet::new(),
         pid: None,
     }
 }
