@@ -224,18 +224,18 @@ impl Writer {
         }
         // The record first: against its later instants the reading would be
         // doubted again.
-        let step = self.step(Clock::Any, |set, _, _| {
-            set.confirm_clock(ours.wall);
-            Ok::<_, Infallible>(((), Vec::new()))
+        let anchor = self.guard.anchor();
+        let step = self.step(Clock::Any, |set, plan, _| {
+            let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(ours.boot));
+            let events = set.confirm_clock(ours.wall, expected, plan);
+            Ok::<_, Infallible>((events.clone(), events))
         });
-        step.await?;
+        let events = step.await?;
         self.guard.confirm(ours.wall, ours.boot);
-        Ok(Did {
-            done: vec![format!("the time {} is confirmed", ours.wall)],
-            pending: Vec::new(),
-            trusted_until: None,
-            durable: true,
-        })
+        let mut did = Did::of(&events);
+        let confirmed = format!("the time {} is confirmed", ours.wall);
+        did.done.insert(0, confirmed);
+        Ok(did)
     }
 
     fn default_track(&self) -> Algorithm {

@@ -249,7 +249,7 @@ impl KeySet {
             },
             what,
             plan,
-            tick,
+            tick.now,
         )]
     }
 
@@ -260,7 +260,7 @@ impl KeySet {
         switch: Switch,
         what: What,
         plan: &Plan,
-        tick: &Tick,
+        now: Time,
     ) -> Event {
         let timing = &plan.timing;
         let (to, at) = (switch.to, switch.at);
@@ -275,7 +275,7 @@ impl KeySet {
         self.epoch += 1;
         let key = self.key_mut(to);
         raise_ceiling(key, at, timing);
-        Event::of(key, tick.now, what)
+        Event::of(key, now, what)
     }
 
     /// The key that is next in a seat, and the earliest instant that every

@@ -12,6 +12,7 @@
 
 mod advance;
 mod clock;
+mod confirm;
 mod event;
 mod forget;
 mod intent;

@@ -291,7 +291,7 @@ impl KeySet {
             at,
             rollback: true,
         };
-        let event = self.set_switch(switch, what, plan, tick);
+        let event = self.set_switch(switch, what, plan, tick.now);
         Ok(vec![event.ordered(mandate)])
     }
 
@@ -369,12 +369,6 @@ impl KeySet {
         key.hold = None;
         let event = Event::of(key, tick.now, What::Released);
         Ok(vec![event.ordered(mandate)])
-    }
-
-    /// The operator vouches for `now`, which the record may have thought too
-    /// early. What it dated later stays so: waits get longer, never shorter.
-    pub fn confirm_clock(&mut self, now: Time) {
-        self.high_water = now;
     }
 
     pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {

@@ -439,7 +439,9 @@ impl World {
             return;
         };
         let mut set = KeySet::clone(&before);
-        set.confirm_clock(wall);
+        let anchor = self.replicas[r].guard.anchor();
+        let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(boot));
+        set.confirm_clock(wall, expected, &self.plan);
         let set = Rc::new(set);
         if self.store.compare_and_swap(version, &set, false) {
             self.totals.count("clock: confirmed");

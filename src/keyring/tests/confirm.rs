@@ -1,0 +1,119 @@
+//! A clock that was slow, and what an operator confirms after it.
+
+use super::*;
+
+/// Ten days after everything else.
+const LATER: i64 = 864_000;
+
+impl Bench {
+    /// The old clock would read `old`; it is ten days and some later.
+    fn confirm(&mut self, old: i64) -> Vec<&'static str> {
+        let now = at(LATER + old);
+        names(&self.set.confirm_clock(now, at(old), &self.plan))
+    }
+}
+
+/// Found by review: a standby that origins had shown for half a minute counted
+/// as shown for ten days.
+#[test]
+fn a_run_of_sightings_that_was_too_short_by_the_old_clock_begins_anew() {
+    let mut bench = Bench::with_standby();
+    bench.advance(50);
+    assert_eq!(bench.confirm(51), [""; 0]);
+    // Long overdue by the new clock, and not safe.
+    assert_eq!(bench.advance(LATER + 52), [""; 0]);
+    assert_eq!(bench.signer(LATER + 52), Ok("k1".to_owned()));
+    assert_eq!(bench.advance(LATER + 51 + 1110 - 91), [""; 0]);
+    let scheduled = bench.advance(LATER + 51 + 1110 - 90);
+    assert_eq!(scheduled, ["activation-scheduled"]);
+    bench.advance(LATER + 51 + 1110);
+    assert_eq!(bench.phase("k3"), "active");
+    // Nor is it "safe" for a revocation before.
+    let mut bench = Bench::with_standby();
+    bench.advance(50);
+    bench.confirm(51);
+    let refused = bench.revoke("k1", None, LATER + 52).unwrap_err();
+    let safe_at = Some(at(LATER + 51 + 1110));
+    assert_eq!(refused, OperatorError::NoSafeStandby { safe_at });
+}
+
+#[test]
+fn a_run_that_was_long_enough_by_the_old_clock_stands() {
+    let mut bench = Bench::with_standby();
+    bench.advance(1130);
+    bench.confirm(1131);
+    assert_eq!(bench.advance(LATER + 1132), ["activation-scheduled"]);
+}
+
+/// The agent knows from its boot time that the clock was right all along.
+#[test]
+fn after_a_clock_that_was_right_no_wait_is_longer() {
+    let mut bench = Bench::with_standby();
+    bench.advance(50);
+    let before = bench.set.clone();
+    bench
+        .set
+        .confirm_clock(at(LATER), at(LATER - 10), &bench.plan);
+    let high_water = at(LATER);
+    assert_eq!(
+        bench.set,
+        KeySet {
+            high_water,
+            ..before
+        }
+    );
+}
+
+#[test]
+fn a_switch_waits_for_what_was_left_of_its_wait() {
+    let mut bench = Bench::with_standby();
+    bench.run(&[9910]);
+    assert_eq!(bench.confirm(9920), ["activation-scheduled"]);
+    let at = LATER + 10_000 + 60;
+    assert_eq!(bench.signer(at - 1), Ok("k1".to_owned()));
+    bench.advance(at - 1);
+    assert_eq!(bench.phase("k3"), "published");
+    assert_eq!(bench.signer(at), Ok("k3".to_owned()));
+    bench.advance(at);
+    assert_eq!(bench.phase("k3"), "active");
+    assert_eq!(bench.half("k1"), Half::Present);
+
+    // Readers have switched; the record has not heard of it.
+    let mut bench = Bench::with_standby();
+    bench.run(&[9910]);
+    assert_eq!(bench.confirm(10_001), ["retiring", "activated"]);
+    bench.advance(LATER + 10_001 + 35 + 2999);
+    assert_eq!(bench.half("k1"), Half::Present, "B counts from now");
+}
+
+#[test]
+fn the_rollback_window_begins_anew() {
+    let mut bench = Bench::rotated();
+    bench.advance(10_100);
+    bench.confirm(10_200);
+    bench.advance(LATER + 10_200 + 2989);
+    assert_eq!(bench.half("k1"), Half::Present);
+    assert_eq!(bench.phase("k1"), "retiring");
+    bench.advance(LATER + 10_200 + 2990);
+    assert_eq!(bench.half("k1"), Half::Destroying);
+    bench.device(LATER + 10_200 + 2990);
+    assert_eq!(bench.signer(LATER + 10_200), Ok("k3".to_owned()));
+    // The last use + B + L + S.
+    bench.advance(LATER + 10_200 + 4999);
+    assert_eq!(bench.phase("k1"), "retiring");
+    bench.advance(LATER + 10_200 + 5000);
+    assert_eq!(bench.phase("k1"), "retired");
+}
+
+/// Verifiers hold an `exp` against the true time: what the ceiling says stays
+/// true. Nothing is left that a rollback could use.
+#[test]
+fn without_a_private_half_the_ceiling_decides() {
+    let mut bench = Bench::rotated();
+    bench.run(&[13_035]);
+    bench.device(13_035);
+    assert_eq!(bench.half("k1"), Half::Destroyed);
+    bench.confirm(13_100);
+    bench.advance(LATER + 13_100);
+    assert_eq!(bench.phase("k1"), "retired");
+}
