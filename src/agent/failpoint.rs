@@ -12,6 +12,7 @@ pub enum Effect {
     Generate,
     Destroy,
     WriteLastGood,
+    WritePlaceholder,
     WriteTombstone,
     SwapView,
     AppendSigning,
@@ -19,12 +20,13 @@ pub enum Effect {
 
 impl Effect {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::StoreRecord,
         Self::AppendKeyEvents,
         Self::Generate,
         Self::Destroy,
         Self::WriteLastGood,
+        Self::WritePlaceholder,
         Self::WriteTombstone,
         Self::SwapView,
         Self::AppendSigning,
@@ -39,6 +41,7 @@ impl Effect {
             Self::Generate => "generate",
             Self::Destroy => "destroy",
             Self::WriteLastGood => "write-last-good",
+            Self::WritePlaceholder => "write-placeholder",
             Self::WriteTombstone => "write-tombstone",
             Self::SwapView => "swap-view",
             Self::AppendSigning => "append-signing",

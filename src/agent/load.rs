@@ -173,6 +173,7 @@ fn owed(stone: Option<&Tombstone>, high_water: Time) -> Owed {
             .and_then(|stone| stone.reason)
             .unwrap_or(Reason::Compromised),
         then: None,
+        at: None,
         mandate: stone
             .and_then(|stone| stone.mandate.clone())
             .unwrap_or_default(),

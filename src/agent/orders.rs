@@ -112,8 +112,14 @@ impl Writer {
         if self.held.is_none() && !revokes {
             return Err(self.dark());
         }
+        // Nor one that is as it was: in the dark nobody can tell.
+        let in_the_dark = revokes && (self.held.is_none() || self.dark.is_some());
         let found = self.held.as_ref().map(status::version).unwrap_or_default();
-        if let Some(expected) = order.expected_version.as_ref().filter(|v| **v != found) {
+        if let Some(expected) = order
+            .expected_version
+            .as_ref()
+            .filter(|v| !in_the_dark && **v != found)
+        {
             return Err(AdminError::Changed {
                 expected: expected.clone(),
                 found,
@@ -134,6 +140,7 @@ impl Writer {
                 let ending = Ending {
                     reason: (*reason).into(),
                     then: then.map(Into::into),
+                    at: None,
                     mandate: by(note),
                 };
                 self.revoke(kid, ending).await?
@@ -141,8 +148,15 @@ impl Writer {
             Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
             Change::Rotate { algorithm } => {
                 let algorithm = algorithm.unwrap_or(self.default_track());
-                self.ask(|set, plan, tick| set.rotate(algorithm, &by(""), plan, tick))
-                    .await?
+                let mut did = self
+                    .ask(|set, plan, tick| set.rotate(algorithm, &by(""), plan, tick))
+                    .await?;
+                if did.done.is_empty() {
+                    did.pending.push(format!(
+                        "no {algorithm} key is active: the next one signs without being asked for, once every verifier can hold it; `keys revoke` of the key that was revoked last, with `--then activate`, has it sign earlier"
+                    ));
+                }
+                did
             }
             Change::Rollback { kid } => {
                 self.ask(|set, plan, tick| set.rollback(kid, &by(""), plan, tick))

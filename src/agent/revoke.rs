@@ -1,6 +1,8 @@
 //! Ending a key: in memory first, then on disk, then for verifiers, then in the
 //! store. A full disk delays none of the steps before it.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -11,9 +13,7 @@ use super::orders::{Did, refusal};
 use super::reader::Snapshot;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
-use crate::keyring::{
-    Ending, Genesis, IntentId, NotReplaced, OperatorError, Outcome, Revoked, rules,
-};
+use crate::keyring::{Ending, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, rules};
 use crate::time::Time;
 
 /// How long the last key of a set may stay in it, blocked already, while a
@@ -41,21 +41,18 @@ impl Writer {
             return Ok(self.revoke_in_the_dark(kid, ending, now).await);
         };
         // On a copy first: an order that cannot be carried out changes nothing.
-        let mut trial = held.record.set.clone();
+        let owed = self.with_owed(&held);
+        let mut trial = owed.unwrap_or_else(|| held.record.set.clone());
         let tick = self.tick_for(now);
         let revoked = trial
             .revoke(kid, &ending, &self.plan, &tick)
             .map_err(refusal)?;
 
         self.reader.block(kid);
-        let owed = Owed {
-            ending: ending.clone(),
-            at: now,
-            entombed: false,
-        };
+        let owed = self.owe(kid, ending, now);
         let entombed = self.entomb(kid, &owed).await;
         let replaced = match &entombed {
-            Ok(()) => self.replace_last(kid, &ending).await,
+            Ok(()) => self.replace_last(kid, &owed).await,
             // Nothing on disk says that it is revoked: the store comes first.
             Err(_) => None,
         };
@@ -68,7 +65,7 @@ impl Writer {
                 };
                 self.owed.insert(kid.to_owned(), owed);
                 self.show_owed().await;
-                (revoked, self.pay(kid, &ending).await)
+                (revoked, self.pay().await)
             }
         };
 
@@ -81,6 +78,13 @@ impl Writer {
             "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
                 .to_owned(),
         );
+        let held = self.held.as_ref();
+        let fresh = held.is_some_and(|held| held.record.set.keys.values().any(Key::is_published));
+        let placeholder = !trial.keys.values().any(Key::is_published);
+        let replaced = fresh && stored.is_ok();
+        if placeholder && !replaced {
+            did.pending.push(NOTHING_LEFT.to_owned());
+        }
         if let Err(e) = stored {
             did.durable = entombed.is_ok();
             did.pending
@@ -96,16 +100,12 @@ impl Writer {
     /// be read since the start. It leaves the last good set, and never signs.
     async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
         self.reader.block(kid);
-        let mut owed = Owed {
-            ending,
-            at: now,
-            entombed: false,
-        };
+        let mut owed = self.owe(kid, ending, now);
         let entombed = self.entomb(kid, &owed).await;
         owed.entombed = entombed.is_ok();
         self.owed.insert(kid.to_owned(), owed);
         self.show_owed().await;
-        let exposure = rules::rule_5_compromise_exposure(now, &self.plan.timing);
+        let exposure = rules::rule_5_compromise_exposure(now, None, &self.plan.timing);
         let mut pending =
             vec!["the revocation is not in the store, which cannot be read".to_owned()];
         pending.extend(entombed.as_ref().err().map(not_on_disk));
@@ -114,6 +114,20 @@ impl Writer {
             pending,
             trusted_until: Some(exposure.bounded_until),
             durable: entombed.is_ok(),
+        }
+    }
+
+    /// What is owed from here on. Ordered again, it keeps its date, and what
+    /// was said of `then` last.
+    fn owe(&self, kid: &str, ending: Ending, now: Time) -> Owed {
+        let before = self.owed.get(kid);
+        Owed {
+            at: before.map_or(now, |owed| owed.at),
+            ending: Ending {
+                then: ending.then.or(before.and_then(|owed| owed.ending.then)),
+                ..ending
+            },
+            entombed: false,
         }
     }
 
@@ -168,7 +182,7 @@ impl Writer {
     ///
     /// A crash in here leaves the tombstone, and perhaps an intent: the next
     /// start revokes the key as any other.
-    async fn replace_last(&mut self, kid: &str, ending: &Ending) -> Option<Revoked> {
+    async fn replace_last(&mut self, kid: &str, owed: &Owed) -> Option<Revoked> {
         let held = self.held.as_ref()?;
         if matches!(held.record.set.genesis, Genesis::Pending { .. }) {
             return None;
@@ -178,9 +192,16 @@ impl Writer {
         if !set.is_last(kid) {
             return None;
         }
-        match self.try_replace_last(kid, ending).await {
+        let mut endings = self.endings();
+        let ending = Ending {
+            at: Some(owed.at),
+            ..owed.ending.clone()
+        };
+        endings.insert(kid.to_owned(), ending);
+        match self.try_replace_last(kid, &endings).await {
             Ok(revoked) => {
                 self.owed.remove(kid);
+                self.paid();
                 Some(revoked)
             }
             Err(why) => {
@@ -194,7 +215,11 @@ impl Writer {
         }
     }
 
-    async fn try_replace_last(&mut self, kid: &str, ending: &Ending) -> Result<Revoked, String> {
+    async fn try_replace_last(
+        &mut self,
+        kid: &str,
+        endings: &BTreeMap<String, Ending>,
+    ) -> Result<Revoked, String> {
         let deadline = Instant::now() + FRESH_KEY;
         let step = self.step(Clock::Sure, |set, plan, tick| {
             set.prepare_replacement(kid, plan, tick, &mut random_id)
@@ -203,7 +228,7 @@ impl Writer {
         let outcome = self.carried_out(replacement.intent, deadline).await?;
         let step = self.step(Clock::Sure, |set, plan, tick| {
             let made = (replacement, outcome.clone());
-            let revoked = set.replace_last(kid, ending, made, plan, tick)?;
+            let revoked = set.replace_last(kid, endings, made, plan, tick)?;
             let events = revoked.events.clone();
             Ok::<_, NotReplaced>((revoked, events))
         });
@@ -236,44 +261,69 @@ impl Writer {
 
     // -- The store -------------------------------------------------------
 
-    /// Stores a revocation that holds already.
-    async fn pay(&mut self, kid: &str, ending: &Ending) -> Result<(), StepError<OperatorError>> {
-        // While the clock is in doubt nothing is activated, the successor
-        // neither: the key stays blocked and out of the set meanwhile.
+    /// How all that is owed ends: where nobody is there to choose, a key that
+    /// verifiers may not hold is not activated.
+    pub(super) fn endings(&self) -> BTreeMap<String, Ending> {
+        let ending = |owed: &Owed| Ending {
+            at: Some(owed.at),
+            ..owed.ending.or_wait()
+        };
+        let owed = self.owed.iter();
+        owed.map(|(kid, owed)| (kid.clone(), ending(owed)))
+            .collect()
+    }
+
+    /// Stores what holds in memory and on disk, all of it in one change: no key
+    /// that is to end takes the place of another one on the way.
+    async fn pay(&mut self) -> Result<(), StepError<Infallible>> {
+        let endings = self.endings();
+        // While the clock is in doubt nothing is activated, a successor
+        // neither: the keys stay blocked and out of the set meanwhile.
         self.step(Clock::Sure, |set, plan, tick| {
-            set.revoke(kid, ending, plan, tick)
-                .map(|revoked| ((), revoked.events))
+            let all = set.revoke_all(&endings, plan, tick).into_iter();
+            let events = all.filter_map(|(_, revoked)| Some(revoked.ok()?.events));
+            Ok(((), events.flatten().collect()))
         })
         .await?;
-        self.owed.remove(kid);
+        self.paid();
         Ok(())
     }
 
-    /// Tries again to store what holds in memory and on disk: after a store
-    /// that was full, or a crash between the tombstone and the store.
+    /// Drops what the store has now.
+    fn paid(&mut self) {
+        let Some(held) = &self.held else { return };
+        let key_set = &self.reader.name;
+        self.owed.retain(|kid, owed| {
+            if held.record.set.revoked.contains_key(kid) {
+                return false;
+            }
+            // Ordered while nobody could tell. It stays blocked, and its
+            // tombstone waits for a record that knows it.
+            tracing::warn!(key_set, kid, "a revocation has nothing to end: no such key");
+            !owed.entombed
+        });
+    }
+
+    /// Tries again: after a store that was full, or a crash between the
+    /// tombstone and the store.
     pub(super) async fn pay_owed(&mut self) {
-        for (kid, owed) in self.owed.clone() {
-            let paid = self.pay(&kid, &owed.ending.or_wait()).await;
-            let key_set = &self.reader.name;
-            match paid {
-                Ok(()) => {}
-                // Ordered while nobody could tell. It stays blocked, and its
-                // tombstone waits for a record that knows it.
-                Err(StepError::Keyring(e @ OperatorError::UnknownKid { .. })) => {
-                    tracing::warn!(key_set, kid, "a revocation has nothing to end: {e}");
-                    if owed.entombed {
-                        self.owed.remove(&kid);
-                    }
-                }
-                // The log has a line already, from where that was found out.
-                Err(StepError::Doubt(_) | StepError::Store(_)) => {}
-                Err(e) => {
-                    tracing::error!(key_set, kid, "a revocation is not stored yet: {e}");
-                }
+        if self.owed.is_empty() {
+            return;
+        }
+        match self.pay().await {
+            // The log has a line already, from where that was found out.
+            Ok(()) | Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            Err(e) => {
+                let key_set = &self.reader.name;
+                tracing::error!(key_set, "revocations are not stored yet: {e}");
             }
         }
     }
 }
+
+/// What an operator must know of the end of the last key, where no device made
+/// another one in time.
+const NOTHING_LEFT: &str = "verifiers get the placeholder, and nothing is signed until a device has made a key; with `--then wait` that key signs once every verifier can hold it, with `--then activate` as soon as it is in the set";
 
 /// What an operator must know of a revocation that a restart would lose.
 fn not_on_disk(why: &DurableError) -> String {

@@ -46,10 +46,8 @@ impl Writer {
         }
         let mut set = held.record.set.clone();
         let tick = self.tick_for(set.high_water);
-        for (kid, owed) in &self.owed {
-            // Refused only for a key that the set does not know: none is shown.
-            let _ = set.revoke(kid, &owed.ending.or_wait(), &self.plan, &tick);
-        }
+        // Refused only for a key that the set does not know: none is shown.
+        let _ = set.revoke_all(&self.endings(), &self.plan, &tick);
         Some(set)
     }
 
@@ -81,10 +79,12 @@ impl Writer {
         if !self.kept.placeholder
             && let Some(placeholder) = placeholder(&held.record.set)
         {
+            hit(Side::Before, Effect::WritePlaceholder);
             match self.context.keep_placeholder(name, placeholder).await {
                 Ok(()) => self.kept.placeholder = true,
                 Err(e) => problem = Some(e),
             }
+            hit(Side::After, Effect::WritePlaceholder);
         }
         match &problem {
             // Once for each outage.

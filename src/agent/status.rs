@@ -168,6 +168,9 @@ pub(super) fn sentence(event: &Event) -> String {
             format!("{key} was revoked ({}) and has left the set", reason.name())
         }
         What::RotationRequested => format!("{key} is to be replaced as soon as that is safe"),
+        What::SuccessorForced => {
+            format!("the next key signs in place of {key} as soon as it is in the set")
+        }
         What::DestructionBegun { device } => {
             format!("the private half of {key} is being destroyed on {device}")
         }

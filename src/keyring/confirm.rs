@@ -54,13 +54,13 @@ impl KeySet {
             }
             let half = key.has_private_half();
             match &mut key.phase {
-                Phase::Retiring { last_sign, .. } => {
-                    if half && rules::rule_4_destruction(*last_sign, &plan.timing) > old {
-                        *last_sign = over.max(*last_sign);
-                    }
+                Phase::Retiring { last_sign, .. }
+                    if half && rules::rule_4_destruction(*last_sign, &plan.timing) > old =>
+                {
+                    *last_sign = over.max(*last_sign);
                 }
                 Phase::Revoked { since, .. } => {
-                    let exposure = rules::rule_5_compromise_exposure(*since, &plan.timing);
+                    let exposure = rules::rule_5_compromise_exposure(*since, None, &plan.timing);
                     if exposure.bounded_until > old {
                         *since = now;
                     }

@@ -79,6 +79,8 @@ pub enum What {
     Held,
     Released,
     RotationRequested,
+    /// The next key signs before every verifier can hold it.
+    SuccessorForced,
     RollbackScheduled {
         activates: Time,
     },
@@ -106,6 +108,7 @@ impl What {
             Self::Held => "held",
             Self::Released => "released",
             Self::RotationRequested => "rotation-requested",
+            Self::SuccessorForced => "successor-forced",
             Self::RollbackScheduled { .. } => "rollback-scheduled",
         }
     }

@@ -7,10 +7,13 @@
 //! device has made it, one change ends the one and publishes the other. After a
 //! crash between them the blocked key is revoked as any other.
 
+use std::collections::BTreeMap;
+
 use super::event::Event;
 use super::intent::{IntentId, Outcome, Task, UnexpectedOutcome};
 use super::key::{Key, KeyId, Phase};
 use super::operator::{Ending, OperatorError, Revoked};
+use super::rules;
 use super::set::{INSTANT, KeySet, Plan, SeatId, Tick};
 use crate::jose::KeyType;
 
@@ -76,7 +79,8 @@ impl KeySet {
         let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
         let newest = mine.map(|key| key.created).max();
         let seat = self.seats.entry(seat_id.clone()).or_default();
-        seat.fresh_after = seat.fresh_after.max(newest).max(Some(tick.now));
+        let exposure = rules::rule_5_compromise_exposure(tick.now, newest, &plan.timing);
+        seat.fresh_after = seat.fresh_after.max(Some(exposure.fresh_after));
         let intent = IntentId(self.next_intent);
         let event = self
             .generate(seat_id, key_type, plan, tick, ids)
@@ -104,12 +108,13 @@ impl KeySet {
     }
 
     /// Publishes the replacement, which the device has made, and ends the last
-    /// key: one change, and no set between them. Where the operator wants a
-    /// key to sign at once, it is the replacement.
+    /// key, with all others that are to end: one change, and no set between
+    /// them. Where the operator wants a key to sign at once, it is the
+    /// replacement.
     pub fn replace_last(
         &mut self,
         kid: &str,
-        ending: &Ending,
+        endings: &BTreeMap<String, Ending>,
         made: (Replacement, Outcome),
         plan: &Plan,
         tick: &Tick,
@@ -117,8 +122,18 @@ impl KeySet {
         let (replacement, outcome) = made;
         let mut next = self.clone();
         let mut events = next.complete(replacement.intent, outcome, tick)?;
-        let revoked = next.revoke(kid, ending, plan, tick)?;
-        events.extend(revoked.events);
+        let mut last = None;
+        for (ended, revoked) in next.revoke_all(endings, plan, tick) {
+            if let Ok(revoked) = revoked {
+                events.extend(revoked.events.clone());
+                last = last.or((ended == kid).then_some(revoked));
+            }
+        }
+        let unknown = || OperatorError::UnknownKid {
+            kid: kid.to_owned(),
+            key_set: self.name.clone(),
+        };
+        let revoked = last.ok_or_else(unknown)?;
         if replacement.fresh {
             // No verifier has seen it, and it was made after the last key was
             // blocked: it is the key that rule 5 asks for.

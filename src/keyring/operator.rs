@@ -1,5 +1,7 @@
 //! What only a person asks for.
 
+use std::collections::BTreeMap;
+
 use super::advance::ahead;
 use super::event::{Event, What};
 use super::key::{Hold, Key, KeyId, Mandate, Phase, Reason};
@@ -26,6 +28,8 @@ pub struct Ending {
     pub reason: Reason,
     /// What to do when no standby is safe.
     pub then: Option<Then>,
+    /// When it was ordered, if that was before now.
+    pub at: Option<Time>,
     /// Who asked for it.
     pub mandate: Mandate,
 }
@@ -132,18 +136,28 @@ impl KeySet {
     ) -> Result<Revoked, OperatorError> {
         let now = tick.now;
         let &Ending { reason, then, .. } = ending;
-        // The key itself may be forgotten by now.
         if let Some(revocation) = self.revoked.get(kid) {
-            let exposure = rules::rule_5_compromise_exposure(revocation.at, &plan.timing);
+            let left = match self.by_kid(kid).map(|key| &key.phase) {
+                Some(Phase::Revoked { since, .. }) => *since,
+                // The key itself may be forgotten by now.
+                _ => revocation.at,
+            };
+            let events = match then {
+                Some(Then::Activate) => self.sign_again(kid, plan, tick),
+                Some(Then::Wait) | None => Vec::new(),
+            };
+            let successor = events.last().filter(|event| event.what == What::Activated);
             return Ok(Revoked {
-                events: Vec::new(),
-                successor: None,
-                exposure,
+                successor: successor.and_then(|event| event.kid.clone()),
+                events: ordered(events, &ending.mandate),
+                exposure: rules::rule_5_compromise_exposure(left, None, &plan.timing),
             });
         }
-        let exposure = rules::rule_5_compromise_exposure(now, &plan.timing);
         let key = self.find(kid)?;
         let (id, seat_id) = (key.id, key.seat());
+        let mine = self.keys.values().filter(|key| key.seat() == seat_id);
+        let newest = mine.map(|key| key.created).max();
+        let exposure = rules::rule_5_compromise_exposure(now, newest, &plan.timing);
         let was_active = self
             .seats
             .get(&seat_id)
@@ -162,20 +176,19 @@ impl KeySet {
         let key = self.key_mut(id);
         key.phase = Phase::Revoked { since: now, reason };
         key.left_epoch = left_epoch;
-        let mut events = vec![Event::of(key, now, What::Revoked { reason })];
+        let at = ending.at.unwrap_or(now);
+        let mut events = vec![Event::of(key, at, What::Revoked { reason })];
         self.revoked.insert(
             kid.to_owned(),
             Revocation {
-                at: now,
+                at,
                 reason,
                 mandate: ending.mandate.clone(),
             },
         );
         let mut successor = None;
-        let mine = self.keys.values().filter(|key| key.seat() == seat_id);
-        let newest = mine.map(|key| key.created).max();
         if let Some(seat) = self.seats.get_mut(&seat_id) {
-            seat.fresh_after = newest.max(Some(now));
+            seat.fresh_after = Some(exposure.fresh_after);
             if seat.switch.as_ref().is_some_and(|switch| switch.to == id) {
                 seat.switch = None;
             }
@@ -195,6 +208,58 @@ impl KeySet {
             successor,
             exposure,
         })
+    }
+
+    /// Ends several keys in one change. Those that are active come last: none
+    /// of the others takes their place on the way.
+    pub fn revoke_all(
+        &mut self,
+        endings: &BTreeMap<String, Ending>,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Vec<(String, Result<Revoked, OperatorError>)> {
+        let active = |set: &Self, kid: &str| {
+            let id = set.by_kid(kid).map(|key| key.id);
+            id.is_some() && set.seats.values().any(|seat| seat.active == id)
+        };
+        let (last, first): (Vec<_>, Vec<_>) =
+            endings.iter().partition(|(kid, _)| active(self, kid));
+        let mut all = Vec::new();
+        for (kid, ending) in first.into_iter().chain(last) {
+            all.push((kid.clone(), self.revoke(kid, ending, plan, tick)));
+        }
+        // Whoever ordered that something signs meant what is left in the end.
+        for (kid, revoked) in &mut all {
+            if let (Ok(revoked), Ok(again)) = (revoked, self.revoke(kid, &endings[kid], plan, tick))
+            {
+                revoked.successor = revoked.successor.take().or(again.successor);
+                revoked.events.extend(again.events);
+            }
+        }
+        all
+    }
+
+    /// Has any standby sign in place of a key that was revoked before, or the
+    /// first one that comes. Nothing where a key signs already.
+    fn sign_again(&mut self, kid: &str, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let Some(revoked) = self.by_kid(kid) else {
+            return Vec::new();
+        };
+        let (id, seat_id) = (revoked.id, revoked.seat());
+        let forced = Event::of(revoked, tick.now, What::SuccessorForced);
+        let (safe, _) = self.successor_of(id, &seat_id, plan, tick.now);
+        let next = safe.or(self.any_standby(id, &seat_id));
+        match (self.seats.get_mut(&seat_id), next) {
+            (Some(seat), Some(next)) if seat.active.is_none() => {
+                self.key_mut(next).forced |= safe.is_none();
+                self.activate(next, tick.now, &plan.timing)
+            }
+            (Some(seat), None) if seat.active.is_none() && !seat.force => {
+                seat.force = true;
+                vec![forced]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The key that may sign in place of `revoked` at once, or when there will

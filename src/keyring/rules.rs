@@ -89,11 +89,17 @@ pub struct Exposure {
 /// Rule 5, compromise exposure: bounded verifiers may trust a revoked key
 /// until `removal + P + C`; the others until they meet a key generated *after*
 /// the revocation, because the standby of before is in their cache already.
+/// `newest` is when the youngest key of the seat was made: a clock that stands
+/// still makes none of those fresh.
 #[must_use]
-pub fn rule_5_compromise_exposure(removed: Time, timing: &Timing) -> Exposure {
+pub fn rule_5_compromise_exposure(
+    removed: Time,
+    newest: Option<Time>,
+    timing: &Timing,
+) -> Exposure {
     Exposure {
         bounded_until: removed + timing.propagation + timing.verifier_cache,
-        fresh_after: removed,
+        fresh_after: newest.map_or(removed, |newest| newest.max(removed)),
     }
 }
 

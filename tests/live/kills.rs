@@ -299,6 +299,7 @@ each_effect! {
     generate: Generate, 1;
     destroy: Destroy, 1;
     write_last_good: WriteLastGood, 3;
+    write_placeholder: WritePlaceholder, 1;
     write_tombstone: WriteTombstone, 1;
     swap_view: SwapView, 4;
     append_signing: AppendSigning, 5;

@@ -364,6 +364,7 @@ impl World {
             let ending = Ending {
                 reason: Reason::Compromised,
                 then,
+                at: None,
                 mandate: Mandate::default(),
             };
             let revoked = set.revoke(kid, &ending, plan, tick)?;

@@ -31,12 +31,14 @@ impl World {
         let ending = Ending {
             reason: Reason::Compromised,
             then: then.or(Some(either)),
+            at: None,
             mandate: Mandate::default(),
         };
+        let endings = std::collections::BTreeMap::from([(kid.to_owned(), ending)]);
         let gone = Cell::new(false);
         let done = self.change(r, &|set, plan, tick| {
             let made = (replacement, outcome.clone());
-            let replaced = set.replace_last(kid, &ending, made, plan, tick);
+            let replaced = set.replace_last(kid, &endings, made, plan, tick);
             gone.set(false);
             match replaced {
                 Ok(revoked) => {

@@ -191,3 +191,67 @@ impl Writer {
         learned
     }
 }
+
+/// Found by review: the answer, and the log, named a standby that was to end.
+#[tokio::test]
+async fn what_is_owed_takes_no_place() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let all = writer.shown().into_iter().collect();
+    writer.news.seen("web", all);
+    writer.learn_all().await;
+    let began = bench.clock.read().wall;
+    bench.clock.advance(Span::from_days(2));
+    writer.tick().await;
+    let active = writer.active();
+    let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+    bench.store.script([Fault::Full; 3]);
+    writer.order(revoke(&standby[0])).await.unwrap();
+    let ordered = bench.clock.read().wall;
+    assert!(ordered > began);
+    bench.store.script([Fault::Full; 3]);
+    let changed = writer.order(revoke(&active)).await.unwrap();
+    assert_eq!(changed.done.len(), 1, "{:?}", changed.done);
+    bench.store.script([]);
+    bench.clock.advance(Span::from_secs(60));
+    writer.settle().await;
+    assert!(writer.owed.is_empty());
+    let events = writer.logged_events();
+    let mut activated = events.iter().filter(|event| event.event == "activated");
+    assert!(activated.all(|event| event.kid.as_ref() != Some(&standby[0])));
+    let set = &writer.held.as_ref().unwrap().record.set;
+    assert_eq!(set.revoked[&standby[0]].at, ordered, "the order's date");
+}
+
+#[tokio::test]
+async fn in_the_dark_no_version_is_asked_for() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    let kid = writer.active();
+    bench.store.fail_reads(usize::MAX);
+    writer.load().await;
+    let (agent, inbox) = agent(&writer);
+    tokio::spawn(writer.run(inbox));
+    let mut order = order(revoke(&kid), "one");
+    order.expected_version = Some("1".to_owned());
+    agent.change(&uid_7(), order).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rotation_without_an_active_key_says_what_is_to_come() {
+    let bench = Bench::begun().await;
+    bench.device.be(Mood::Away);
+    let mut writer = bench.writer().await;
+    let kid = writer.active();
+    let changed = writer.order(revoke(&kid)).await.unwrap();
+    let said = changed.pending.join(" ");
+    assert!(
+        said.contains("placeholder") && said.contains("--then"),
+        "{said}"
+    );
+    let rotate = Change::Rotate { algorithm: None };
+    let changed = writer.order(rotate).await.unwrap();
+    let said = changed.pending.join(" ");
+    assert!(said.contains("--then activate"), "{said}");
+}

@@ -78,7 +78,7 @@ fn rule_4_destruction() {
 
 #[test]
 fn rule_5_compromise_exposure() {
-    let exposure = super::rule_5_compromise_exposure(at(0), &timing());
+    let exposure = super::rule_5_compromise_exposure(at(0), None, &timing());
     assert_eq!(
         exposure,
         Exposure {
@@ -86,6 +86,9 @@ fn rule_5_compromise_exposure() {
             fresh_after: at(0)
         }
     );
+    let fresh_after =
+        |newest| super::rule_5_compromise_exposure(at(0), Some(at(newest)), &timing()).fresh_after;
+    assert_eq!([fresh_after(-1), fresh_after(1)], [at(0), at(1)]);
 }
 
 #[test]

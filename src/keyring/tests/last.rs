@@ -1,6 +1,12 @@
 //! The end of the last key of a set.
 
+use std::collections::BTreeMap;
+
 use super::*;
+
+fn only(kid: &str, then: Then) -> BTreeMap<String, Ending> {
+    BTreeMap::from([(kid.to_owned(), ending(Some(then)))])
+}
 
 impl Bench {
     fn prepare(&mut self, kid: &str, s: i64) -> Result<(Replacement, Vec<Event>), NotReplaced> {
@@ -21,7 +27,7 @@ impl Bench {
         self.made += 1;
         let made = (replacement, made(self.made));
         self.set
-            .replace_last(kid, &ending(Some(then)), made, &self.plan, &self.tick)
+            .replace_last(kid, &only(kid, then), made, &self.plan, &self.tick)
     }
 }
 
@@ -124,10 +130,13 @@ fn what_does_not_fit_changes_nothing() {
         "{unknown:?}"
     );
     let known = (replacement, made(1));
-    let ending = ending(Some(Then::Wait));
-    let known = bench
-        .set
-        .replace_last("k1", &ending, known, &bench.plan, &bench.tick);
+    let known = bench.set.replace_last(
+        "k1",
+        &only("k1", Then::Wait),
+        known,
+        &bench.plan,
+        &bench.tick,
+    );
     assert!(
         matches!(
             known,

@@ -235,6 +235,7 @@ pub(super) fn ending(then: Option<Then>) -> Ending {
     Ending {
         reason: Reason::Compromised,
         then,
+        at: None,
         mandate: anna(),
     }
 }

@@ -394,3 +394,61 @@ fn a_hold_that_is_renewed_keeps_its_date() {
     let hold = bench.set.by_kid("k1").unwrap().hold.clone().unwrap();
     assert_eq!((hold.since, hold.mandate), (at(50), later));
 }
+
+/// Found by review: after `--then wait` no command brought signing back.
+#[test]
+fn a_revocation_that_is_ordered_again_activates_what_there_is() {
+    let mut bench = Bench::with_standby();
+    bench.revoke("k1", Some(Then::Wait), 30).unwrap();
+    assert!(bench.signer(31).is_err());
+    let again = bench.revoke("k1", Some(Then::Wait), 32).unwrap();
+    assert_eq!(again.events, []);
+    let again = bench.revoke("k1", Some(Then::Activate), 33).unwrap();
+    assert_eq!(names(&again.events), ["activated"]);
+    assert_eq!(again.events[0].mandate, Some(anna()));
+    assert_eq!(again.successor.as_deref(), Some("k3"));
+    assert!(bench.set.by_kid("k3").unwrap().forced);
+    assert_eq!(bench.signer(33), Ok("k3".to_owned()));
+    let again = bench.revoke("k1", Some(Then::Activate), 34).unwrap();
+    assert_eq!(again.events, [], "a key signs already");
+
+    // Nothing stands by: the one that comes.
+    let mut bench = Bench::begun();
+    bench.revoke("k1", Some(Then::Wait), 30).unwrap();
+    let again = bench.revoke("k1", Some(Then::Activate), 31).unwrap();
+    assert_eq!(names(&again.events), ["successor-forced"]);
+    assert!(bench.seat().force);
+    bench.advance(32);
+    bench.device(33);
+    bench.run(&[34, 34 + 60]);
+    assert_eq!(bench.signer(94), Ok("k3".to_owned()));
+}
+
+/// Found by review: a standby that was to end was activated on the way.
+#[test]
+fn what_ends_together_ends_in_one_change() {
+    let mut bench = Bench::with_standby();
+    bench.tick.now = at(2000);
+    let both = ["k1", "k3"].map(|kid| (kid.to_owned(), ending(Some(Then::Wait))));
+    let all = bench.set.revoke_all(&both.into(), &bench.plan, &bench.tick);
+    for (kid, revoked) in all {
+        assert_eq!(names(&revoked.unwrap().events), ["revoked"], "{kid}");
+    }
+    assert!(bench.signer(2000).is_err());
+}
+
+#[test]
+fn a_revocation_has_the_date_of_its_order() {
+    let mut bench = Bench::with_standby();
+    bench.tick.now = at(500);
+    let ending = Ending {
+        at: Some(at(100)),
+        ..ending(Some(Then::Wait))
+    };
+    let revoked = bench.set.revoke("k1", &ending, &bench.plan, &bench.tick);
+    let revoked = revoked.unwrap();
+    assert_eq!(revoked.events[0].at, at(100));
+    assert_eq!(bench.set.revoked["k1"].at, at(100));
+    // Verifiers may have met it until the set changed.
+    assert_eq!(revoked.exposure.bounded_until, at(1600));
+}
