@@ -366,10 +366,14 @@ impl KeySet {
             let right = key.key_type == key_type && !key.is_held();
             ahead && right && !placeholder && is_fresh(key, seat.fresh_after)
         });
-        let published = mine().filter(|key| key.is_published()).count();
+        let published = || mine().filter(|key| key.is_published());
+        let longest = published().fold(plan.timing.max_token_lifetime, |longest, key| {
+            longest.max(key.longest_lifetime)
+        });
         // After a compromise nothing waits: the key that was revoked has left
         // its room in the set.
-        let room = published < rules::rule_6_set_size(&plan.timing) || seat.fresh_after.is_some();
+        let room = published().count() < rules::rule_6_set_size(longest, &plan.timing)
+            || seat.fresh_after.is_some();
         !coming && room
     }
 

@@ -105,13 +105,13 @@ pub fn rule_5_compromise_exposure(
 
 /// Rule 6, set size: at most `ceil((L + B + S + pre-publish) / period) + 2`
 /// keys of one algorithm are published at once. Nothing more is generated
-/// while that many are.
+/// while that many are. `longest_lifetime` is the L of the tokens that are
+/// about: where a configuration shortened it, that of the keys of before.
 ///
 /// `rotate_every` must not be zero.
 #[must_use]
-pub fn rule_6_set_size(timing: &Timing) -> usize {
-    let overlap =
-        timing.max_token_lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
+pub fn rule_6_set_size(longest_lifetime: Span, timing: &Timing) -> usize {
+    let overlap = longest_lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
     let periods = overlap
         .as_millis()
         .unsigned_abs()

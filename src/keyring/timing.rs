@@ -166,7 +166,7 @@ impl Timing {
             "verifiers may keep the set for as long as its headers allow: lower max_age, or raise verifier_cache",
         );
         let size = if self.rotate_every > Span::ZERO {
-            rules::rule_6_set_size(self)
+            rules::rule_6_set_size(self.max_token_lifetime, self)
         } else {
             usize::MAX
         };

@@ -112,7 +112,7 @@ impl World {
                 self.replicas[r].cached = None;
                 continue;
             }
-            self.stored(r, &events, &tick);
+            self.stored(r, &events, tick.now);
             let intends = set.next_intent > before.next_intent;
             if self.mishap(if intends { 40 } else { 6 }) {
                 self.crash(
@@ -399,7 +399,7 @@ impl World {
         let version = self.store.version;
         let swapped = self.store.compare_and_swap(version, &Rc::new(set), true);
         assert!(swapped, "nobody else is there yet");
-        self.stored(0, &events, &tick);
+        self.stored(0, &events, tick.now);
         for r in 0..self.replicas.len() {
             self.sync(r);
         }
@@ -442,11 +442,11 @@ impl World {
         let mut set = KeySet::clone(&before);
         let anchor = self.replicas[r].guard.anchor();
         let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(boot));
-        set.confirm_clock(wall, expected, &self.plan);
+        let events = set.confirm_clock(wall, expected, &self.plan);
         let set = Rc::new(set);
         if self.store.compare_and_swap(version, &set, false) {
             self.totals.count("clock: confirmed");
-            self.ledger.previous = Rc::clone(&set);
+            self.stored(r, &events, wall);
             self.replicas[r].guard.confirm(wall, boot);
             self.replicas[r].cached = Some((set, version + 1));
             self.replicas[r].answered.fill(None);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use sealkeeper::keyring::{
     Event, Genesis, Half, Key, KeyId, KeySet, Phase, Switch, Tick, Timing, View,
 };
-use sealkeeper::time::Span;
+use sealkeeper::time::{Span, Time};
 
 use super::random::millis;
 use super::world::{World, shift};
@@ -24,7 +24,7 @@ impl World {
     }
 
     /// A record was stored: what must hold between it and the one before.
-    pub(crate) fn stored(&mut self, r: usize, events: &[Event], tick: &Tick) {
+    pub(crate) fn stored(&mut self, r: usize, events: &[Event], now: Time) {
         for event in events {
             self.totals.count(event.what.name());
         }
@@ -36,7 +36,7 @@ impl World {
                     self.now.as_millis(),
                     event.what.name(),
                     event.at.as_millis(),
-                    tick.now.as_millis()
+                    now.as_millis()
                 );
             }
         }
@@ -73,7 +73,9 @@ impl World {
                 if seat.force {
                     self.ledger.excused.insert(kid);
                 }
-                if !rollback && !seat.force {
+                // One that is put off was fixed before.
+                let put_off = old.is_some_and(|old| old.to == *to && old.at < *at);
+                if !rollback && !seat.force && !put_off {
                     self.invariant_origins_answer();
                 }
                 let ahead = at.since(self.store.record.high_water);
@@ -262,8 +264,9 @@ impl World {
 
     /// (h)
     fn invariant_set_size(&mut self) {
-        let most = largest_set(&self.plan.timing);
         let record = &self.store.record;
+        let lifetimes = record.keys.values().map(|key| key.longest_lifetime);
+        let most = largest_set(lifetimes.max().unwrap_or_default(), &self.plan.timing);
         let algorithms: BTreeSet<_> = record.keys.values().map(|key| key.algorithm).collect();
         let largest = algorithms
             .iter()
@@ -424,9 +427,10 @@ fn invariant_never_back(before: &KeySet, after: &KeySet) {
 }
 
 /// Rule 6, counted once more: `ceil((L + B + S + pre-publish) / period) + 2`.
-fn largest_set(timing: &Timing) -> usize {
-    let overlap =
-        timing.max_token_lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
+/// Rule 6, with tokens about that a configuration of before allowed.
+fn largest_set(longest: Span, timing: &Timing) -> usize {
+    let lifetime = longest.max(timing.max_token_lifetime);
+    let overlap = lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
     let (overlap, period) = (overlap.as_millis(), timing.rotate_every.as_millis());
     usize::try_from((overlap + period - 1) / period).expect("a small number") + 2
 }

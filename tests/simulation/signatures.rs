@@ -42,6 +42,7 @@ impl World {
             // record.
             // A rollback that has come true is a switch like any other.
             Phase::Retiring { .. } if self.is_switched_to(key) => {}
+            Phase::Retiring { .. } if self.is_unaware(key, epoch) => {}
             Phase::Retiring { since, .. } => {
                 let unaware = doubtful && epoch < key.left_epoch;
                 let late = self.now.since(since + timing.handover());
@@ -70,8 +71,18 @@ impl World {
             return;
         }
         let kid = key.kid.as_deref().unwrap_or_default();
-        let unaware = self.ledger.cancelled.get(kid).is_some_and(|at| epoch < *at);
-        assert!(unaware, "{kid} signed and was never to be active");
+        assert!(
+            self.is_unaware(key, epoch),
+            "{kid} signed and was never to be active"
+        );
+    }
+
+    /// Whether whoever reads the record of this epoch cannot know yet that a
+    /// switch to the key was taken back or put off.
+    fn is_unaware(&self, key: &Key, epoch: u64) -> bool {
+        let kid = key.kid.as_deref().unwrap_or_default();
+        let cancelled = self.ledger.cancelled.get(kid);
+        cancelled.is_some_and(|at| epoch < *at)
     }
 
     /// Whether the key is to be active, and the fastest clock has it that it is.

@@ -1,12 +1,15 @@
 //! A year or more in the life of a key set: spells of chaos, spells of calm.
 
-use sealkeeper::keyring::{Key, Mandate, Phase, Then, rules};
+use sealkeeper::keyring::{Key, Mandate, Phase, SeatId, Then, rules};
 use sealkeeper::time::{Span, Time};
 
 use super::random::millis;
 use super::schedule::{self, TRACKS};
 use super::totals::Totals;
 use super::world::{Item, World, extreme, shift};
+
+/// In how many steps calm times come to rest.
+const STEPS: u32 = 400;
 
 /// Runs the world of one seed; panics where an invariant breaks.
 pub(crate) fn run(seed: u64, trace: bool) -> Totals {
@@ -332,15 +335,9 @@ impl World {
         self.calm = true;
         self.heal();
         self.ledger.calm_since = self.now;
-        let timing = self.plan.timing;
-        let patience = timing.pre_publish().times(2)
-            + timing.max_token_lifetime
-            + timing.ceiling_step()
-            + timing.rollback_window
-            + timing.skew.times(3)
-            + timing.adoption.times(60);
+        let patience = self.patience();
         let mut settled = Err("nothing happened yet".to_owned());
-        for _ in 0..400 {
+        for _ in 0..STEPS {
             self.totals.events += 1;
             let to = self.next_decision();
             self.pass(to);
@@ -362,17 +359,43 @@ impl World {
         self.calm = false;
     }
 
+    /// In calm times, all is done within this: at the latest when the tokens
+    /// are dead that a configuration of before allowed.
+    fn patience(&self) -> Span {
+        let timing = self.plan.timing;
+        let lifetimes = self.store.record.keys.values();
+        let longest = lifetimes.fold(timing.max_token_lifetime, |longest, key| {
+            longest.max(key.longest_lifetime)
+        });
+        timing.pre_publish().times(2)
+            + longest
+            + timing.ceiling_step()
+            + timing.rollback_window
+            + timing.skew.times(3)
+            + timing.adoption.times(60)
+    }
+
     fn next_decision(&mut self) -> Time {
         let timing = self.plan.timing;
         let record = &self.store.record;
         let soon = self.now + timing.adoption;
         let ahead = instants(self);
         let next = ahead.into_iter().filter(|at| *at > self.now).min();
-        let wanting = |id| record.due(id, &self.plan).is_none_or(|due| due <= self.now);
+        // A track that was added has no seat yet.
+        let wanting = |id: &SeatId| record.due(id, &self.plan).is_none_or(|due| due <= self.now);
+        let tracks = self.plan.tracks.iter().map(|&(algorithm, _)| SeatId {
+            algorithm,
+            group: self.plan.group.clone(),
+        });
         let most = if self.is_busy() {
             timing.adoption.times(5)
-        } else if record.seats.keys().any(wanting) {
-            timing.pre_publish().divided_by(6)
+        } else if tracks
+            .chain(record.seats.keys().cloned())
+            .any(|id| wanting(&id))
+        {
+            // Not in more steps than there are.
+            let step = timing.pre_publish().divided_by(6);
+            step.max(self.patience().divided_by(STEPS / 2))
         } else {
             timing.rotate_every
         };

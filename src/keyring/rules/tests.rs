@@ -93,18 +93,22 @@ fn rule_5_compromise_exposure() {
 
 #[test]
 fn rule_6_set_size() {
+    let size = |timing: &Timing| super::rule_6_set_size(timing.max_token_lifetime, timing);
     // 2000 + 3000 + 10 + 1110 = 6120 s of 10,000 s periods: one, plus two.
-    assert_eq!(super::rule_6_set_size(&timing()), 3);
+    assert_eq!(size(&timing()), 3);
     let quick = Timing {
         rotate_every: Span::from_secs(1530),
         ..timing()
     };
-    assert_eq!(super::rule_6_set_size(&quick), 6);
+    assert_eq!(size(&quick), 6);
     let quicker = Timing {
         rotate_every: Span::from_secs(1529),
         ..timing()
     };
-    assert_eq!(super::rule_6_set_size(&quicker), 7);
+    assert_eq!(size(&quicker), 7);
+    // Tokens of 10,000 s are still about: 14,120 s.
+    let longest = Span::from_secs(10_000);
+    assert_eq!(super::rule_6_set_size(longest, &timing()), 4);
 }
 
 #[test]

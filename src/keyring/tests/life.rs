@@ -83,7 +83,10 @@ fn ten_rotations_by_deadline_alone() {
         let s = bench.tick.now.as_secs() - 1_000_000;
         bench.device(s);
         bench.observe_all(s);
-        assert!(bench.published().len() <= rules::rule_6_set_size(&bench.plan.timing));
+        assert!(
+            bench.published().len()
+                <= rules::rule_6_set_size(bench.plan.timing.max_token_lifetime, &bench.plan.timing)
+        );
     }
     let every_period: Vec<Time> = (1..=10).map(|n| at(n * 10_000)).collect();
     assert_eq!(activations, every_period);
@@ -216,7 +219,10 @@ fn a_removal_makes_room_in_the_same_step() {
     let mut bench = Bench::rotated();
     // A third published key is one too many for these numbers.
     bench.hold("k4", 10_002);
-    assert_eq!(rules::rule_6_set_size(&bench.plan.timing), 3);
+    assert_eq!(
+        rules::rule_6_set_size(bench.plan.timing.max_token_lifetime, &bench.plan.timing),
+        3
+    );
     bench.run(&[13_035]);
     let events = bench.advance(15_045);
     assert_eq!(events, ["removed", "generation-begun"]);
