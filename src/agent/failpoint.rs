@@ -58,7 +58,8 @@ pub enum Side {
 }
 
 /// Dies here, as by `kill -9`, if `SEALKEEPER_FAILPOINT` says
-/// `before:EFFECT:N` or `after:EFFECT:N` and this is the Nth time.
+/// `before:EFFECT:N` or `after:EFFECT:N` and this is the Nth time; where
+/// `SEALKEEPER_FAILPOINT_FROM` names a file, the Nth since that is there.
 #[cfg(feature = "failpoints")]
 pub fn hit(side: Side, effect: Effect) {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,7 +76,11 @@ pub fn hit(side: Side, effect: Effect) {
     let Some((place, nth)) = wanted.rsplit_once(':') else {
         return;
     };
-    if place == here && Ok(HITS.fetch_add(1, Ordering::SeqCst) + 1) == nth.parse() {
+    let from = std::env::var_os("SEALKEEPER_FAILPOINT_FROM");
+    if place != here || from.is_some_and(|file| !std::path::Path::new(&file).exists()) {
+        return;
+    }
+    if Ok(HITS.fetch_add(1, Ordering::SeqCst) + 1) == nth.parse() {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }

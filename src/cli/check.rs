@@ -133,7 +133,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
                 "name": name,
                 "issuer": set.rules.issuer(),
                 "tracks": tracks(set),
-                "set_size": rules::rule_6_set_size(&set.timing),
+                "set_size": rules::rule_6_set_size(set.timing.max_token_lifetime, &set.timing),
                 "timeline": events,
             })
         });
@@ -159,7 +159,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
         say(format!("\n{}", timeline.drawing()))?;
         say(format!(
             "       at most {} keys of one algorithm in the JWKS; tracks: {}",
-            rules::rule_6_set_size(&set.timing),
+            rules::rule_6_set_size(set.timing.max_token_lifetime, &set.timing),
             tracks(set).join(", ")
         ))?;
     }

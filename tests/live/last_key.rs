@@ -3,16 +3,26 @@
 //! record of it.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use sealkeeper::agent::failpoint::Effect;
 use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
-use sealkeeper::api::v1::{AfterRevocation, ChangeResponse, Order, RevokeKeyRequest};
+use sealkeeper::api::v1::{
+    AfterRevocation, ChangeResponse, Key, ListKeysRequest, Order, Phase, RevokeKeyRequest,
+};
 use serde_json::Value;
 use tonic::transport::Channel;
 
+use super::kills::healthy;
 use super::lab::{CALM, Daemon, Lab, PATIENCE, kids, wait_until};
 
-async fn revoke(admin: &mut KeyAdminClient<Channel>, kid: &str) -> ChangeResponse {
+/// The order of the tests here, and its answer if the daemon lives to give it.
+async fn order(
+    admin: &mut KeyAdminClient<Channel>,
+    kid: &str,
+    then: AfterRevocation,
+) -> Result<ChangeResponse, tonic::Status> {
     let mut request = RevokeKeyRequest {
         order: Some(Order {
             request_id: format!("revoke {kid}"),
@@ -23,9 +33,13 @@ async fn revoke(admin: &mut KeyAdminClient<Channel>, kid: &str) -> ChangeRespons
         note: "an exercise".to_owned(),
         ..Default::default()
     };
-    request.set_then(AfterRevocation::Wait);
-    let answer = admin.revoke_key(request).await.expect("it is revoked");
-    answer.into_inner()
+    request.set_then(then);
+    Ok(admin.revoke_key(request).await?.into_inner())
+}
+
+async fn revoke(admin: &mut KeyAdminClient<Channel>, kid: &str) -> ChangeResponse {
+    let answer = order(admin, kid, AfterRevocation::Wait).await;
+    answer.expect("it is revoked")
 }
 
 async fn shown(daemon: &Daemon) -> Vec<String> {
@@ -173,5 +187,127 @@ async fn who_gave_an_order_is_on_record() {
         let event = found.next().expect("it is in the log");
         assert_eq!((&event["by"], &event["remark"]), (&by.into(), &remark));
         assert!(found.next().is_none(), "{name} is in the log twice");
+    }
+}
+
+/// Two orders revoke all that is there, and the daemon dies at an effect of
+/// it: in each run at the next time that it comes by the place. What got no
+/// answer is ordered again. No revoked key comes back, no set is empty, something
+/// signs, and the token holds what the record says.
+async fn dies(effect: Effect) {
+    let long = std::env::var_os("SEALKEEPER_LONG").is_some();
+    for side in ["before", "after"] {
+        for nth in 1.. {
+            if nth > 1 && !long {
+                break;
+            }
+            let place = format!("{side}:{}:{nth}", effect.name());
+            if !dies_at(&place).await {
+                assert!(nth > 1, "{place} was not reached");
+                break;
+            }
+        }
+    }
+}
+
+/// Calm, but what an operator orders happens soon.
+const PROMPT: &str = r#"
+rotate_every = "90d"
+adoption = "1s"
+"#;
+
+/// Whether the daemon came by the place and died.
+async fn dies_at(place: &str) -> bool {
+    let lab = Lab::new(PROMPT, &["RS256"]);
+    lab.init();
+    let armed = lab.path("armed");
+    let from = armed.to_str().expect("a plain name");
+    let mut daemon = lab.spawn(&[
+        ("SEALKEEPER_FAILPOINT", place),
+        ("SEALKEEPER_FAILPOINT_FROM", from),
+    ]);
+    let (_, admin) = daemon.clients().await.expect("a daemon that serves");
+    let both = two(&daemon).await;
+    fs::write(&armed, "").expect("armed");
+    let (mut one, mut other) = (admin.clone(), admin.clone());
+    let then = AfterRevocation::Activate;
+    let answers = tokio::join!(
+        order(&mut one, &both[0], then),
+        order(&mut other, &both[1], then)
+    );
+    let mut admin = admin;
+    wait_until(async || daemon.has_ended() || is_whole(&mut admin).await).await;
+    let died = daemon.has_ended();
+    if died {
+        assert_eq!(daemon.end().await.signal(), Some(9), "{}", lab.log());
+        daemon = lab.serve().await;
+    }
+    let (_, mut admin) = daemon.clients().await.expect("a daemon that serves");
+    for (kid, answer) in both.iter().zip([answers.0, answers.1]) {
+        let answer = match answer {
+            // As whoever got no answer would.
+            Err(_) if died => order(&mut admin, kid, then).await,
+            answer => answer,
+        };
+        assert!(
+            !shown(&daemon).await.contains(kid),
+            "{place}: {kid} is back"
+        );
+        assert!(answer.expect("it is revoked").durable, "{place}");
+    }
+    wait_until(async || {
+        let set = shown(&daemon).await;
+        assert!(!set.is_empty(), "{place}: an empty set");
+        assert!(
+            both.iter().all(|kid| !set.contains(kid)),
+            "{place}: {set:?}"
+        );
+        let (_, mut admin) = daemon.clients().await.expect("a daemon that serves");
+        is_whole(&mut admin).await
+    })
+    .await;
+    healthy(&lab).await;
+    died
+}
+
+/// One key signs, one stands by, and nothing is under way.
+async fn is_whole(admin: &mut KeyAdminClient<Channel>) -> bool {
+    let Ok(listing) = admin.list_keys(ListKeysRequest::default()).await else {
+        return false;
+    };
+    let keys = listing.into_inner().key_sets.remove(0).keys;
+    let count = |phase| keys.iter().filter(|key| key.phase() == phase).count();
+    let destroyed = |key: &Key| {
+        key.placements
+            .iter()
+            .all(|place| place.state == "destroyed")
+    };
+    let mut revoked = keys.iter().filter(|key| key.phase() == Phase::Revoked);
+    count(Phase::Active) == 1
+        && count(Phase::Published) >= 1
+        && count(Phase::Generating) == 0
+        && revoked.all(destroyed)
+}
+
+mod the_daemon_dies_at {
+    use super::*;
+
+    macro_rules! each {
+        ($($name:ident: $effect:ident;)*) => {
+            $(#[tokio::test]
+            async fn $name() {
+                dies(Effect::$effect).await;
+            })*
+        };
+    }
+
+    each! {
+        store_record: StoreRecord;
+        append_key_events: AppendKeyEvents;
+        generate: Generate;
+        destroy: Destroy;
+        write_last_good: WriteLastGood;
+        write_tombstone: WriteTombstone;
+        swap_view: SwapView;
     }
 }
