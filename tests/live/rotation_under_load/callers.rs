@@ -171,7 +171,13 @@ impl Caller {
             let away = matches!(
                 status.code(),
                 // Unknown and Cancelled: the connection broke during the call.
-                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled
+                // ResourceExhausted: the device is slower than usual, because
+                // other work holds the processors.
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Unknown
+                    | Code::Cancelled
             );
             assert!(away, "caller {}: {status:?}", self.n);
         }
