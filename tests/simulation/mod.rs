@@ -5,11 +5,11 @@
 //! functions named `invariant_*` run. To replay what failed:
 //!
 //! ```text
-//! SEALKEEPER_SEED=<seed> cargo test --test it simulation -- --nocapture
+//! scripts/simulate --seed <seed>
 //! ```
 //!
-//! `SEALKEEPER_RUNS` sets the number of seeds, `SEALKEEPER_LONG` raises it, and
-//! `SEALKEEPER_BASE` is the first of them.
+//! `SEALKEEPER_RUNS` sets the number of seeds, and `SEALKEEPER_BASE` is the
+//! first of them. `scripts/simulate` runs many more than a push does.
 
 mod agent;
 mod invariants;
@@ -44,8 +44,7 @@ fn simulation() {
         println!("{totals}");
         return;
     }
-    let long = std::env::var_os("SEALKEEPER_LONG").is_some();
-    let runs = number("SEALKEEPER_RUNS").unwrap_or(if long { 50_000 } else { 2_000 });
+    let runs = number("SEALKEEPER_RUNS").unwrap_or(2_000);
     let base = number("SEALKEEPER_BASE").unwrap_or(BASE);
     let (totals, broken) = many(base, runs);
     println!("{totals}");
@@ -59,7 +58,7 @@ fn simulation() {
     }
     if let Some((seed, why)) = broken.first() {
         panic!(
-            "{} of {runs} worlds broke. SEALKEEPER_SEED={seed} replays the first: {why}",
+            "{} of {runs} worlds broke. scripts/simulate --seed {seed} replays the first: {why}",
             broken.len()
         );
     }
