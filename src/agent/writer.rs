@@ -327,8 +327,12 @@ impl Writer {
     /// The time that may be acted upon, or the doubt and an estimate.
     fn now(&mut self) -> Result<Time, (Doubt, Time)> {
         let Reading { wall, boot } = self.context.clock.read();
-        let held = self.held.as_ref();
-        let high_water = held.map_or(Time::default(), |h| h.record.set.high_water);
+        let Some(known) = self.held.as_ref().or(self.last.as_ref()) else {
+            // A guard that reads the clock now would not see the gap between
+            // it and the record, once there is one.
+            return Ok(wall);
+        };
+        let high_water = known.record.set.high_water;
         let timing = &self.plan.timing;
         let doubted = self.guard.doubt().is_some();
         let read = self.guard.read(wall, boot, high_water, timing);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
+use crate::keyring::Doubt;
 use crate::store::Store;
 
 /// Found by review: what the log refused once was offered again only with the
@@ -126,4 +127,25 @@ async fn a_key_that_the_record_does_not_know_is_not_owed_for_ever() {
     writer.settle().await;
     assert!(writer.held.is_some() && writer.owed.is_empty());
     assert!(writer.shown().len() > before.len());
+}
+
+/// A guard that read the clock while nothing was on record had nothing to hold
+/// it against, and later only what had passed since.
+#[tokio::test]
+async fn a_gap_is_seen_though_the_record_comes_late() {
+    let bench = Bench::begun().await;
+    let stored = bench.store.load(NAME).await.unwrap().unwrap();
+    let replace = |version, bytes: Vec<u8>| {
+        let store = bench.store.clone();
+        async move { store.compare_and_swap(NAME, version, &bytes).await.unwrap() }
+    };
+    let damaged = replace(Some(stored.version), b"{}".to_vec()).await;
+    bench.clock.advance(Span::from_days(365));
+    let mut writer = bench.writer().await;
+    assert!(matches!(writer.dark, Some(Dark::BadRecord(_))));
+    writer.tick().await;
+    writer.order(revoke("not-on-record")).await.unwrap();
+    replace(Some(damaged), stored.bytes).await;
+    writer.load().await;
+    assert!(matches!(writer.guard.doubt(), Some(Doubt::Gap { .. })));
 }
