@@ -109,6 +109,9 @@ need_rust() {
 # Builds go outside the clone: one directory for each set of dependencies and
 # compiler, so that a fresh clone finds what an earlier one built. They may be
 # deleted at any time; those unused for two weeks are.
+#
+# Until release_target_cache or the end of the script, no other script uses the
+# same one: tests of one clone would start the program that another has built.
 use_target_cache() {
   if [ -n "${CARGO_TARGET_DIR:-}" ]; then
     return
@@ -119,8 +122,20 @@ use_target_cache() {
   export CARGO_TARGET_DIR=$caches/target-$key
   mkdir -p "$CARGO_TARGET_DIR"
   touch "$CARGO_TARGET_DIR"
+  if command -v flock >/dev/null; then
+    exec {build_lock}>"$CARGO_TARGET_DIR.lock"
+    if ! flock -n "$build_lock"; then
+      say "waiting for another script that uses $CARGO_TARGET_DIR"
+      flock "$build_lock"
+    fi
+  fi
   find "$caches" -mindepth 1 -maxdepth 1 -type d -name 'target-*' -mtime +14 \
     -exec rm -rf {} +
+}
+
+release_target_cache() {
+  [ -z "${build_lock:-}" ] || exec {build_lock}>&-
+  build_lock=
 }
 
 # grpcurl, for the test that uses it: kept beside the builds, since its own
