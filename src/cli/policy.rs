@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::KeySet;
 use crate::jose::{Algorithm, SigningInput, jws};
 use crate::policy::{
-    self, Caller, CheckError, JwsRequest, JwtRequest, KeyFacts, Refusal, Rule, Rules,
+    self, Caller, CheckError, JwsRequest, JwtRequest, KeyFacts, Names, Refusal, Rule, Rules,
 };
 use crate::time::Time;
 
@@ -29,9 +29,15 @@ pub(super) struct Args {
     /// The caller's user id; yours where absent.
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
-    /// The caller's group id; yours where absent.
+    /// The caller's group ids, the effective one first; yours where absent.
     #[arg(long, value_name = "GID")]
-    gid: Option<u32>,
+    gid: Vec<u32>,
+    /// A DNS name of the caller's certificate; may be repeated.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["uid", "gid"])]
+    dns: Vec<String>,
+    /// The SPIFFE ID of the caller's certificate.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["uid", "gid"])]
+    spiffe: Option<String>,
     /// The track; the default track where absent.
     #[arg(long, value_name = "ALG", conflicts_with = "signing_input")]
     alg: Option<Algorithm>,
@@ -67,7 +73,7 @@ pub(super) fn test(config: &Path, args: Args, as_json: bool) -> Result<(), Failu
         .key_sets
         .get(&name)
         .ok_or_else(|| Failure::usage(format!("no key set {name:?} is configured")))?;
-    let caller = caller(&args);
+    let caller = caller(&args)?;
     let asked = asked(&name, set, args)?;
     let now = SystemClock::new().read().wall;
     let decided = asked.check(&set.rules, &caller, now);
@@ -88,17 +94,38 @@ pub(super) fn test(config: &Path, args: Args, as_json: bool) -> Result<(), Failu
     }
 }
 
-fn caller(args: &Args) -> Caller {
-    Caller::Unix {
+fn caller(args: &Args) -> Result<Caller, Failure> {
+    if args.spiffe.is_some() || !args.dns.is_empty() {
+        let uris: Vec<&str> = args.spiffe.as_deref().into_iter().collect();
+        let dns: Vec<&str> = args.dns.iter().map(String::as_str).collect();
+        let names = Names::parse(&uris, &dns).map_err(|e| Failure::usage(e.to_string()))?;
+        return Ok(Caller::Tls { names });
+    }
+    let groups = match (args.uid, &args.gid[..]) {
+        (None, []) => own_groups()?,
+        (_, gids) => gids.iter().copied().collect(),
+    };
+    Ok(Caller::Unix {
         uid: args
             .uid
             .unwrap_or_else(|| rustix::process::geteuid().as_raw()),
-        gid: args
-            .gid
-            .unwrap_or_else(|| rustix::process::getegid().as_raw()),
-        groups: BTreeSet::new(),
+        gid: args.gid.first().copied().unwrap_or_else(own_group),
+        groups,
         pid: None,
-    }
+    })
+}
+
+fn own_group() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+fn own_groups() -> Result<BTreeSet<u32>, Failure> {
+    let groups = rustix::process::getgroups()
+        .map_err(|e| Failure::failed(format!("your groups cannot be read: {e}")))?;
+    Ok(groups
+        .into_iter()
+        .map(rustix::process::Gid::as_raw)
+        .collect())
 }
 
 fn asked(name: &str, set: &KeySet, args: Args) -> Result<Asked, Failure> {

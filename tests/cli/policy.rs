@@ -29,6 +29,14 @@ gid = [33]
 operations = ["sign-jwt", "sign-jws"]
 algorithms = ["ES256"]
 required = ["sub"]
+[[key_set.main.rule]]
+name = "hosts"
+dns = ["login.example.org"]
+operations = ["sign-jwt"]
+[[key_set.main.rule]]
+name = "workloads"
+spiffe = ["spiffe://example.org/auth/*"]
+operations = ["sign-jwt"]
 "#;
 
 struct Lab(tempfile::TempDir);
@@ -109,6 +117,39 @@ fn each_rule_says_why_not() {
     let (code, text) = lab.test(&["--alg", "PS512", "{}"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("hint: it has ES256, RS256"), "{text}");
+}
+
+#[test]
+fn a_caller_is_named_by_its_groups_or_by_its_certificate() {
+    let lab = Lab::new();
+    let dns = ["--dns", "other.example.org", "--dns", "login.example.org"];
+    let spiffe = ["--spiffe", "spiffe://example.org/auth/login"];
+    for (caller, who, rule) in [
+        (&dns[..], "dns:login.example.org", "hosts"),
+        (&spiffe, "spiffe://example.org/auth/login", "workloads"),
+        // A supplementary group lets in as the effective one does.
+        (
+            &["--uid", "34", "--gid", "1", "--gid", "33"],
+            "unix:34",
+            "any",
+        ),
+    ] {
+        let (code, said) = lab.json(&[caller, &[r#"{"sub":"a"}"#]].concat());
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(
+            (&said["caller"], &said["rule"]),
+            (&who.into(), &rule.into())
+        );
+    }
+    let (code, said) = lab.json(&["--spiffe", "spiffe://example.org/web", "{}"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(said["refusal"]["reason"], "NOT_ALLOWED");
+    for caller in [["--dns", "*.example.org"], ["--spiffe", "spiffe://"]] {
+        let (code, text) = lab.test(&[&caller[..], &["{}"]].concat());
+        assert_eq!(code, Some(2), "{text}");
+    }
+    let both = ["--uid", "1", "--dns", "a.example", "{}"];
+    assert_eq!(lab.test(&both).0, Some(2));
 }
 
 #[test]
