@@ -64,6 +64,14 @@ impl BlockList {
         Ok(Self { disk, path })
     }
 
+    /// For whoever only reads, beside the one that writes: makes nothing, and
+    /// leaves what is half written alone.
+    #[must_use]
+    pub fn reading(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Self {
+        let path = dir.into().join("blocked.json");
+        Self { disk, path }
+    }
+
     /// Replaces the list. Durable when it returns.
     ///
     /// # Errors

@@ -140,6 +140,22 @@ async fn a_certificate_gets_what_its_rule_grants() {
     daemon.hang_up();
     wait_until(async || loads() > before).await;
     sign(&mut signer, "ES256", "{}").await.expect("a token");
+
+    let good = lab.ok(&["doctor"]);
+    assert!(
+        good.contains("ok    certificates 127.0.0.1:0: good until "),
+        "{good}"
+    );
+    // Files and a list that make no sense are what `doctor` says first.
+    let key = folder.path("key.pem");
+    fs::copy(folder.path("ca.pem"), &key).expect("the key");
+    fs::write(lab.path("state/callers/blocked.json"), "{").expect("the list");
+    let found = lab.run(&["doctor"]);
+    assert_eq!(found.status.code(), Some(1));
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    for fail in ["fail  certificates 127.0.0.1:0: ", "fail  blocked callers "] {
+        assert!(found.contains(fail), "{found}");
+    }
 }
 
 /// Whom fail2ban would ban for a log, with the expressions that the README

@@ -11,6 +11,7 @@
 //! the pair was made, and is proved again with each signature before it is
 //! released; here the token's public half is compared with the recorded one.
 
+mod callers;
 mod devices;
 mod machine;
 mod rules;
@@ -189,4 +190,5 @@ async fn look(config: &Config, report: &mut Report) {
     state::clock(config, &records, agent.as_ref(), report);
     sockets::jwks(config, agent.as_ref(), report).await;
     rules::look(config, report);
+    callers::look(config, report);
 }

@@ -1,0 +1,65 @@
+//! What decides whether callers are let in at all: the list of those who are
+//! blocked, and the files of the TLS listener.
+
+use std::sync::Arc;
+
+use super::Report;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::durable::{BlockList, OsDisk};
+use crate::serve::tls;
+
+pub(super) fn look(config: &Config, report: &mut Report) {
+    blocked(config, report);
+    certificates(config, report);
+}
+
+fn blocked(config: &Config, report: &mut Report) {
+    const CHECK: &str = "blocked_callers";
+    let dir = config.state_dir.join("callers");
+    if !dir.exists() {
+        return; // The agent never ran here.
+    }
+    let of = dir.display().to_string();
+    match BlockList::reading(Arc::new(OsDisk), dir).load() {
+        Ok(blocked) => report.ok(CHECK, of, format!("{} of them", blocked.len())),
+        Err(e) => report.fail(
+            CHECK,
+            of,
+            e.to_string(),
+            "nobody is let in: look at the file, put a copy in its place, and start the agent again",
+        ),
+    }
+}
+
+/// The files as they are now, which a running agent may not have taken yet.
+fn certificates(config: &Config, report: &mut Report) {
+    const CHECK: &str = "certificates";
+    let Some((address, files)) = &config.serve.signing_tls else {
+        return;
+    };
+    let of = address.to_string();
+    let clock = SystemClock::new();
+    let now = clock.read().wall;
+    let state = match tls::look(files, Arc::new(clock)) {
+        Ok(state) => state,
+        Err(e) => {
+            let hint = "an agent that runs goes on with the set that it has; one that starts lets nobody in over TLS until the files make sense";
+            return report.fail(CHECK, of, e.to_string(), hint);
+        }
+    };
+    if let Some(ended) = state.crl_ends.filter(|ends| *ends <= now) {
+        return report.fail(
+            CHECK,
+            of,
+            format!("a revocation list ended at {ended}: nobody is let in over TLS"),
+            "put a newer list in place; the agent takes it by itself",
+        );
+    }
+    let until = |at: Option<_>| at.map_or(String::new(), |at| format!("until {at}"));
+    let mut found = format!("good {}", until(state.certificate_ends));
+    if state.crl_ends.is_some() {
+        found += &format!(", revocation lists {}", until(state.crl_ends));
+    }
+    report.ok(CHECK, of, found);
+}
