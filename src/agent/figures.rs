@@ -1,7 +1,7 @@
 //! The agent in figures: what writers last said of their key sets, how
 //! devices are, and what was counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Agent;
@@ -32,6 +32,10 @@ pub(super) struct Overview {
     keys: BTreeMap<(Algorithm, &'static str), usize>,
     rotations: Vec<Rotation>,
     doubt: bool,
+    /// The origins that have not answered lately.
+    pub(super) silent: BTreeSet<String>,
+    /// When the writer looked, by a clock that it may not believe.
+    pub(super) at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +83,8 @@ impl Overview {
             keys,
             rotations,
             doubt,
+            silent: BTreeSet::new(),
+            at: Time::default(),
         }
     }
 }
@@ -87,9 +93,14 @@ impl Writer {
     /// For the figures, and for whoever watches over the writer's loop.
     pub(super) fn came_round(&self) {
         let doubt = self.guard.doubt().is_some();
-        let saw = self.held.as_ref();
-        self.reader
-            .came_round(saw.map(|held| Overview::of(held, &self.plan, doubt)));
+        let at = self.context.clock.read().wall;
+        let live = self.tick_for(at).live;
+        let saw = self.held.as_ref().map(|held| Overview {
+            silent: self.plan.origins.difference(&live).cloned().collect(),
+            at,
+            ..Overview::of(held, &self.plan, doubt)
+        });
+        self.reader.came_round(saw);
     }
 }
 

@@ -6,7 +6,8 @@ use super::admin::{
 };
 use super::reader::Reader;
 use super::writer::Held;
-use crate::keyring::{Event, Half, Key, Phase, Plan, Reason, What, rules};
+use crate::keyring::{Event, Half, Key, Phase, Plan, Reason, Wait, What, rules};
+use crate::time::Time;
 
 /// A record's version, as operators quote it.
 pub(super) fn version(held: &Held) -> String {
@@ -25,10 +26,19 @@ pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) ->
         .filter(|key| set.placeholder != Some(key.id))
         .collect();
     keys.sort_by_key(|key| (key.created, key.id));
+    let seen = reader.overview();
     let mut next: Vec<Upcoming> = keys
         .iter()
-        .flat_map(|key| upcoming(held, key, plan))
+        .flat_map(|key| {
+            let wait = held.record.set.waits_for(key, plan, &seen.silent);
+            upcoming(held, key, plan, wait.as_ref(), seen.at)
+        })
         .collect();
+    if doubt {
+        for event in &mut next {
+            event.waits_for = Some("`sealkeeper clock confirm`: the clock is in doubt".to_owned());
+        }
+    }
     next.sort_by_key(|event| event.at);
     KeySetStatus {
         name: set.name.clone(),
@@ -110,24 +120,45 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
     }
 }
 
-fn upcoming(held: &Held, key: &Key, plan: &Plan) -> Vec<Upcoming> {
+fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time) -> Vec<Upcoming> {
     let outlook = held.record.set.outlook(key, plan);
-    let event = |at, kind: &str| Upcoming {
+    let event = |at, kind: &str, wait: Option<&Wait>| Upcoming {
         at,
         kind: kind.to_owned(),
         kid: key.kid.clone(),
         algorithm: key.algorithm,
-        waits_for: key.is_held().then(|| "the key is held".to_owned()),
+        waits_for: wait
+            // Agents say so with their next write, long before it matters.
+            .filter(|wait| at <= now || !matches!(wait, Wait::Replica(_)))
+            .map(|wait| waits_for(wait, key)),
     };
+    // The public half leaves the set by the clock, whatever a device does.
+    let removal = wait.filter(|wait| matches!(wait, Wait::Hold(_) | Wait::Rollback));
     [
-        outlook.activates.map(|at| event(at, "activate")),
-        outlook.retires.map(|at| event(at, "retire")),
-        outlook.destroyed.map(|at| event(at, "destroy")),
-        outlook.removed.map(|at| event(at, "remove")),
+        outlook.activates.map(|at| event(at, "activate", wait)),
+        outlook.retires.map(|at| event(at, "retire", wait)),
+        outlook.destroyed.map(|at| event(at, "destroy", wait)),
+        outlook.removed.map(|at| event(at, "remove", removal)),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn waits_for(wait: &Wait, key: &Key) -> String {
+    match wait {
+        Wait::Hold(kid) if key.kid.as_ref() == Some(kid) => "the key is held".to_owned(),
+        Wait::Hold(kid) => format!("the next key {kid} is held"),
+        Wait::Generation { device } => format!("the device {device} to make the next key"),
+        Wait::NoSuccessor => "a next key: none is there yet".to_owned(),
+        Wait::Unseen { origin, kid } => format!("the origin {origin} to show the key {kid}"),
+        Wait::Rule1 { until, kid } => {
+            format!("every verifier to hold the key {kid}: not before {until} (rule 1)")
+        }
+        Wait::Destruction { device } => format!("the device {device} to destroy the private half"),
+        Wait::Replica(name) => format!("the agent {name} to sign no more with it"),
+        Wait::Rollback => "it is to be active again".to_owned(),
+    }
 }
 
 fn phase(phase: &Phase) -> KeyPhase {

@@ -34,7 +34,7 @@ pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
 pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, OperatorError, Revoked, Then};
-pub use outlook::Outlook;
+pub use outlook::{Outlook, Wait};
 pub use set::{
     Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,
     SeatId, Switch, Tick,

@@ -1,22 +1,64 @@
 //! What lies ahead for a key: for people, and for the caches of the set.
 
+use std::collections::BTreeSet;
+
 use super::advance::removal;
-use super::key::{Key, Phase};
+use super::intent::Task;
+use super::key::{Half, Key, Phase};
 use super::rules;
-use super::set::{KeySet, Plan};
+use super::set::{KeySet, Plan, Seat, SeatId};
 use crate::time::Time;
 
-/// The instants that lie ahead for a key.
+/// The instants that lie ahead for a key. One may have passed while what it
+/// waits for has not come ([`KeySet::waits_for`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
     /// When it becomes active.
     pub activates: Option<Time>,
-    /// When its successor is due.
+    /// When its successor is due: no earlier than every rule allows, as far as
+    /// that can be told.
     pub retires: Option<Time>,
     /// When its private half is to be destroyed.
     pub destroyed: Option<Time>,
     /// When it is to leave the set.
     pub removed: Option<Time>,
+}
+
+/// What keeps a key from its next step, besides the clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// An operator holds this key (its `kid`).
+    Hold(String),
+    /// A device has not made the next key yet.
+    Generation {
+        /// Which device.
+        device: String,
+    },
+    /// There is no next key, and none is on its way.
+    NoSuccessor,
+    /// An origin does not show the next key, or does not answer.
+    Unseen {
+        /// Which origin.
+        origin: String,
+        /// The key's `kid`.
+        kid: String,
+    },
+    /// Not every verifier can hold the next key before this instant (rule 1).
+    Rule1 {
+        /// The earliest.
+        until: Time,
+        /// The key's `kid`.
+        kid: String,
+    },
+    /// A device is to destroy the private half.
+    Destruction {
+        /// Which device.
+        device: String,
+    },
+    /// An agent has not said that it signs no more with the key.
+    Replica(String),
+    /// A rollback makes the key active again.
+    Rollback,
 }
 
 impl KeySet {
@@ -28,18 +70,20 @@ impl KeySet {
         let switch = seat.and_then(|seat| seat.switch.as_ref());
         let activates = switch
             .filter(|switch| switch.to == key.id)
-            .map(|switch| switch.at);
+            .map(|switch| switch.at)
+            .or_else(|| self.fills(key, seat?, plan));
         let retires = match key.phase {
             Phase::Active { .. } => switch
                 .map(|switch| switch.at)
-                .or_else(|| self.due(&key.seat(), plan)),
+                .or_else(|| self.succession(&key.seat(), plan)),
             _ => None,
         };
         let (destroyed, removed) = match key.phase {
             Phase::Retiring { last_sign, .. } if !key.is_held() => {
-                let half = rules::rule_4_destruction(last_sign, &plan.timing);
+                let due = rules::rule_4_destruction(last_sign, &plan.timing);
+                let mut halves = key.placements.values();
                 (
-                    key.has_private_half().then_some(half),
+                    halves.any(|half| *half != Half::Destroyed).then_some(due),
                     Some(removal(key, last_sign, plan)),
                 )
             }
@@ -52,4 +96,121 @@ impl KeySet {
             removed,
         }
     }
+
+    /// Where nothing is active: when the standby is, at the earliest.
+    fn fills(&self, key: &Key, seat: &Seat, plan: &Plan) -> Option<Time> {
+        let is_it = self
+            .standby(&key.seat())
+            .is_some_and(|next| next.id == key.id);
+        let empty = seat.active.is_none() && !seat.force;
+        (empty && is_it).then(|| earliest(key, plan))
+    }
+
+    /// When the active key of a seat is replaced: when that is wanted, and no
+    /// earlier than its successor may be active.
+    fn succession(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
+        let due = self.due(seat_id, plan)?;
+        let seat = self.seats.get(seat_id)?;
+        let next = self.standby(seat_id).or_else(|| self.coming(seat_id));
+        let allowed = match next {
+            Some(next) => Some(earliest(next, plan)),
+            // Not even asked for: after a revocation it is younger than that.
+            None => (seat.fresh_after).map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
+        };
+        Some(allowed.map_or(due, |allowed| due.max(allowed)))
+    }
+
+    /// The key of a seat that a device is making.
+    fn coming(&self, seat: &SeatId) -> Option<&Key> {
+        let mut keys = self.keys.values();
+        keys.find(|key| {
+            let placeholder = self.placeholder == Some(key.id);
+            key.seat() == *seat && matches!(key.phase, Phase::Generating) && !placeholder
+        })
+    }
+
+    /// What a key's next step waits for besides the clock; none where its
+    /// instant alone decides. `silent` are the origins that do not answer just
+    /// now.
+    #[must_use]
+    pub fn waits_for(&self, key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
+        let hold = |key: &Key| Wait::Hold(key.kid.clone().unwrap_or_default());
+        if key.is_held() {
+            return Some(hold(key));
+        }
+        let seat_id = key.seat();
+        let switched = (self.seats.get(&seat_id)).is_some_and(|seat| seat.switch.is_some());
+        match key.phase {
+            // An instant that is fixed waits for nothing more.
+            Phase::Active { .. } | Phase::Published { .. } if switched => None,
+            Phase::Published { .. } => unseen(key, plan, silent),
+            Phase::Active { .. } => {
+                let Some(next) = self.standby(&seat_id) else {
+                    let mut keys = self.keys.values();
+                    let held = keys.find(|key| {
+                        let published = matches!(key.phase, Phase::Published { .. });
+                        key.seat() == seat_id && published && key.is_held()
+                    });
+                    return Some(match (held, self.coming(&seat_id)) {
+                        (_, Some(coming)) => Wait::Generation {
+                            device: self.generated_on(coming, plan),
+                        },
+                        (Some(held), None) => hold(held),
+                        (None, None) => Wait::NoSuccessor,
+                    });
+                };
+                unseen(next, plan, silent).or_else(|| {
+                    let until = earliest(next, plan);
+                    let kid = next.kid.clone().unwrap_or_default();
+                    (Some(until) > self.due(&seat_id, plan)).then_some(Wait::Rule1 { until, kid })
+                })
+            }
+            Phase::Retiring { .. } => self.leaving(key),
+            _ => None,
+        }
+    }
+
+    fn generated_on(&self, key: &Key, plan: &Plan) -> String {
+        let mut intents = self.intents.values();
+        let made_on = intents.find_map(|intent| match &intent.task {
+            Task::Generate { device, .. } if intent.task.key() == key.id => Some(device.clone()),
+            _ => None,
+        });
+        made_on.unwrap_or_else(|| plan.device.clone())
+    }
+
+    /// What keeps a retiring key's private half.
+    fn leaving(&self, key: &Key) -> Option<Wait> {
+        if self.is_next(key.id) {
+            return Some(Wait::Rollback);
+        }
+        let mut halves = key.placements.iter();
+        if let Some((device, _)) = halves.find(|(_, half)| **half == Half::Destroying) {
+            let device = device.clone();
+            return Some(Wait::Destruction { device });
+        }
+        let mut replicas = self.replicas.iter();
+        replicas
+            .find(|(_, replica)| key.has_private_half() && replica.confirmed < key.left_epoch)
+            .map(|(name, _)| Wait::Replica(name.clone()))
+    }
+}
+
+/// The earliest activation that rule 1 allows: counted from the last sighting
+/// by the last origin, or from what comes before it.
+fn earliest(key: &Key, plan: &Plan) -> Time {
+    let seen = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+    let since = seen.or(key.published).unwrap_or(key.created);
+    rules::rule_1_pre_publish(since, &plan.timing)
+}
+
+/// An origin that keeps a key from being activated.
+fn unseen(key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
+    let mut origins = plan.origins.iter();
+    let origin =
+        origins.find(|origin| !key.sightings.contains_key(*origin) || silent.contains(*origin))?;
+    Some(Wait::Unseen {
+        origin: origin.clone(),
+        kid: key.kid.clone().unwrap_or_default(),
+    })
 }

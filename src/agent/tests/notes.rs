@@ -74,6 +74,40 @@ async fn a_hold_and_a_revocation_show_who_when_and_why() {
     assert_eq!(revocation.reason, RevocationReason::Superseded);
 }
 
+/// Found by review: dates in the past, and no word on why.
+#[tokio::test]
+async fn what_is_late_says_what_it_waits_for() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let (kid, next) = (writer.active(), writer.kids(|p| p.name() == "published"));
+    let waits = |writer: &Writer| {
+        let next = writer.status().unwrap().next;
+        let retires = next.into_iter().find(|event| event.kind == "retire");
+        retires.unwrap().waits_for.unwrap_or_default()
+    };
+    let unseen = format!("the origin web to show the key {}", next[0]);
+    assert_eq!(waits(&writer), unseen);
+    let order = Change::Hold {
+        kid: kid.clone(),
+        note: String::new(),
+    };
+    writer.order(order).await.unwrap();
+    assert_eq!(waits(&writer), "the key is held");
+    writer.order(Change::Release { kid }).await.unwrap();
+    // Seen, and the origin does not answer any more.
+    let held = &mut writer.held.as_mut().unwrap().record.set;
+    let kids = next.iter().cloned().collect();
+    let now = bench.clock.read().wall;
+    let _ = held.observe("web", &kids, now, &writer.plan);
+    assert_eq!(waits(&writer), "");
+    writer.came_round();
+    assert_eq!(waits(&writer), unseen);
+    bench.clock.set_wall(now + Span::from_days(1));
+    writer.tick().await;
+    assert!(waits(&writer).contains("clock confirm"));
+}
+
 /// The tombstone knows as much as the order did.
 #[tokio::test]
 async fn a_revocation_that_the_store_refused_keeps_its_note_over_a_restart() {

@@ -11,6 +11,7 @@ mod forget;
 mod last;
 mod life;
 mod operator;
+mod outlook;
 mod record;
 mod view;
 

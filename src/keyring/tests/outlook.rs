@@ -1,0 +1,97 @@
+//! What is said of the future: no date that the rules forbid, and for each that
+//! has passed what it waits for.
+
+use super::*;
+
+impl Bench {
+    fn outlook(&self, kid: &str) -> Outlook {
+        self.set.outlook(self.set.by_kid(kid).unwrap(), &self.plan)
+    }
+
+    fn wait(&self, kid: &str) -> Option<Wait> {
+        let key = self.set.by_kid(kid).unwrap();
+        self.set.waits_for(key, &self.plan, &BTreeSet::new())
+    }
+}
+
+/// Found by review: after a revocation the successor's own end was announced
+/// for the instant of the revocation.
+#[test]
+fn after_a_revocation_no_rotation_is_announced_before_rule_1() {
+    let mut bench = Bench::with_standby();
+    bench.advance(5000);
+    bench.revoke("k1", None, 5000).unwrap();
+    assert_eq!(bench.signer(5000).unwrap(), "k3");
+    // The standby of then is younger than the revocation.
+    assert_eq!(bench.outlook("k3").retires, Some(at(5000 + 1110)));
+    assert_eq!(bench.wait("k3"), Some(Wait::NoSuccessor));
+    bench.advance(5001);
+    let device = "hsm".to_owned();
+    assert_eq!(bench.wait("k3"), Some(Wait::Generation { device }));
+    bench.device(5050);
+    assert_eq!(bench.outlook("k3").retires, Some(at(5050 + 1110)));
+    bench.observe_all(5100);
+    let until = at(5100 + 1110);
+    assert_eq!(bench.outlook("k3").retires, Some(until));
+    let kid = "k4".to_owned();
+    assert_eq!(bench.wait("k3"), Some(Wait::Rule1 { until, kid }));
+    // It happens then.
+    bench.run(&[5100 + 1110 - 90, 5100 + 1110]);
+    assert_eq!(bench.signer(5100 + 1110).unwrap(), "k4");
+}
+
+#[test]
+fn where_nothing_is_active_the_standby_has_its_date() {
+    let mut bench = Bench::with_standby();
+    bench.advance(500);
+    assert_eq!(bench.outlook("k3").activates, None, "k1 is active");
+    bench.revoke("k1", Some(Then::Wait), 500).unwrap();
+    assert_eq!(bench.outlook("k3").activates, Some(at(20 + 1110)));
+    assert_eq!(bench.wait("k3"), None);
+    bench.lose("a", 600);
+    let (origin, kid) = ("a".to_owned(), "k3".to_owned());
+    assert_eq!(bench.wait("k3"), Some(Wait::Unseen { origin, kid }));
+}
+
+#[test]
+fn a_rotation_that_is_late_says_why() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9000);
+    assert_eq!(bench.wait("k1"), None, "only for its time");
+    let unseen = |origin: &str| Wait::Unseen {
+        origin: origin.to_owned(),
+        kid: "k3".to_owned(),
+    };
+    bench.lose("b", 9001);
+    assert_eq!(bench.wait("k1"), Some(unseen("b")));
+    bench.observe("b", 9002);
+    // Seen, and it has fallen silent.
+    let key = bench.set.by_kid("k1").unwrap();
+    let silent = BTreeSet::from(["a".to_owned()]);
+    let wait = bench.set.waits_for(key, &bench.plan, &silent);
+    assert_eq!(wait, Some(unseen("a")));
+    bench.hold("k3", 9003);
+    assert_eq!(bench.wait("k1"), Some(Wait::Hold("k3".to_owned())));
+    bench.hold("k1", 9004);
+    assert_eq!(bench.wait("k1"), Some(Wait::Hold("k1".to_owned())));
+}
+
+#[test]
+fn a_private_half_that_is_late_says_why() {
+    let mut bench = Bench::rotated();
+    bench.advance(10_002);
+    assert_eq!(bench.wait("k1"), None);
+    let over = bench.outlook("k1").destroyed.unwrap();
+    // Another agent signs from the record, and has not heard of the change.
+    let late = Replica {
+        confirmed: 0,
+        seen: at(0),
+    };
+    bench.set.replicas.insert("two".to_owned(), late);
+    bench.advance_at(over);
+    assert_eq!(bench.wait("k1"), Some(Wait::Replica("two".to_owned())));
+    bench.set.replicas.remove("two");
+    bench.advance_at(over);
+    let device = "hsm".to_owned();
+    assert_eq!(bench.wait("k1"), Some(Wait::Destruction { device }));
+}
