@@ -189,16 +189,43 @@ impl std::iter::Sum for Span {
     }
 }
 
-/// As an operator writes it: `90days`, `1h 30m`.
+/// A day in milliseconds.
+const DAY: u64 = 86_400_000;
+
+/// As an operator writes it: `90days`, `1h 30m`. Days are the largest unit: a
+/// month is no length of time.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.to_duration()).fmt(f)
+        let (days, ms) = (self.0.unsigned_abs() / DAY, self.0.unsigned_abs() % DAY);
+        let rest = humantime::format_duration(Duration::from_millis(ms));
+        match (days, ms) {
+            (0, _) => rest.fmt(f),
+            (1, 0) => f.write_str("1day"),
+            (1, _) => write!(f, "1day {rest}"),
+            (days, 0) => write!(f, "{days}days"),
+            (days, _) => write!(f, "{days}days {rest}"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_told_in_days_and_what_is_less() {
+        for (span, text) in [
+            (Span::ZERO, "0s"),
+            (Span::from_millis(1500), "1s 500ms"),
+            (Span::from_hours(24), "1day"),
+            (Span::from_days(90), "90days"),
+            (Span::from_days(400) + Span::from_mins(61), "400days 1h 1m"),
+            (Span::from_days(1) + Span::from_mins(10), "1day 10m"),
+        ] {
+            assert_eq!(span.to_string(), text);
+        }
+        let _ = Span(i64::MAX).to_string();
+    }
 
     /// The formatter behind this fails beyond the year 9999, and a failing
     /// `Display` panics in whoever formats.
