@@ -25,7 +25,14 @@ use crate::store::{Counted, Sqlite, Store, Unusable};
 /// Reads the configuration; its mistakes are the operator's: exit code 2.
 pub(super) fn config(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|e| match e {
-        ConfigError::Invalid(_) | ConfigError::Read { .. } => Failure::usage(e),
+        ConfigError::Read { .. } => Failure::usage(e).hint("--config FILE names another"),
+        ConfigError::Invalid(invalid) => {
+            let file = path.display();
+            let message = format!("{file}: {}", invalid.messages());
+            Failure::usage(message)
+                .hint(invalid.hints())
+                .shown(&invalid)
+        }
     })
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Failure {
     code: u8,
     message: String,
     hint: Option<String>,
+    /// The whole of it for people, where they get more than a line.
+    shown: Option<String>,
 }
 
 impl Failure {
@@ -23,6 +25,7 @@ impl Failure {
             code: 1,
             message: message.to_string(),
             hint: None,
+            shown: None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Failure {
             code: 2,
             message: message.to_string(),
             hint: None,
+            shown: None,
         }
     }
 
@@ -58,6 +62,14 @@ impl Failure {
         }
     }
 
+    /// What people read in place of message and hint; it begins with `error:`.
+    pub(super) fn shown(self, shown: impl fmt::Display) -> Self {
+        Self {
+            shown: Some(shown.to_string()),
+            ..self
+        }
+    }
+
     /// Tells the operator, on standard error.
     pub(super) fn report(&self, json: bool) -> ExitCode {
         if self.message.is_empty() {
@@ -68,6 +80,8 @@ impl Failure {
         let _ = if json {
             let value = serde_json::json!({ "error": self.message, "hint": self.hint });
             writeln!(err, "{value}")
+        } else if let Some(shown) = &self.shown {
+            writeln!(err, "{}", shown.trim_end())
         } else {
             write!(err, "error: {}", self.message.trim_end())
                 .and_then(|()| writeln!(err))

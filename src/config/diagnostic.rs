@@ -22,7 +22,7 @@ pub(super) struct Problem {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invalid {
     shown: String,
-    count: usize,
+    problems: Vec<Problem>,
 }
 
 impl Invalid {
@@ -31,14 +31,28 @@ impl Invalid {
         let shown: Vec<_> = problems.iter().map(|p| show(file, text, p)).collect();
         Self {
             shown: shown.join("\n"),
-            count: problems.len(),
+            problems,
         }
     }
 
     /// How many mistakes there are.
     #[must_use]
     pub const fn count(&self) -> usize {
-        self.count
+        self.problems.len()
+    }
+
+    /// What is wrong, without the place in the file: for programs.
+    #[must_use]
+    pub fn messages(&self) -> String {
+        let all = self.problems.iter().map(|problem| problem.message.as_str());
+        all.collect::<Vec<_>>().join("; ")
+    }
+
+    /// What to do about each, in the same order.
+    #[must_use]
+    pub fn hints(&self) -> String {
+        let all = self.problems.iter().map(|problem| problem.hint.as_str());
+        all.collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -46,7 +46,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}: {why}\nhint: --config FILE names another", path.display())]
+    #[error("cannot read the configuration {}: {why}", path.display())]
     Read {
         /// Which file.
         path: PathBuf,
