@@ -21,6 +21,18 @@ pub mod v1 {
 /// and imports), for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sealkeeper.bin"));
 
+/// Whether a terminal obeys this character instead of showing it: controls, and
+/// what turns the direction of the text around it (Unicode annex 9), so that a
+/// remark reads as something else than it says.
+#[must_use]
+pub fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
 // Why: a derived `Debug` would write claims and tokens wherever a message is
 // logged, so `build.rs` leaves it out for these four.
 

@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 
 use super::compose;
 use super::output::{Failure, say, table};
+use crate::api;
 use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf, RevocationReason};
 use crate::time::Time;
+
+/// How many characters of a note a table shows.
+const LONGEST_NOTE: usize = 40;
 
 /// Lists keys.
 pub(super) fn list(
@@ -159,7 +163,8 @@ fn notes(key: &v1::Key) -> String {
     let mut notes = Vec::new();
     if let Some(hold) = &key.hold {
         let since = date(hold.since.as_ref());
-        notes.push(format!("held since {since}{}", told(&hold.by, &hold.note)));
+        let told = told(&hold.by, &cut(&hold.note));
+        notes.push(format!("held since {since}{told}"));
     }
     if key.phase() == Phase::Published && key.observed.is_none() {
         notes.push("not seen everywhere".to_owned());
@@ -169,7 +174,7 @@ fn notes(key: &v1::Key) -> String {
             "revoked {} ({}){}",
             date(revocation.at.as_ref()),
             reason(revocation.reason()),
-            told(&revocation.by, &revocation.note)
+            told(&revocation.by, &cut(&revocation.note))
         ));
     }
     notes.join(", ")
@@ -187,7 +192,20 @@ pub(super) fn told(by: &str, note: &str) -> String {
     } else {
         format!(": {note}")
     };
-    by + &note
+    // What was noted before such characters were refused.
+    let escape = |c: char| match api::is_control(c) {
+        true => c.escape_unicode().to_string(),
+        false => c.to_string(),
+    };
+    (by + &note).chars().map(escape).collect()
+}
+
+/// As much of a note as a table has room for; `keys show` has all of it.
+fn cut(note: &str) -> String {
+    match note.char_indices().nth(LONGEST_NOTE) {
+        Some((end, _)) => format!("{}…", &note[..end]),
+        None => note.to_owned(),
+    }
 }
 
 /// Enough of a thumbprint to tell keys apart.
@@ -308,6 +326,27 @@ mod tests {
         // One that an operator keeps is always listed.
         set.keys[1].hold = Some(v1::Hold::default());
         assert!(text_of(&set, false).contains("key-2"));
+    }
+
+    #[test]
+    fn a_long_note_is_cut_in_a_table_and_whole_elsewhere() {
+        let mut long = set();
+        let note = "ü".repeat(200);
+        for hold in long.keys.iter_mut().filter_map(|key| key.hold.as_mut()) {
+            hold.note.clone_from(&note);
+        }
+        let text = text_of(&long, false);
+        let cut = format!(": {}…", "ü".repeat(LONGEST_NOTE));
+        assert!(text.contains(&cut) && !text.contains(&note), "{text}");
+        assert_eq!(json_of(&long)["keys"][0]["hold"]["note"], note);
+        assert!(told("uid:7", &note).contains(&note), "`keys show`");
+    }
+
+    /// From a record of before they were refused.
+    #[test]
+    fn what_a_terminal_obeys_is_not_printed() {
+        let shown = told("uid:7", "a\u{202e}b\u{1b}[2Jc\u{2066}\u{200f}");
+        assert_eq!(shown, " by uid:7: a\\u{202e}b\\u{1b}[2Jc\\u{2066}\\u{200f}");
     }
 
     #[test]

@@ -34,6 +34,9 @@ impl Administration for Keeper {
         _: &Caller,
         key_set: Option<&str>,
     ) -> Result<Vec<KeySetStatus>, AdminError> {
+        if let Some(error @ AdminError::Unavailable { .. }) = &*self.failure.lock().unwrap() {
+            return Err(error.clone());
+        }
         match key_set {
             None | Some("main") => Ok(vec![status()]),
             Some(name) => Err(AdminError::UnknownKeySet { name: name.into() }),
@@ -370,6 +373,16 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
     for (request, field) in holds {
         refused.push((client.hold_key(request).await.unwrap_err(), field));
     }
+    // Text that reads as something else than it says.
+    for turned in [
+        '\u{200e}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}',
+    ] {
+        let request = v1::HoldKeyRequest {
+            note: format!("looks {turned} harmless"),
+            ..hold()
+        };
+        refused.push((client.hold_key(request).await.unwrap_err(), "note"));
+    }
     let request = v1::RevokeKeyRequest {
         order: order(),
         kid: "key-1".into(),
@@ -410,6 +423,27 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
         assert!(told.metadata("hint").is_some());
     }
     assert_eq!(keeper.orders.lock().unwrap().len(), 1);
+}
+
+/// Found by review: `keys list` on a broken store said "nothing was changed;
+/// order again".
+#[tokio::test]
+async fn who_only_looks_is_not_told_to_order_again() {
+    let keeper = Arc::<Keeper>::default();
+    *keeper.failure.lock().unwrap() = Some(AdminError::Unavailable {
+        reason: "STORE_UNAVAILABLE",
+        why: "the store is damaged".into(),
+        retry_after: None,
+    });
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    let hint = |status: &tonic::Status| Told::of(status).metadata("hint").unwrap().to_owned();
+    let looked = client.list_keys(v1::ListKeysRequest::default()).await;
+    let looked = hint(&looked.unwrap_err());
+    assert!(looked.contains("`sealkeeper doctor`"), "{looked}");
+    assert!(!looked.contains("order"), "{looked}");
+    let ordered = hint(&client.hold_key(hold()).await.unwrap_err());
+    assert!(ordered.contains("nothing was changed"), "{ordered}");
 }
 
 #[tokio::test]

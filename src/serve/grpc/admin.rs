@@ -14,6 +14,7 @@ use crate::agent::admin::{
 };
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Health};
+use crate::api;
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
 use crate::time::Time;
@@ -67,7 +68,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         let name = request.into_inner().key_set;
         let name = Some(name.as_str()).filter(|name| !name.is_empty());
         let key_sets = self.administration.key_sets(&caller, name).await;
-        let key_sets = key_sets.map_err(|error| Fault::admin(error).into_status())?;
+        let key_sets = key_sets.map_err(|error| Fault::look(error).into_status())?;
         Ok(Response::new(v1::ListKeysResponse {
             key_sets: key_sets.into_iter().map(key_set).collect(),
         }))
@@ -255,10 +256,11 @@ fn checked_note(note: String) -> Result<String, Fault> {
         ));
     }
     // It is shown on terminals, which obey some of them.
-    if let Some(control) = note.chars().find(|c| c.is_control()) {
+    if let Some(control) = note.chars().find(|c| api::is_control(*c)) {
+        let control = control.escape_unicode();
         return Err(Fault::field(
             "note",
-            format!("expected no control character, got {control:?}"),
+            format!("expected no control character, got {control}"),
             "write the note as one line of text",
         ));
     }

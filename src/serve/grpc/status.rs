@@ -221,9 +221,19 @@ impl Fault {
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
                 fault.0.retry_after = retry_after;
-                fault.hint("nothing was changed; order again")
+                fault.hint("nothing was changed: order again; if it stays, `sealkeeper doctor` looks for the cause")
             }
             AdminError::Internal { reason, .. } => Self::internal(reason, message),
+        }
+    }
+
+    /// Of a call that only looks.
+    pub(super) fn look(error: AdminError) -> Self {
+        let passing = matches!(error, AdminError::Unavailable { .. });
+        let fault = Self::admin(error);
+        match passing {
+            true => fault.hint("`sealkeeper doctor` looks for the cause"),
+            false => fault,
         }
     }
 
