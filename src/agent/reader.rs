@@ -12,10 +12,10 @@ use super::pulse::Pulse;
 use super::rates::Rates;
 use super::signing::{Published, SignError, entity_tag};
 use crate::clock::Reading;
-use crate::jose::{Jwk, JwkSet, Verifier};
+use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
-use crate::policy::{Caller, Rules};
+use crate::policy::{Caller, Reason, Refusal, Rules};
 use crate::store::WITHOUT_COPY;
 use crate::time::Time;
 
@@ -333,6 +333,28 @@ impl Signers {
             .moment(reading.wall, reading.boot, self.high_water, timing)
     }
 
+    /// The key that signs for a track, the default one for `None`.
+    pub(super) fn signer(
+        &self,
+        algorithm: Option<Algorithm>,
+        moment: Moment,
+    ) -> Result<&SigningKey, SignError> {
+        self.view
+            .signer(algorithm, moment)
+            .map_err(|why| match why {
+                NoSigner::NoTrack(_) => {
+                    let tracks = self.view.seats.iter().map(|seat| seat.algorithm.name());
+                    let tracks: Vec<&str> = tracks.collect();
+                    let hint = format!(
+                        "the key set has {}: name one of these, or leave it out",
+                        tracks.join(", ")
+                    );
+                    unknown_algorithm(&why, hint)
+                }
+                why => why.into(),
+            })
+    }
+
     /// What a signature by this key is verified with: the *published* public
     /// key and no other. None if the set does not show it.
     pub(super) fn verifier(&self, kid: &str) -> Option<&Verifier> {
@@ -376,10 +398,19 @@ impl PublishedSet {
     }
 }
 
+/// The caller asks for a track that there is not: trying again does not help.
+fn unknown_algorithm(why: &NoSigner, hint: String) -> SignError {
+    let (reason, rule) = (Reason::UnknownAlgorithm, "track");
+    SignError::Refused(Refusal::new(reason, rule, why.to_string(), hint))
+}
+
 impl From<NoSigner> for SignError {
     fn from(why: NoSigner) -> Self {
         let reason = match &why {
-            NoSigner::NoTrack(_) => "UNKNOWN_ALGORITHM",
+            NoSigner::NoTrack(_) => {
+                let hint = "name the algorithm of a track of this key set, or leave it out";
+                return unknown_algorithm(&why, hint.to_owned());
+            }
             NoSigner::NoneActive { .. } => "NO_ACTIVE_KEY",
             NoSigner::Overdue { .. } => "ROTATION_OVERDUE",
             NoSigner::LeaseEnded(_) => "STORE_UNAVAILABLE",

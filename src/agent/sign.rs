@@ -101,7 +101,7 @@ impl Agent {
         let signers = reader.signers()?;
         let reading = self.clock().read();
         let moment = signers.moment(reading, &reader.timing);
-        let key = signers.view.signer(request.algorithm, moment)?;
+        let key = signers.signer(request.algorithm, moment)?;
         let checked =
             policy::check_jwt(&reader.rules, caller, &request, &facts(key), moment.time())
                 .map_err(check_error)?;

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use sealkeeper::agent::SignError;
 use sealkeeper::api::v1::signer_client::SignerClient;
 use sealkeeper::api::v1::{
-    GetJwksRequest, SignBatchRequest, SignItem, SignOutcome, SignStreamRequest, SignStreamResponse,
-    WatchJwksRequest, sign_item, sign_outcome,
+    GetJwksRequest, SignBatchRequest, SignItem, SignJwtRequest, SignOutcome, SignStreamRequest,
+    SignStreamResponse, WatchJwksRequest, sign_item, sign_outcome,
 };
 use sealkeeper::metrics::Operation;
 use sealkeeper::policy::{Reason, Refusal};
@@ -82,7 +82,7 @@ async fn each_item_of_a_batch_has_an_outcome_of_its_own() {
         panic!("{:?}", outcomes[2]);
     };
     assert_eq!(jws.signature, [0xfb, 0xff, 0xfe]);
-    let unknown = (Code::NotFound, "UNKNOWN_ALGORITHM".to_owned());
+    let unknown = (Code::InvalidArgument, "UNKNOWN_ALGORITHM".to_owned());
     assert_eq!(error(&outcomes[3]), Some(unknown));
 
     let empty = client.sign_batch(SignBatchRequest { items: vec![] }).await;
@@ -188,7 +188,7 @@ async fn items_beyond_a_rate_or_of_unknown_algorithms_are_refused_at_once() {
     let outcomes = client.sign_batch(SignBatchRequest { items }).await;
     let outcomes = outcomes.unwrap().into_inner().outcomes;
     let limited = (Code::ResourceExhausted, "RATE_LIMITED".to_owned());
-    let unknown = (Code::NotFound, "UNKNOWN_ALGORITHM".to_owned());
+    let unknown = (Code::InvalidArgument, "UNKNOWN_ALGORITHM".to_owned());
     let expected = [&limited, &limited, &unknown].map(|one| Some(one.clone()));
     assert_eq!(outcomes.iter().map(error).collect::<Vec<_>>(), expected);
     assert_eq!(signer.seen().len(), 2);
@@ -451,4 +451,46 @@ async fn what_goes_on_for_long_is_bounded() {
         }
     })
     .await;
+}
+
+/// Found by review: it had none of our details, and a client could not tell
+/// that trying again does not help.
+pub(super) fn too_large(status: &tonic::Status, limit: &str) {
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let told = Told::of(status);
+    assert_eq!(told.reason, "MESSAGE_TOO_LARGE");
+    assert_eq!(told.metadata("fault"), Some("caller"));
+    let hint = told.metadata("hint").unwrap();
+    assert!(hint.contains(limit), "{hint}");
+    assert_eq!(told.retry_after(), None);
+}
+
+#[tokio::test]
+async fn a_message_of_300_kib_is_refused_with_the_limit() {
+    let signer = Arc::new(Signer::default());
+    let server = Server::signer(&signer, Limits::default());
+    let mut client = connect(&server).await;
+    let large = || SignJwtRequest {
+        claims: vec![b' '; 300 * 1024],
+        ..jwt()
+    };
+    let item = || SignItem {
+        request: Some(sign_item::Request::Jwt(large())),
+    };
+    too_large(&client.sign_jwt(large()).await.unwrap_err(), "262144");
+    let batch = SignBatchRequest {
+        items: vec![item()],
+    };
+    too_large(&client.sign_batch(batch).await.unwrap_err(), "262144");
+    let streamed = SignStreamRequest {
+        item: Some(item()),
+        ..Default::default()
+    };
+    let mut stream = client
+        .sign_stream(tokio_stream::iter([streamed]))
+        .await
+        .unwrap()
+        .into_inner();
+    too_large(&within(stream.message()).await.unwrap_err(), "262144");
+    assert_eq!(signer.seen().len(), 0);
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use sealkeeper::api::v1::SignJwtRequest;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::kills::{revoke, stays_revoked};
@@ -300,6 +300,11 @@ async fn senseless_requests_get_a_reason() {
         let (reason, hint) = reason(&status);
         assert_eq!(reason, expected, "{status:?}");
         assert!(!hint.is_empty(), "{reason} without a hint");
+        let retried = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+        assert!(!retried, "{reason} is tried again for ever");
+        if reason == "UNKNOWN_ALGORITHM" {
+            assert!(hint.contains("has ES256"), "{hint}");
+        }
         sign(&mut signer, "ES256", "{}").await.expect("it signs on");
     }
 }

@@ -15,8 +15,10 @@ mod watch;
 
 use std::sync::Arc;
 
-use axum::middleware;
+use axum::response::Response;
+use axum::{Router, middleware};
 use tokio::sync::oneshot;
+use tonic::Code;
 use tonic::service::Routes;
 
 use super::connection::{self, Guest, Limits, Protocol};
@@ -47,7 +49,7 @@ pub async fn serve_signer<L, S>(
     let health = health::Health::new(signing, reporter).await;
     let routes = Routes::new(service).add_service(health_service);
     let shown = ["sealkeeper.v1.Signer", "grpc.health.v1.Health"];
-    let router = reflection::add(routes, &shown).prepare().into_axum_router();
+    let router = router(reflection::add(routes, &shown), limits);
     let router = router.layer(middleware::from_fn_with_state(limits, gate::pass));
     let enter = move |caller, address| Asker::enter(&callers, caller, address);
     let (stop, stopped) = oneshot::channel();
@@ -78,8 +80,25 @@ pub async fn serve_admin<L: Listener<Arrival: Arrival<Peer = Caller>>, A: Admini
     let service = KeyAdminServer::new(admin::Admin::new(administration, callers))
         .max_decoding_message_size(limits.message);
     let shown = ["sealkeeper.v1.KeyAdmin"];
-    let routes = reflection::add(Routes::new(service), &shown);
-    let router = routes.prepare().into_axum_router();
+    let router = router(reflection::add(Routes::new(service), &shown), limits);
     let enter = |caller: Caller, _| Guest::staying(caller);
     connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown).await;
+}
+
+fn router(routes: Routes, limits: Limits) -> Router {
+    let told = move |answer| async move { told(answer, limits.message) };
+    let router = routes.prepare().into_axum_router();
+    router.layer(middleware::map_response(told))
+}
+
+/// What tonic refuses by itself in the words that every error of ours has.
+///
+/// Trust: what is read here is our own answer. Nothing of ours is
+/// `OUT_OF_RANGE`; tonic says so of a message whose length it does not accept.
+fn told(answer: Response, limit: usize) -> Response {
+    let code = answer.headers().get(tonic::Status::GRPC_STATUS);
+    if code.is_none_or(|code| Code::from_bytes(code.as_bytes()) != Code::OutOfRange) {
+        return answer;
+    }
+    status::Fault::too_large(limit).into_status().into_http()
 }

@@ -84,6 +84,16 @@ impl Fault {
         fault.hint(hint)
     }
 
+    /// A message of more than `limit` bytes, which nobody has read.
+    pub(super) fn too_large(limit: usize) -> Self {
+        let message = format!("expected a message of at most {limit} bytes, got a larger one");
+        let reason = "MESSAGE_TOO_LARGE";
+        let fault = Self::new(Code::InvalidArgument, reason, Side::Caller, message);
+        fault.hint(&format!(
+            "send at most {limit} bytes in a message; many items go in several batches, or in a stream"
+        ))
+    }
+
     /// The edge itself has more requests than it takes; `what` is there.
     pub(super) fn overloaded(what: String) -> Self {
         let message = format!("{what}, and no more are taken");
@@ -164,13 +174,14 @@ impl Fault {
             retry_after,
         } = refusal;
         let code = match reason {
-            Reason::UnknownKeySet | Reason::UnknownAlgorithm => Code::NotFound,
+            Reason::UnknownKeySet => Code::NotFound,
             Reason::NotAllowed | Reason::CallerBlocked => Code::PermissionDenied,
             // Right when the caller looked, and another key since.
             Reason::KidNotActive => Code::FailedPrecondition,
             Reason::RateLimited => Code::ResourceExhausted,
             Reason::MalformedClaims
             | Reason::DuplicateMember
+            | Reason::UnknownAlgorithm
             | Reason::TooLarge
             | Reason::ClaimNotAllowed
             | Reason::ExpTooFar

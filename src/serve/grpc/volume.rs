@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::deadline;
 use super::desk::{Desk, Waiting, failed, reported};
@@ -120,6 +120,10 @@ impl<S: Signing> Work<S> {
                 item = items.message(), if room => match item {
                     Ok(Some(item)) => self.begin(&mut working, item),
                     Ok(None) => end = Some(Ok(())),
+                    Err(status) if status.code() == Code::OutOfRange => {
+                        let fault = Fault::too_large(self.desk.limits.message);
+                        end = Some(Err(reported(&self.caller, fault)));
+                    }
                     Err(status) => end = Some(Err(status)),
                 },
                 Some(done) = working.join_next() => {
