@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::compose;
+use super::differs;
 use super::output::{Failure, say, table};
 use crate::clock::{Clock, SystemClock};
 use crate::config::KeySet;
@@ -122,6 +123,7 @@ fn in_days(span: Span) -> String {
 /// Loads the configuration and says what it means.
 pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(path)?;
+    let warnings = compose::block_on(differs::look(&config))?;
     let now = Time::from_secs(SystemClock::new().read().wall.as_secs());
     if as_json {
         let sets = config.key_sets.iter().map(|(name, set)| {
@@ -137,9 +139,16 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
                 "timeline": events,
             })
         });
-        return say(json!({ "ok": true, "key_sets": sets.collect::<Vec<_>>() }));
+        return say(json!({
+            "ok": true,
+            "warnings": warnings,
+            "key_sets": sets.collect::<Vec<_>>(),
+        }));
     }
     say(format!("{}: good", path.display()))?;
+    for warning in warnings {
+        say(format!("warning: {warning}"))?;
+    }
     for (name, set) in &config.key_sets {
         let timeline = Timeline::of(&set.timing, now);
         say(format!(

@@ -7,6 +7,7 @@ mod change;
 mod check;
 mod compose;
 mod device;
+mod differs;
 mod doctor;
 mod init;
 mod keys;
@@ -143,6 +144,9 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check the configuration, and print the timeline that it means.
+    ///
+    /// Where the store can be read, it also warns of what would stop signing
+    /// after a restart. Changes nothing.
     Check,
 }
 

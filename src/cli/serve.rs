@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::listeners::{Listeners, Ready};
 use super::output::Failure;
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose};
+use super::{callers, compose, differs};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
@@ -33,6 +33,10 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
     // Asked for before anything is served: a signal that comes early counts.
     let stop = stop_signal()?;
     let context = compose::open(config, IF_IN_USE)?;
+    // As the record is before the agent follows the configuration.
+    for warning in differs::look(config).await {
+        tracing::warn!("{warning}");
+    }
     let devices = context.devices();
     let metrics = context.metrics();
     let listeners = Listeners::bind(config).await?;

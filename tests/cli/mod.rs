@@ -1,5 +1,6 @@
 //! The command line, as an operator meets it.
 
+mod differs;
 mod doctor;
 mod kid;
 mod policy;
