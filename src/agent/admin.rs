@@ -77,6 +77,15 @@ pub enum Change {
         /// The key.
         kid: String,
     },
+    /// Destroy the private half of a key that signs no more.
+    Destroy {
+        /// The key.
+        kid: String,
+        /// Even where that ends its rollback window.
+        end_rollback: bool,
+        /// A remark; may be empty.
+        note: String,
+    },
     /// Keep a key from destruction and removal.
     Hold {
         /// The key.
@@ -104,6 +113,7 @@ impl Change {
             Self::Rotate { .. } => "rotate",
             Self::Revoke { .. } => "revoke",
             Self::Rollback { .. } => "rollback",
+            Self::Destroy { .. } => "destroy",
             Self::Hold { .. } => "hold",
             Self::Release { .. } => "release",
             Self::ConfirmClock { .. } => "confirm-clock",
@@ -145,6 +155,10 @@ pub struct Changed {
     pub trusted_until: Option<Time>,
     /// Whether the change is stored. A restriction holds even when it is not.
     pub durable: bool,
+    /// Who did alone what waits for a second person where two are asked for:
+    /// a destruction, a rollback, a forced activation. Nothing asks for two
+    /// yet.
+    pub alone: Option<String>,
 }
 
 /// A key set as an operator sees it.

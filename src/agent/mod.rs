@@ -27,6 +27,7 @@ mod rates;
 mod reader;
 mod readiness;
 mod record;
+mod refusal;
 mod revoke;
 mod show;
 mod sign;

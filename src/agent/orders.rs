@@ -9,10 +9,13 @@ use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
 use super::reader::Blocked;
+use super::refusal::refusal;
 use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
-use crate::keyring::{Ending, Event, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick};
+use crate::keyring::{
+    Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick,
+};
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 
@@ -71,6 +74,8 @@ pub(super) struct Did {
     pub(super) pending: Vec<String>,
     pub(super) trusted_until: Option<Time>,
     pub(super) durable: bool,
+    /// Whether one person did what may want a second one.
+    pub(super) alone: bool,
 }
 
 impl Did {
@@ -80,6 +85,7 @@ impl Did {
             pending: Vec::new(),
             trusted_until: None,
             durable: true,
+            alone: done.iter().any(Event::is_alone),
         }
     }
 }
@@ -126,11 +132,30 @@ impl Writer {
             });
         }
         tracing::info!(key_set = order.key_set, %caller, change = order.change.name(), "an order");
+        let did = self.change(caller, &order.change).await?;
+        let alone = did.alone.then(|| caller.to_string());
+        if let Some(by) = &alone {
+            let change = order.change.name();
+            tracing::warn!(key_set = order.key_set, by, change, "{ALONE}");
+        }
+        Ok(Changed {
+            key_set: self
+                .status()
+                .unwrap_or_else(|_| status::unknown(&self.reader)),
+            done: did.done,
+            pending: did.pending,
+            trusted_until: did.trusted_until,
+            durable: did.durable,
+            alone,
+        })
+    }
+
+    async fn change(&mut self, caller: &Caller, change: &Change) -> Result<Did, AdminError> {
         let by = |note: &str| Mandate {
             by: caller.to_string(),
             note: note.to_owned(),
         };
-        let did = match &order.change {
+        Ok(match change {
             Change::Revoke {
                 kid,
                 reason,
@@ -162,6 +187,11 @@ impl Writer {
                 self.ask(|set, plan, tick| set.rollback(kid, &by(""), plan, tick))
                     .await?
             }
+            Change::Destroy {
+                kid,
+                end_rollback,
+                note,
+            } => self.destroy(kid, *end_rollback, &by(note)).await?,
             Change::Hold { kid, note } => {
                 self.ask(|set, plan, tick| set.hold(kid, &by(note), plan, tick))
                     .await?
@@ -170,15 +200,6 @@ impl Writer {
                 self.ask(|set, _, tick| set.release(kid, &by(""), tick))
                     .await?
             }
-        };
-        Ok(Changed {
-            key_set: self
-                .status()
-                .unwrap_or_else(|_| status::unknown(&self.reader)),
-            done: did.done,
-            pending: did.pending,
-            trusted_until: did.trusted_until,
-            durable: did.durable,
         })
     }
 
@@ -224,6 +245,34 @@ impl Writer {
         Ok(Did::of(&step.await.map_err(operator_error)?))
     }
 
+    /// Destroys a private half: for the record at once, in the device as soon
+    /// as that can be.
+    async fn destroy(
+        &mut self,
+        kid: &str,
+        end_rollback: bool,
+        by: &Mandate,
+    ) -> Result<Did, AdminError> {
+        let mut did = self
+            .ask(|set, plan, tick| set.destroy(kid, end_rollback, by, plan, tick))
+            .await?;
+        let halves = self.held.as_ref().and_then(|held| {
+            let key = held.record.set.by_kid(kid)?;
+            Some(key.placements.clone())
+        });
+        let halves = halves.unwrap_or_default();
+        if halves.values().all(|half| *half == Half::Destroyed) {
+            did.done
+                .push(format!("the private half of {kid} is gone already"));
+        }
+        for (device, _) in halves.iter().filter(|(_, half)| **half == Half::Destroying) {
+            did.pending.push(format!(
+                "the device {device} is to destroy it, and is asked again until it has: `sealkeeper keys show` tells"
+            ));
+        }
+        Ok(did)
+    }
+
     async fn confirm_clock(&mut self, reading: Time) -> Result<Did, AdminError> {
         let ours = self.context.clock.read();
         let apart = ours.wall.since(reading).max(reading.since(ours.wall));
@@ -260,6 +309,9 @@ impl Writer {
     }
 }
 
+/// What the log says of it.
+const ALONE: &str = "one person did alone what may want a second one: others may look at it";
+
 /// An operator's confirmation takes a moment to arrive.
 const CONFIRMATION_LATENCY: Span = Span::from_secs(30);
 
@@ -267,49 +319,6 @@ fn operator_error(error: StepError<OperatorError>) -> AdminError {
     match error {
         StepError::Keyring(error) => refusal(error),
         other => other.into(),
-    }
-}
-
-pub(super) fn refusal(error: OperatorError) -> AdminError {
-    let why = error.to_string();
-    let refused = |reason, rule: &str, hint: &str| AdminError::Refused {
-        reason,
-        rule: rule.to_owned(),
-        why: why.clone(),
-        hint: hint.to_owned(),
-        remaining: None,
-    };
-    match error {
-        OperatorError::UnknownKid { kid, key_set } => AdminError::UnknownKey { key_set, kid },
-        OperatorError::UnknownTrack { algorithm, key_set } => {
-            AdminError::UnknownTrack { key_set, algorithm }
-        }
-        OperatorError::NoSafeStandby { .. } => refused(
-            "NO_SAFE_STANDBY",
-            "rule_1_pre_publish",
-            "choose `--then wait` (nothing is signed until the standby is safe) or `--then activate` (some verifiers refuse its tokens until they fetch the set again)",
-        ),
-        OperatorError::NotRetiring { .. } => refused(
-            "NOT_RETIRING",
-            "rule_4_rollback",
-            "`keys list` shows which keys are retiring",
-        ),
-        OperatorError::DestructionBegun { .. } => refused(
-            "DESTRUCTION_BEGUN",
-            "rule_4_rollback",
-            "rotate forward instead, or lengthen rollback_window for the next time",
-        ),
-        OperatorError::NotObserved { .. } => refused(
-            "NOT_OBSERVED",
-            "rule_1_pre_publish",
-            "wait until every origin has shown the key for long enough",
-        ),
-        OperatorError::SwitchNear { .. } => refused(
-            "SWITCH_NEAR",
-            "rule_2_last_use",
-            "wait until that activation has happened, then ask again",
-        ),
-        OperatorError::Held { .. } => refused("HELD", "hold", "release the key first"),
     }
 }
 

@@ -137,6 +137,7 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         remark: (event.mandate.as_ref())
             .map(|mandate| mandate.note.clone())
             .filter(|note| !note.is_empty()),
+        alone: event.is_alone(),
     }
 }
 

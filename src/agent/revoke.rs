@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admin::AdminError;
 use super::failpoint::{Effect, Side, hit};
-use super::orders::{Did, refusal};
+use super::orders::Did;
 use super::reader::Snapshot;
+use super::refusal::refusal;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
 use crate::keyring::{Ending, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, rules};
@@ -114,6 +115,7 @@ impl Writer {
             pending,
             trusted_until: Some(exposure.bounded_until),
             durable: entombed.is_ok(),
+            alone: false,
         }
     }
 

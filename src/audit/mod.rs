@@ -179,6 +179,10 @@ pub struct KeyEvent {
     /// What they noted, where they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remark: Option<String>,
+    /// Whether that was one person where a second one may be wanted: for a
+    /// destruction, a rollback, a forced activation.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 /// Why something is not on record.

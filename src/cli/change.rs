@@ -1,5 +1,6 @@
 //! Commands that change a key set, through the agent.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use prost_types::Timestamp;
@@ -11,13 +12,13 @@ use super::kid;
 use super::output::{Failure, say};
 use super::{KeysCommand, OrderArgs, RevokeReason, ThenArg};
 use crate::api::v1::{
-    AfterRevocation, ChangeResponse, ConfirmClockRequest, HoldKeyRequest, Order, ReleaseKeyRequest,
-    RevocationReason, RevokeKeyRequest, RollbackKeyRequest, RotateKeyRequest,
+    AfterRevocation, ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
+    ReleaseKeyRequest, RevocationReason, RevokeKeyRequest, RollbackKeyRequest, RotateKeyRequest,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 
-/// `keys rotate`, `revoke`, `rollback`, `hold`, `release`.
+/// `keys rotate`, `revoke`, `rollback`, `destroy`, `hold`, `release`.
 pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(config)?;
     let changed = compose::block_on(async {
@@ -73,6 +74,30 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
                     })
                     .await?
             }
+            KeysCommand::Destroy {
+                order,
+                kid,
+                end_rollback,
+                note,
+                yes,
+            } => {
+                let order = self::order(&config, order)?;
+                let kid = kid::resolve(&config, &order.key_set, kid, false).await?;
+                if !yes {
+                    confirm(
+                        &format!("Destroy the private half of {kid} for ever?"),
+                        as_json,
+                    )?;
+                }
+                admin
+                    .destroy_key(DestroyKeyRequest {
+                        order: Some(order),
+                        kid,
+                        end_rollback,
+                        note,
+                    })
+                    .await?
+            }
             KeysCommand::Hold { order, kid, note } => {
                 let order = self::order(&config, order)?;
                 let kid = kid::resolve(&config, &order.key_set, kid, false).await?;
@@ -120,6 +145,23 @@ pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Resu
     tell(&changed, json)
 }
 
+/// Asks whoever sits at the terminal.
+fn confirm(question: &str, as_json: bool) -> Result<(), Failure> {
+    let (mut asks, answers) = (std::io::stderr(), std::io::stdin());
+    if as_json || !answers.is_terminal() || !asks.is_terminal() {
+        return Err(Failure::usage("there is no way back from this")
+            .hint("--yes says that it is meant; on a terminal you are asked"));
+    }
+    let failed = |e: std::io::Error| Failure::failed(format!("the terminal: {e}"));
+    write!(asks, "{question} [y/N] ").map_err(failed)?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer).map_err(failed)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::failed("nothing was changed").hint("answer y to go on"))
+}
+
 fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> {
     let request_id = match args.request_id {
         Some(id) => id,
@@ -139,6 +181,7 @@ fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
             "pending": changed.pending,
             "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
             "durable": changed.durable,
+            "acted_alone": Some(&changed.acted_alone).filter(|by| !by.is_empty()),
             "key_set": changed.key_set.as_ref().map(keys::json_of),
         }));
     }
@@ -153,6 +196,12 @@ fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
     }
     for pending in &changed.pending {
         say(format!("pending: {pending}"))?;
+    }
+    if !changed.acted_alone.is_empty() {
+        say(format!(
+            "alone:   {} did this, which may want a second person: the log says so",
+            changed.acted_alone
+        ))?;
     }
     if !changed.durable {
         return Err(

@@ -216,6 +216,27 @@ enum KeysCommand {
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
+    /// Destroy the private half of a key that signs no more, before its time.
+    ///
+    /// What it signed verifies on: its public half stays in the JWKS. A key
+    /// that signs, or is to sign next, is ended by `keys revoke` instead.
+    Destroy {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// The key's id, or the start of it: at least 6 characters, which no
+        /// other key's id begins with.
+        #[arg(allow_hyphen_values = true)]
+        kid: String,
+        /// Even within its rollback window: nobody can go back to it then.
+        #[arg(long)]
+        end_rollback: bool,
+        /// A remark, for the log.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        note: String,
+        /// Ask no question: there is no way back.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Keep automation from touching a key.
     Hold {
         #[command(flatten)]
@@ -387,6 +408,7 @@ mod tests {
                 | KeysCommand::Revoke { kid, .. }
                 | KeysCommand::Hold { kid, .. }
                 | KeysCommand::Release { kid, .. }
+                | KeysCommand::Destroy { kid, .. }
                 | KeysCommand::Rollback { kid, .. }) = command
                 else {
                     panic!("{line:?}");

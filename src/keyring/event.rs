@@ -1,6 +1,7 @@
 //! What happened to a key, for the record and for the operator.
 
 use super::key::{Half, Key, KeyId, Mandate, Reason};
+use super::rules::{self, Action};
 use crate::jose::{Algorithm, PublicKey};
 use crate::time::Time;
 
@@ -22,6 +23,8 @@ pub struct Event {
     pub what: What,
     /// Whose order it was; none for what time or a device brought about.
     pub mandate: Option<Mandate>,
+    /// What kind of action the order was.
+    pub action: Option<Action>,
 }
 
 impl Event {
@@ -34,15 +37,25 @@ impl Event {
             at,
             what,
             mandate: None,
+            action: None,
         }
     }
 
     /// As part of what a person ordered.
-    pub(super) fn ordered(self, mandate: &Mandate) -> Self {
+    pub(super) fn ordered(self, action: Action, mandate: &Mandate) -> Self {
         Self {
             mandate: Some(mandate.clone()),
+            action: Some(action),
             ..self
         }
+    }
+
+    /// Whether one person did alone what waits for a second one where two are
+    /// asked for. Nothing can ask for two yet, so that nothing waits: the log
+    /// and the answer say it, and others may look at what was done.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.action.is_some_and(rules::exception_second_person)
     }
 }
 

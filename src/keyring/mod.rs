@@ -13,6 +13,7 @@
 mod advance;
 mod clock;
 mod confirm;
+mod destroy;
 mod event;
 mod forget;
 mod intent;
@@ -21,6 +22,7 @@ mod last;
 mod observe;
 mod operator;
 mod outlook;
+mod refusal;
 pub mod rules;
 mod set;
 #[cfg(test)]
@@ -33,8 +35,9 @@ pub use event::{Event, What};
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
 pub use last::{NotReplaced, Replacement};
-pub use operator::{Ending, OperatorError, Revoked, Then};
+pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
+pub use refusal::OperatorError;
 pub use set::{
     Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,
     SeatId, Switch, Tick,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::advance::ahead;
 use super::event::{Event, What};
 use super::key::{Hold, Key, KeyId, Mandate, Phase, Reason};
-use super::rules::{self, Exposure};
+use super::refusal::OperatorError;
+use super::rules::{self, Action, Exposure};
 use super::set::{KeySet, Plan, Revocation, SeatId, Switch, Tick};
 use crate::jose::Algorithm;
 use crate::time::Time;
@@ -57,70 +58,6 @@ pub struct Revoked {
     pub exposure: Exposure,
 }
 
-/// Why the keyring does not do what a person asked. The person is at fault,
-/// or too late; nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OperatorError {
-    /// No such key.
-    #[error("no key {kid:?} in the key set {key_set:?}")]
-    UnknownKid {
-        /// What was given.
-        kid: String,
-        /// Where it was looked for.
-        key_set: String,
-    },
-    /// No such track.
-    #[error("the key set {key_set:?} has no {algorithm} track")]
-    UnknownTrack {
-        /// What was given.
-        algorithm: Algorithm,
-        /// Where it was looked for.
-        key_set: String,
-    },
-    /// The active key is revoked, and its price must be chosen.
-    #[error(
-        "no standby is in every verifier's cache{}: choose to wait or to activate one early",
-        safe_at.map(|at| format!(" before {at}")).unwrap_or_default()
-    )]
-    NoSafeStandby {
-        /// When there is one, as far as that can be told.
-        safe_at: Option<Time>,
-    },
-    /// A rollback to a key that is not retiring.
-    #[error("expected a retiring key, but {kid} is {phase}")]
-    NotRetiring {
-        /// The key.
-        kid: String,
-        /// Its phase.
-        phase: &'static str,
-    },
-    /// A rollback that comes too late (rule 4).
-    #[error("the destruction of the private half of {kid} has begun")]
-    DestructionBegun {
-        /// The key.
-        kid: String,
-    },
-    /// A rollback to a key that an origin no longer shows.
-    #[error("{kid} is not in every verifier's cache")]
-    NotObserved {
-        /// The key.
-        kid: String,
-    },
-    /// A rollback while another switch is so near that not every replica would
-    /// hear of the change in time.
-    #[error("another key becomes active at {at}: try again after that")]
-    SwitchNear {
-        /// When.
-        at: Time,
-    },
-    /// A key that is held is not touched.
-    #[error("{kid} is held; release it first")]
-    Held {
-        /// The key.
-        kid: String,
-    },
-}
-
 impl KeySet {
     /// Ends a key for ever. The caller has blocked it in memory already.
     ///
@@ -143,13 +80,13 @@ impl KeySet {
                 _ => revocation.at,
             };
             let events = match then {
-                Some(Then::Activate) => self.sign_again(kid, plan, tick),
+                Some(Then::Activate) => self.sign_again(kid, &ending.mandate, plan, tick),
                 Some(Then::Wait) | None => Vec::new(),
             };
             let successor = events.last().filter(|event| event.what == What::Activated);
             return Ok(Revoked {
                 successor: successor.and_then(|event| event.kid.clone()),
-                events: ordered(events, &ending.mandate),
+                events,
                 exposure: rules::rule_5_compromise_exposure(left, None, &plan.timing),
             });
         }
@@ -177,7 +114,9 @@ impl KeySet {
         key.phase = Phase::Revoked { since: now, reason };
         key.left_epoch = left_epoch;
         let at = ending.at.unwrap_or(now);
-        let mut events = vec![Event::of(key, at, What::Revoked { reason })];
+        let event = Event::of(key, at, What::Revoked { reason });
+        let mut events = vec![event.ordered(Action::Block, &ending.mandate)];
+        let forced = Event::of(key, now, What::SuccessorForced);
         self.revoked.insert(
             kid.to_owned(),
             Revocation {
@@ -196,15 +135,18 @@ impl KeySet {
                 seat.active = None;
                 if let Some(next) = safe.or(early) {
                     self.key_mut(next).forced = safe.is_none();
-                    events.extend(self.activate(next, now, &plan.timing));
+                    let activated = self.activate(next, now, &plan.timing);
+                    let action = activation(safe);
+                    events.extend(ordered(activated, action, &ending.mandate));
                     successor = self.key(next).kid.clone();
                 } else if then == Some(Then::Activate) {
                     seat.force = true;
+                    events.push(forced.ordered(Action::ForceActivation, &ending.mandate));
                 }
             }
         }
         Ok(Revoked {
-            events: ordered(events, &ending.mandate),
+            events,
             successor,
             exposure,
         })
@@ -241,7 +183,7 @@ impl KeySet {
 
     /// Has any standby sign in place of a key that was revoked before, or the
     /// first one that comes. Nothing where a key signs already.
-    fn sign_again(&mut self, kid: &str, plan: &Plan, tick: &Tick) -> Vec<Event> {
+    fn sign_again(&mut self, kid: &str, mandate: &Mandate, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let Some(revoked) = self.by_kid(kid) else {
             return Vec::new();
         };
@@ -252,11 +194,12 @@ impl KeySet {
         match (self.seats.get_mut(&seat_id), next) {
             (Some(seat), Some(next)) if seat.active.is_none() => {
                 self.key_mut(next).forced |= safe.is_none();
-                self.activate(next, tick.now, &plan.timing)
+                let activated = self.activate(next, tick.now, &plan.timing);
+                ordered(activated, activation(safe), mandate)
             }
             (Some(seat), None) if seat.active.is_none() && !seat.force => {
                 seat.force = true;
-                vec![forced]
+                vec![forced.ordered(Action::ForceActivation, mandate)]
             }
             _ => Vec::new(),
         }
@@ -357,7 +300,7 @@ impl KeySet {
             rollback: true,
         };
         let event = self.set_switch(switch, what, plan, tick.now);
-        Ok(vec![event.ordered(mandate)])
+        Ok(vec![event.ordered(Action::Rollback, mandate)])
     }
 
     /// Asks for the next key of a track as soon as it is safe.
@@ -383,7 +326,7 @@ impl KeySet {
         let active = seat.active;
         Ok(active
             .map(|id| Event::of(self.key(id), tick.now, What::RotationRequested))
-            .map(|event| event.ordered(mandate))
+            .map(|event| event.ordered(Action::Rotate, mandate))
             .into_iter()
             .collect())
     }
@@ -419,7 +362,7 @@ impl KeySet {
             mandate: mandate.clone(),
         });
         events.push(Event::of(key, tick.now, What::Held));
-        Ok(ordered(events, mandate))
+        Ok(ordered(events, Action::Hold, mandate))
     }
 
     /// Gives a held key back to automation.
@@ -433,7 +376,7 @@ impl KeySet {
         let key = self.key_mut(id);
         key.hold = None;
         let event = Event::of(key, tick.now, What::Released);
-        Ok(vec![event.ordered(mandate)])
+        Ok(vec![event.ordered(Action::Release, mandate)])
     }
 
     pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
@@ -446,7 +389,13 @@ impl KeySet {
     }
 }
 
-fn ordered(events: Vec<Event>, mandate: &Mandate) -> Vec<Event> {
+/// What kind of action it is to activate a key: one that is `safe` is part of
+/// the end of the key before it.
+fn activation(safe: Option<KeyId>) -> Action {
+    safe.map_or(Action::ForceActivation, |_| Action::Block)
+}
+
+pub(super) fn ordered(events: Vec<Event>, action: Action, mandate: &Mandate) -> Vec<Event> {
     let events = events.into_iter();
-    events.map(|event| event.ordered(mandate)).collect()
+    events.map(|event| event.ordered(action, mandate)).collect()
 }

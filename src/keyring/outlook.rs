@@ -189,10 +189,8 @@ impl KeySet {
             let device = device.clone();
             return Some(Wait::Destruction { device });
         }
-        let mut replicas = self.replicas.iter();
-        replicas
-            .find(|(_, replica)| key.has_private_half() && replica.confirmed < key.left_epoch)
-            .map(|(name, _)| Wait::Replica(name.clone()))
+        let behind = self.still_signs(key).filter(|_| key.has_private_half());
+        behind.map(Wait::Replica)
     }
 }
 

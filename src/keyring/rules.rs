@@ -76,6 +76,16 @@ pub fn rule_4_destruction(last_sign: Time, timing: &Timing) -> Time {
     last_sign + timing.rollback_window.max(timing.skew)
 }
 
+/// Rule 4, where an operator gives the rollback up: the earliest destruction
+/// of the private half of a retiring key: `last_sign + S`.
+///
+/// B may be given up. S may not: the handover at a replica whose clock is
+/// behind needs the half until then.
+#[must_use]
+pub fn rule_4_destruction_by_order(last_sign: Time, timing: &Timing) -> Time {
+    last_sign + timing.skew
+}
+
 /// What a compromise means for those who verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exposure {
@@ -167,6 +177,7 @@ pub enum Action {
     Block,
     Unpublish,
     Hold,
+    Release,
     Rotate,
     Destroy,
     Rollback,
@@ -179,7 +190,9 @@ pub enum Action {
 pub fn exception_second_person(action: Action) -> bool {
     match action {
         Action::Destroy | Action::Rollback | Action::ForceActivation => true,
-        Action::Block | Action::Unpublish | Action::Hold | Action::Rotate => false,
+        Action::Block | Action::Unpublish | Action::Hold | Action::Release | Action::Rotate => {
+            false
+        }
     }
 }
 

@@ -54,6 +54,7 @@ impl Administration for Keeper {
             pending: vec!["key-1 is being destroyed".into()],
             trusted_until: Some(at(9)),
             durable: true,
+            alone: Some("unix:7".into()),
         })
     }
 }
@@ -237,6 +238,7 @@ async fn each_change_arrives_as_it_was_ordered() {
         pending: vec!["key-1 is being destroyed".into()],
         trusted_until: date(9),
         durable: true,
+        acted_alone: "unix:7".into(),
     };
     assert_eq!(reply, expected);
 
@@ -251,6 +253,15 @@ async fn each_change_arrives_as_it_was_ordered() {
     let (order, kid_) = (order_(), kid());
     client
         .rollback_key(v1::RollbackKeyRequest { order, kid: kid_ })
+        .await
+        .unwrap();
+    client
+        .destroy_key(v1::DestroyKeyRequest {
+            order: order_(),
+            kid: kid(),
+            end_rollback: true,
+            note: "n".into(),
+        })
         .await
         .unwrap();
     client.hold_key(hold()).await.unwrap();
@@ -294,6 +305,11 @@ async fn each_change_arrives_as_it_was_ordered() {
                 algorithm: Some(Algorithm::Es512)
             },
             Change::Rollback { kid: kid() },
+            Change::Destroy {
+                kid: kid(),
+                end_rollback: true,
+                note: note()
+            },
             Change::Hold {
                 kid: kid(),
                 note: note()
@@ -310,7 +326,7 @@ async fn each_change_arrives_as_it_was_ordered() {
             (order.request_id.as_str(), order.key_set.as_str()),
             ("r-1", "main")
         );
-        let version = (at < 7).then_some("v6");
+        let version = (at < 8).then_some("v6");
         assert_eq!(order.expected_version.as_deref(), version);
     }
 }

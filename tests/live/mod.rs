@@ -3,6 +3,7 @@
 pub(crate) mod bad_days;
 mod browser;
 mod callers;
+mod destroy;
 mod figures;
 mod full_disk;
 mod hostile;

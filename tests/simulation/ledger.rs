@@ -25,6 +25,8 @@ pub(crate) struct Ledger {
     pub(crate) proven: BTreeSet<String>,
     /// Activations that were taken back, with the epoch of that.
     pub(crate) cancelled: BTreeMap<String, u64>,
+    /// Keys whose rollback an operator gave up.
+    pub(crate) given_up: BTreeSet<String>,
     /// When the revocation of a key was stored.
     pub(crate) revoked: BTreeMap<String, Time>,
     /// The record as it was stored last.
@@ -46,6 +48,7 @@ impl Ledger {
             excused: BTreeSet::new(),
             proven: BTreeSet::new(),
             cancelled: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             revoked: BTreeMap::new(),
             previous: record,
             oversize: false,

@@ -15,6 +15,7 @@ mod agent;
 mod invariants;
 mod last;
 mod ledger;
+mod orders;
 mod outside;
 pub(crate) mod random;
 mod schedule;

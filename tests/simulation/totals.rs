@@ -29,6 +29,8 @@ pub(crate) const EXPECTED: &[&str] = &[
     "crash: after the outcome, before the view",
     "crash: before the write",
     "crash: out of the blue",
+    "destroy: gives a rollback up",
+    "destroy: refused",
     "destroyed",
     "destruction-begun",
     "device: made it and said no",

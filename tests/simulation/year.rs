@@ -239,7 +239,7 @@ impl World {
 
     fn operator(&mut self) {
         let r = self.any_replica();
-        match self.random.below(11) {
+        match self.random.below(12) {
             0 | 1 => {
                 let kids = self.kids(|phase| !matches!(phase, Phase::Placeholder));
                 let then = *self
@@ -275,38 +275,8 @@ impl World {
                 }
             }
             9 => self.release_all(r),
+            10 => self.order_destruction(r),
             _ => self.begin_again(r),
-        }
-    }
-
-    fn roll_back(&mut self, r: usize) {
-        use sealkeeper::keyring::OperatorError::DestructionBegun;
-        let kids = self.kids(|phase| matches!(phase, Phase::Retiring { .. }));
-        let Some(kid) = self.random.pick(&kids).cloned() else {
-            return;
-        };
-        let done = self.change(r, &|set, plan, tick| {
-            set.rollback(&kid, &Mandate::default(), plan, tick)
-        });
-        if let Err(super::agent::Stop::Refused(DestructionBegun { .. })) = done {
-            self.totals.count("rollback: too late");
-        }
-        self.say(|| format!("roll back to {kid} at {r}: {done:?}"));
-    }
-
-    fn release_all(&mut self, r: usize) {
-        let held: Vec<String> = self
-            .store
-            .record
-            .keys
-            .values()
-            .filter(|key| key.is_held())
-            .filter_map(|key| key.kid.clone())
-            .collect();
-        for kid in held {
-            let _ = self.change(r, &|set, _, tick| {
-                set.release(&kid, &Mandate::default(), tick)
-            });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who ordered what, and what they noted.
 
 use super::*;
+use crate::agent::admin::PrivateHalf;
 use crate::store::memory::Fault;
 
 /// The last event of this name.
@@ -39,6 +40,84 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
     assert_eq!(event(&writer, "revoked").note.unwrap(), "reason superseded");
     // Nobody ordered what time and the device brought about.
     assert_eq!(event(&writer, "published").by, None);
+}
+
+/// An order that may want a second person says who gave it alone, in the
+/// answer and in the log; what restricts does not.
+#[tokio::test]
+async fn what_one_person_did_alone_is_on_record() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let first = writer.active();
+    let held = &mut writer.held.as_mut().unwrap().record.set;
+    let kids = held.keys.values().filter_map(|key| key.kid.clone());
+    let kids = kids.collect();
+    let _ = held.observe("web", &kids, bench.clock.read().wall, &writer.plan);
+    bench.clock.advance(Span::from_days(2));
+    let safe = writer.order(revoke(&first)).await.unwrap();
+    assert_eq!(safe.alone, None, "{safe:?}");
+    assert!(!event(&writer, "revoked").alone);
+    writer.settle().await;
+
+    let destroy = |kid: &str| Change::Destroy {
+        kid: kid.to_owned(),
+        end_rollback: false,
+        note: "decommissioned".to_owned(),
+    };
+    // Time was faster: the half is gone, and nobody did anything.
+    let late = writer.order(destroy(&first)).await.unwrap();
+    assert_eq!(
+        late.done,
+        [format!("the private half of {first} is gone already")]
+    );
+    assert_eq!(late.alone, None);
+    // One that was held is there still.
+    let second = writer.active();
+    let hold = |kid: &str| Change::Hold {
+        kid: kid.to_owned(),
+        note: String::new(),
+    };
+    writer.order(hold(&second)).await.unwrap();
+    let forced = Change::Revoke {
+        kid: second.clone(),
+        reason: RevocationReason::Superseded,
+        then: Some(AfterRevocation::Activate),
+        note: String::new(),
+    };
+    let forced = writer.order(forced).await.unwrap();
+    assert_eq!(forced.alone.as_deref(), Some("unix:7"), "{forced:?}");
+    writer.settle().await;
+    let refused = writer.order(destroy(&second)).await.unwrap_err();
+    assert!(
+        matches!(refused, AdminError::Refused { reason: "HELD", .. }),
+        "{refused:?}"
+    );
+    let release = Change::Release {
+        kid: second.clone(),
+    };
+    writer.order(release).await.unwrap();
+    let destroyed = writer
+        .order(Change::Destroy {
+            kid: second.clone(),
+            end_rollback: true,
+            note: "decommissioned".to_owned(),
+        })
+        .await
+        .unwrap();
+    assert_eq!(destroyed.alone.as_deref(), Some("unix:7"));
+    assert!(
+        destroyed.pending[0].contains("is asked again"),
+        "{destroyed:?}"
+    );
+    let begun = event(&writer, "destruction-begun");
+    assert_eq!((begun.alone, begun.by.as_deref()), (true, Some("unix:7")));
+    assert_eq!(begun.remark.as_deref(), Some("decommissioned"));
+    writer.settle().await;
+    let keys = writer.status().unwrap().keys;
+    let key = keys.into_iter().find(|key| key.kid == second).unwrap();
+    assert_eq!(key.private_half, PrivateHalf::Destroyed);
+    assert!(!event(&writer, "destroyed").alone, "the device did that");
 }
 
 #[tokio::test]

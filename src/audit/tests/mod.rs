@@ -55,6 +55,7 @@ fn event(n: u32) -> KeyEvent {
         note: None,
         by: Some("unix:7".into()),
         remark: Some("ticket \"12\"".into()),
+        alone: n % 2 == 1,
     }
 }
 

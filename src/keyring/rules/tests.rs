@@ -77,6 +77,11 @@ fn rule_4_destruction() {
 }
 
 #[test]
+fn rule_4_destruction_by_order() {
+    assert_eq!(super::rule_4_destruction_by_order(at(0), &timing()), at(10));
+}
+
+#[test]
 fn rule_5_compromise_exposure() {
     let exposure = super::rule_5_compromise_exposure(at(0), None, &timing());
     assert_eq!(
@@ -147,11 +152,11 @@ fn exception_never_empty() {
 
 #[test]
 fn exception_second_person() {
-    use Action::{Block, Destroy, ForceActivation, Hold, Rollback, Rotate, Unpublish};
+    use Action::{Block, Destroy, ForceActivation, Hold, Release, Rollback, Rotate, Unpublish};
     let waits = [Destroy, Rollback, ForceActivation].map(super::exception_second_person);
     assert_eq!(waits, [true; 3]);
-    let acts = [Block, Unpublish, Hold, Rotate].map(super::exception_second_person);
-    assert_eq!(acts, [false; 4]);
+    let acts = [Block, Unpublish, Hold, Release, Rotate].map(super::exception_second_person);
+    assert_eq!(acts, [false; 5]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 )]
 
 mod confirm;
+mod destroy;
 mod forget;
 mod last;
 mod life;
@@ -216,6 +217,17 @@ impl Bench {
     pub(super) fn rollback(&mut self, kid: &str, s: i64) -> Result<Vec<Event>, OperatorError> {
         self.tick.now = at(s);
         self.set.rollback(kid, &anna(), &self.plan, &self.tick)
+    }
+
+    pub(super) fn destroy(
+        &mut self,
+        kid: &str,
+        end_rollback: bool,
+        s: i64,
+    ) -> Result<Vec<Event>, OperatorError> {
+        self.tick.now = at(s);
+        self.set
+            .destroy(kid, end_rollback, &anna(), &self.plan, &self.tick)
     }
 
     pub(super) fn hold(&mut self, kid: &str, s: i64) {

@@ -118,6 +118,21 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         .await
     }
 
+    async fn destroy_key(
+        &self,
+        request: Request<v1::DestroyKeyRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |request| {
+            let change = Change::Destroy {
+                kid: checked_kid(request.kid)?,
+                end_rollback: request.end_rollback,
+                note: checked_note(request.note)?,
+            };
+            Ok((request.order, change))
+        })
+        .await
+    }
+
     async fn hold_key(
         &self,
         request: Request<v1::HoldKeyRequest>,
@@ -310,6 +325,7 @@ fn change_response(changed: Changed) -> v1::ChangeResponse {
         pending: changed.pending,
         trusted_until: changed.trusted_until.map(timestamp),
         durable: changed.durable,
+        acted_alone: changed.alone.unwrap_or_default(),
     }
 }
 

@@ -1,0 +1,78 @@
+//! A person ends a private half before its time.
+
+use super::event::Event;
+use super::key::{Half, Key, Mandate, Phase};
+use super::operator::ordered;
+use super::refusal::OperatorError;
+use super::rules::{self, Action};
+use super::set::{KeySet, Plan, Tick};
+
+impl KeySet {
+    /// Destroys the private half of a key that signs no more. The public half
+    /// stays in the set for as long as rule 3 wants it; no token suffers.
+    ///
+    /// A retiring key within its rollback window is destroyed only where
+    /// `end_rollback` says that nobody is to go back to it. Nothing is done to
+    /// a half that is gone already, or whose destruction has begun.
+    ///
+    /// Refused for what signs or will sign: to end that is to revoke it.
+    pub fn destroy(
+        &mut self,
+        kid: &str,
+        end_rollback: bool,
+        mandate: &Mandate,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let key = self.find(kid)?;
+        let kid = kid.to_owned();
+        if key.placements.is_empty() {
+            return Err(OperatorError::NoPrivateHalf { kid });
+        }
+        if key.placements.values().all(|half| *half != Half::Present) {
+            return Ok(Vec::new());
+        }
+        if key.is_held() {
+            return Err(OperatorError::Held { kid });
+        }
+        match key.phase {
+            Phase::Retired { .. } | Phase::Revoked { .. } => {}
+            Phase::Retiring { last_sign, .. } => {
+                let mut switches = self.seats.values().filter_map(|seat| seat.switch.as_ref());
+                if let Some(back) = switches.find(|switch| switch.to == key.id) {
+                    return Err(OperatorError::RollsBack { kid, at: back.at });
+                }
+                let handed_over = rules::rule_4_destruction_by_order(last_sign, &plan.timing);
+                if tick.now < handed_over {
+                    let left = handed_over.since(tick.now);
+                    return Err(OperatorError::HandingOver { kid, left });
+                }
+                let over = rules::rule_4_destruction(last_sign, &plan.timing);
+                if tick.now < over && !end_rollback {
+                    let left = over.since(tick.now);
+                    return Err(OperatorError::EndsRollback { kid, left });
+                }
+            }
+            Phase::Generating
+            | Phase::Placeholder
+            | Phase::Published { .. }
+            | Phase::Active { .. } => {
+                let phase = key.phase.name();
+                return Err(OperatorError::Signs { kid, phase });
+            }
+        }
+        if let Some(replica) = self.still_signs(key) {
+            return Err(OperatorError::InUse { kid, replica });
+        }
+        let id = key.id;
+        let events = self.begin_destruction(id, tick);
+        Ok(ordered(events, Action::Destroy, mandate))
+    }
+
+    /// A replica that has not said that it signs no more with a key.
+    pub(super) fn still_signs(&self, key: &Key) -> Option<String> {
+        let mut replicas = self.replicas.iter();
+        let behind = replicas.find(|(_, replica)| replica.confirmed < key.left_epoch);
+        behind.map(|(name, _)| name.clone())
+    }
+}

@@ -1,0 +1,171 @@
+//! A private half that ends before its time.
+
+use super::*;
+
+/// `k1` in its rollback window, which is open until 13,035; its handover is
+/// over at 10,045 by every clock.
+fn retiring() -> Bench {
+    let mut bench = Bench::rotated();
+    bench.run(&[10_045]);
+    bench
+}
+
+/// Refuses, and changes nothing.
+fn refused(bench: &mut Bench, kid: &str, end_rollback: bool, s: i64) -> OperatorError {
+    let before = bench.set.clone();
+    let refused = bench.destroy(kid, end_rollback, s).unwrap_err();
+    assert_eq!(bench.set, before, "a refusal changes nothing");
+    refused
+}
+
+#[test]
+fn a_rollback_window_is_ended_by_name_alone() {
+    let mut bench = retiring();
+    let kid = || "k1".to_owned();
+    let left = Span::from_secs(35);
+    assert_eq!(
+        refused(&mut bench, "k1", false, 13_000),
+        OperatorError::EndsRollback { kid: kid(), left }
+    );
+    let events = bench.destroy("k1", true, 13_000).unwrap();
+    assert_eq!(names(&events), ["destruction-begun"]);
+    assert_eq!(events[0].mandate, Some(anna()));
+    assert_eq!(bench.half("k1"), Half::Destroying);
+    assert_eq!(bench.destroy("k1", true, 13_001), Ok(vec![]), "asked twice");
+    assert_eq!(bench.device(13_002), ["destroyed"]);
+    assert_eq!(bench.destroy("k1", false, 13_003), Ok(vec![]), "gone");
+    // Rule 4, and rule 3: no way back, and its tokens verify.
+    let back = bench.rollback("k1", 13_004).unwrap_err();
+    assert_eq!(back, OperatorError::DestructionBegun { kid: kid() });
+    assert!(bench.published().contains(&kid()));
+    bench.run(&[15_044]);
+    assert_eq!(bench.phase("k1"), "retiring");
+    bench.run(&[15_045]);
+    assert_eq!(bench.phase("k1"), "retired");
+}
+
+#[test]
+fn once_the_window_is_over_nothing_is_given_up() {
+    // Held until then: automation has left it alone.
+    let mut bench = retiring();
+    bench.hold("k1", 10_050);
+    bench.run(&[13_035]);
+    bench.set.release("k1", &anna(), &bench.tick).unwrap();
+    let events = bench.destroy("k1", false, 13_036).unwrap();
+    assert_eq!(names(&events), ["destruction-begun"]);
+}
+
+#[test]
+fn a_handover_is_over_before_a_half_is_destroyed() {
+    let mut bench = retiring();
+    let (kid, left) = ("k1".to_owned(), Span::from_secs(1));
+    assert_eq!(
+        refused(&mut bench, "k1", true, 10_044),
+        OperatorError::HandingOver { kid, left }
+    );
+    bench.destroy("k1", true, 10_045).unwrap();
+}
+
+#[test]
+fn what_signs_or_will_sign_is_not_destroyed() {
+    let mut bench = retiring();
+    for (kid, phase) in [("k3", "active"), ("k4", "published")] {
+        let signs = refused(&mut bench, kid, true, 10_100);
+        let kid = kid.to_owned();
+        assert_eq!(signs, OperatorError::Signs { kid, phase });
+    }
+    bench.rollback("k1", 10_100).unwrap();
+    let (kid, back) = ("k1".to_owned(), at(10_160));
+    assert_eq!(
+        refused(&mut bench, "k1", true, 10_110),
+        OperatorError::RollsBack { kid, at: back }
+    );
+}
+
+#[test]
+fn a_held_key_and_a_stranger_are_left_alone() {
+    let mut bench = retiring();
+    bench.hold("k1", 10_050);
+    let held = OperatorError::Held {
+        kid: "k1".to_owned(),
+    };
+    assert_eq!(refused(&mut bench, "k1", true, 10_100), held);
+    // Forensics: a revocation does not change that.
+    bench.revoke("k1", None, 10_110).unwrap();
+    assert_eq!(refused(&mut bench, "k1", true, 10_200), held);
+    // The placeholder is nobody's key.
+    for kid in ["k2", "k99"] {
+        let unknown = refused(&mut bench, kid, true, 10_200);
+        assert!(
+            matches!(unknown, OperatorError::UnknownKid { .. }),
+            "{unknown}"
+        );
+    }
+    let imported = bench.set.by_kid("k1").unwrap().id;
+    bench
+        .set
+        .keys
+        .get_mut(&imported)
+        .unwrap()
+        .placements
+        .clear();
+    assert_eq!(
+        refused(&mut bench, "k1", true, 10_200),
+        OperatorError::NoPrivateHalf {
+            kid: "k1".to_owned()
+        }
+    );
+}
+
+#[test]
+fn every_agent_must_have_left_the_key() {
+    let mut bench = retiring();
+    let left = bench.set.by_kid("k1").unwrap().left_epoch;
+    let other = Replica {
+        confirmed: left - 1,
+        ..bench.set.replicas["one"].clone()
+    };
+    bench.set.replicas.insert("two".to_owned(), other);
+    let (kid, replica) = ("k1".to_owned(), "two".to_owned());
+    assert_eq!(
+        refused(&mut bench, "k1", true, 10_100),
+        OperatorError::InUse { kid, replica }
+    );
+    bench.set.replicas.get_mut("two").unwrap().confirmed = left;
+    bench.destroy("k1", true, 10_100).unwrap();
+}
+
+#[test]
+fn what_one_person_did_alone_is_told() {
+    let alone = |events: &[Event]| {
+        let alone = events.iter().map(|event| event.is_alone());
+        alone.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        alone(&retiring().destroy("k1", true, 10_100).unwrap()),
+        [true]
+    );
+    assert_eq!(alone(&retiring().rollback("k1", 10_100).unwrap()), [true]);
+    // A standby that is safe takes over by the rules; one that is not, by force.
+    let mut bench = Bench::with_standby();
+    assert_eq!(
+        alone(&bench.revoke("k1", None, 1130).unwrap().events),
+        [false; 2]
+    );
+    let mut bench = Bench::with_standby();
+    let forced = bench.revoke("k1", Some(Then::Activate), 1000).unwrap();
+    assert_eq!(alone(&forced.events), [false, true]);
+    // And one that is not even there.
+    let mut bench = Bench::begun();
+    let forced = bench.revoke("k1", Some(Then::Activate), 30).unwrap();
+    assert_eq!(names(&forced.events), ["revoked", "successor-forced"]);
+    assert_eq!(alone(&forced.events), [false, true]);
+    // Nobody's order.
+    let mut bench = retiring();
+    bench.tick.now = at(13_035);
+    bench.tick.adopted = bench.set.epoch;
+    let mut ids = || KeyId([9; 16]);
+    let events = bench.set.advance(&bench.plan, &bench.tick, &mut ids);
+    assert_eq!(names(&events), ["destruction-begun"]);
+    assert_eq!(alone(&events), [false]);
+}
