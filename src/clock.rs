@@ -58,11 +58,7 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn read(&self) -> Reading {
-        let boot = clock_gettime(ClockId::Boottime);
-        let boot = Duration::new(
-            u64::try_from(boot.tv_sec).unwrap_or(0),
-            u32::try_from(boot.tv_nsec).unwrap_or(0),
-        );
+        let boot = since_start(ClockId::Boottime);
         let wall = wall_millis(SystemTime::now());
         #[cfg(feature = "failpoints")]
         let wall = wall.saturating_add(self.offset.millis());
@@ -71,6 +67,21 @@ impl Clock for SystemClock {
             boot: Span::from(boot),
         }
     }
+}
+
+/// Time since the machine started, as the service manager dates what it is told
+/// (`CLOCK_MONOTONIC`; sd_notify(3), `MONOTONIC_USEC`).
+#[must_use]
+pub fn monotonic() -> Duration {
+    since_start(ClockId::Monotonic)
+}
+
+fn since_start(clock: ClockId) -> Duration {
+    let read = clock_gettime(clock);
+    Duration::new(
+        u64::try_from(read.tv_sec).unwrap_or(0),
+        u32::try_from(read.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// Milliseconds since 1970, rounded down; negative before.

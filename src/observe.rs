@@ -5,16 +5,17 @@
 //! delay a rotation or, by claiming keys that verifiers are not served, hasten
 //! it. That is why the address should be the one that verifiers use.
 
+mod trust;
+
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,6 +29,21 @@ const MAX_BODY: usize = 256 << 10;
 pub struct Origin {
     name: String,
     url: Uri,
+    trust: Trust,
+}
+
+/// Whose certificates an `https` origin may show. What is in files is read at
+/// each fetch: a change counts without a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// One for the address's host that leads to a root of the system's.
+    #[default]
+    System,
+    /// One for the address's host that leads to a root in this file, PEM.
+    Roots(PathBuf),
+    /// The first certificate in this file, PEM, under whatever name. For an
+    /// origin that has its certificate from the same file.
+    Exactly(PathBuf),
 }
 
 /// Why an address cannot be observed. The configuration's fault.
@@ -76,7 +92,14 @@ impl Origin {
         Ok(Self {
             name: name.to_owned(),
             url: parsed,
+            trust: Trust::System,
         })
+    }
+
+    /// The same, with other certificates trusted.
+    #[must_use]
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     /// For logs and messages.
@@ -181,9 +204,8 @@ pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<String
     })
 }
 
-/// The set itself as `origin` serves it now, unread, at most 256 KiB. Over
-/// https its server must have a certificate for the address's host that the
-/// system's roots vouch for. As [`fetch`] otherwise.
+/// The set itself as `origin` serves it now, unread, at most 256 KiB. As
+/// [`fetch`] otherwise.
 ///
 /// # Errors
 /// [`ObserveError`].
@@ -192,17 +214,18 @@ pub async fn fetch_set(origin: &Origin, timeout: Duration) -> Result<Bytes, Obse
         url: origin.url.clone(),
         timeout,
     };
-    tokio::time::timeout(timeout, exchange(&origin.url))
+    tokio::time::timeout(timeout, exchange(origin))
         .await
         .map_err(slow)?
 }
 
-async fn exchange(url: &Uri) -> Result<Bytes, ObserveError> {
+async fn exchange(origin: &Origin) -> Result<Bytes, ObserveError> {
+    let url = &origin.url;
     let unreachable = |e: &dyn std::error::Error| ObserveError::Unreachable {
         url: url.clone(),
         why: causes(e),
     };
-    let connector = connector(url).map_err(|e| unreachable(&e))?;
+    let connector = trust::connector(origin).map_err(|e| unreachable(&e))?;
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector);
@@ -221,26 +244,6 @@ async fn exchange(url: &Uri) -> Result<Bytes, ObserveError> {
         Err(e) if e.is::<LengthLimitError>() => Err(ObserveError::TooLarge { url: url.clone() }),
         Err(e) => Err(unreachable(&*e)),
     }
-}
-
-/// Connects to the address, over TLS where it is `https`.
-///
-/// The system's roots are read each time, and only then: a root that was
-/// added or taken away counts without a restart.
-fn connector(url: &Uri) -> std::io::Result<HttpsConnector<HttpConnector>> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let builder = HttpsConnectorBuilder::new();
-    let builder = if url.scheme_str() == Some("https") {
-        builder.with_provider_and_native_roots(provider)?
-    } else {
-        let config = rustls::ClientConfig::builder_with_provider(provider.into())
-            .with_safe_default_protocol_versions()
-            .map_err(std::io::Error::other)?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        builder.with_tls_config(config)
-    };
-    Ok(builder.https_or_http().enable_http1().build())
 }
 
 fn check_head(url: &Uri, response: &Response<Incoming>) -> Result<(), ObserveError> {

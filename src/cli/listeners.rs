@@ -1,15 +1,15 @@
 //! Where `serve` is reached, and the file that says so.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Failure;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::observe::{Origin, Trust};
 use crate::serve::listener::{Tcp, Unix};
-use crate::serve::tls::{Keeper, Tls};
+use crate::serve::tls::{Files, Keeper, Public, Tls};
 
 /// Every socket of the agent, bound.
 pub(super) struct Listeners {
@@ -17,9 +17,40 @@ pub(super) struct Listeners {
     /// Signing for other machines, where that is configured.
     pub(super) over_tls: Option<Tls>,
     pub(super) admin: Unix,
-    pub(super) jwks: Tcp,
+    pub(super) jwks: Verifiers,
     /// Figures, where they are asked for.
     pub(super) operators: Option<Tcp>,
+    /// The files of TLS, which change while we serve.
+    pub(super) keepers: Vec<Keeper>,
+}
+
+/// Where verifiers come.
+pub(super) enum Verifiers {
+    Plain(Tcp),
+    Tls(Public),
+}
+
+impl Verifiers {
+    pub(super) const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Plain(tcp) => tcp.address(),
+            Self::Tls(tls) => tls.address(),
+        }
+    }
+
+    /// Where a key set is fetched on this machine, as a verifier would.
+    pub(super) fn origin(&self, key_set: &str, files: Option<&Files>) -> Result<Origin, Failure> {
+        let (scheme, address) = match files {
+            Some(_) => ("https", self.address()),
+            None => ("http", self.address()),
+        };
+        let url = format!("{scheme}://{address}/{key_set}/jwks.json");
+        let origin = Origin::new("own-listener", &url).map_err(Failure::failed)?;
+        Ok(match files {
+            Some(files) => origin.trusting(Trust::Exactly(files.certificate.clone())),
+            None => origin,
+        })
+    }
 }
 
 impl Listeners {
@@ -27,37 +58,33 @@ impl Listeners {
         let serve = &config.serve;
         let unix = |path: &Path, mode| Unix::bind(path, mode).map_err(Failure::failed);
         let tcp = async |address| Tcp::bind(address).await.map_err(Failure::failed);
+        let mut keepers = Vec::new();
+        let mut keeper = |files: &Files| {
+            let keeper = Keeper::start(files.clone(), Arc::new(SystemClock::new()));
+            keepers.push(keeper.clone());
+            keeper
+        };
+        let over_tls = match &serve.signing_tls {
+            Some((address, files)) => Some(Tls::new(tcp(*address).await?, keeper(files))),
+            None => None,
+        };
+        let jwks = tcp(serve.jwks_listen).await?;
+        let jwks = match &serve.jwks_tls {
+            Some(files) => Verifiers::Tls(Public::new(jwks, keeper(files))),
+            None => Verifiers::Plain(jwks),
+        };
         Ok(Self {
             signing: unix(&serve.signing_socket, serve.signing_socket_mode)?,
-            over_tls: tls(config).await?,
+            over_tls,
             admin: unix(&serve.admin_socket, serve.admin_socket_mode)?,
-            jwks: tcp(serve.jwks_listen).await?,
+            jwks,
             operators: match serve.metrics_listen {
                 Some(address) => Some(tcp(address).await?),
                 None => None,
             },
+            keepers,
         })
     }
-}
-
-/// The signing listener over TLS, where one is configured. Its files are read
-/// again when they change, and at SIGHUP.
-async fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
-    let mut hangups =
-        signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("signals: {e}")))?;
-    let Some((address, files)) = &config.serve.signing_tls else {
-        // Taken all the same: a SIGHUP that has nothing to do ends nothing.
-        return Ok(None);
-    };
-    let tcp = Tcp::bind(*address).await.map_err(Failure::failed)?;
-    let keeper = Keeper::start(files.clone(), Arc::new(SystemClock::new()));
-    let reloaded = keeper.clone();
-    tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
-            reloaded.reload();
-        }
-    });
-    Ok(Some(Tls::new(tcp, keeper)))
 }
 
 /// The file that says where the agent serves; gone when it stops.

@@ -15,6 +15,7 @@ mod kid;
 mod listeners;
 mod output;
 mod policy;
+mod reload;
 mod serve;
 mod show;
 mod sign;

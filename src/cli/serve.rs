@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::listeners::{Listeners, Ready};
+use super::listeners::{Listeners, Ready, Verifiers};
 use super::output::Failure;
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose, differs};
+use super::{callers, compose, differs, reload};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::observe::Origin;
 use crate::serve::http::Site;
 use crate::serve::{self, Counted, Limits, tls::Tls};
 
@@ -26,12 +25,13 @@ pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure>
     compose::harden();
     let config = compose::config(path)?;
     compose::start_log()?;
-    compose::block_on(serve(&config, ready_file))?
+    compose::block_on(serve(path, &config, ready_file))?
 }
 
-async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure> {
+async fn serve(path: &Path, config: &Config, ready_file: Option<&Path>) -> Result<(), Failure> {
     // Asked for before anything is served: a signal that comes early counts.
     let stop = stop_signal()?;
+    let hangups = hangups()?;
     let context = compose::open(config, IF_IN_USE)?;
     // As the record is before the agent follows the configuration.
     for warning in differs::look(config).await {
@@ -48,8 +48,8 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         let mut set = compose::wanted(config, name)?;
         // Until more is configured, the agent observes its own listener, as a
         // verifier would see it.
-        let url = format!("http://{address}/{name}/jwks.json");
-        set.origins = vec![Origin::new("own-listener", &url).map_err(Failure::failed)?];
+        let files = config.serve.jwks_tls.as_ref();
+        set.origins = vec![listeners.jwks.origin(name, files)?];
         wanted.push(set);
     }
     let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()).await);
@@ -59,10 +59,17 @@ async fn serve(config: &Config, ready_file: Option<&Path>) -> Result<(), Failure
         signing_tls = over_tls.map(tracing::field::display),
         admin = %listeners.admin.path().display(),
         jwks = %address,
+        jwks_tls = config.serve.jwks_tls.is_some(),
         "serving"
     );
     let ready = Ready::write(ready_file, &listeners)?;
-    answer(config, listeners, &agent, &callers, &metrics, &stop).await;
+    let keepers = listeners.keepers.clone();
+    let manager = Manager::from_env();
+    let reloads = reload::follow(hangups, path, config, &keepers, &manager);
+    tokio::select! {
+        () = answer(config, listeners, &agent, &callers, &metrics, &manager, &stop) => {}
+        () = reloads => {}
+    }
     drop(ready);
     drop(agent);
     for device in devices {
@@ -80,6 +87,7 @@ async fn answer(
     agent: &Arc<Agent>,
     callers: &Arc<Callers>,
     metrics: &Metrics,
+    manager: &Manager,
     stop: &watch::Receiver<bool>,
 ) {
     let limits = Limits {
@@ -97,6 +105,7 @@ async fn answer(
         admin: orders,
         jwks: verifiers,
         operators,
+        keepers: _,
     } = listeners;
     let local = serve::grpc::serve_signer(
         Counted::new(local, count("signing")),
@@ -121,8 +130,17 @@ async fn answer(
         limits,
         admin,
     );
-    let verifiers = Counted::new(verifiers, count("jwks"));
-    let verifiers = serve::http::serve(verifiers, site(config, agent, metrics), limits, jwks);
+    let verifiers = async {
+        let (site, counted) = (site(config, agent, metrics), count("jwks"));
+        match verifiers {
+            Verifiers::Plain(tcp) => {
+                serve::http::serve(Counted::new(tcp, counted), site, limits, jwks).await;
+            }
+            Verifiers::Tls(tls) => {
+                serve::http::serve(Counted::new(tls, counted), site, limits, jwks).await;
+            }
+        }
+    };
     let figures = async {
         if let Some(listener) = operators {
             let agent = Arc::clone(agent);
@@ -130,7 +148,6 @@ async fn answer(
         }
     };
     let watch = async {
-        let manager = Manager::from_env();
         manager.ready();
         tokio::select! {
             () = ended(stop.clone()) => manager.stopping(),
@@ -149,6 +166,11 @@ fn site(config: &Config, agent: &Arc<Agent>, metrics: &Metrics) -> Site<Agent> {
         well_known: config.serve.well_known.clone(),
         metrics: metrics.clone(),
     }
+}
+
+/// Taken whatever is configured: a SIGHUP that has nothing to do ends nothing.
+fn hangups() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("signals: {e}")))
 }
 
 /// Turns true at SIGTERM or SIGINT.

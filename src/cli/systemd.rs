@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use crate::agent::{Measured, Readiness, Watched};
+use crate::clock::monotonic;
 
 /// The socket of the service manager, if there is one.
 #[derive(Debug)]
@@ -52,9 +53,16 @@ impl Manager {
         }
     }
 
-    /// It serves.
+    /// It serves, or serves on.
     pub(super) fn ready(&self) {
         self.tell("READY=1");
+    }
+
+    /// It reads again what can change without a restart; [`Manager::ready`]
+    /// ends that. The date tells this reload from one before it.
+    pub(super) fn reloading(&self) {
+        let now = monotonic().as_micros();
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
     }
 
     /// It takes no more connections.

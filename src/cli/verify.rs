@@ -13,7 +13,7 @@ use crate::api::v1::GetJwksRequest;
 use crate::clock::{Clock, SystemClock};
 use crate::jose::ServedSet;
 use crate::jose::diagnose::{Diagnosis, Expected, diagnose};
-use crate::observe::{self, Origin};
+use crate::observe::{self, Origin, Trust};
 use crate::time::{Span, Time};
 
 /// Longer than any verifier waits for a JWKS.
@@ -29,6 +29,10 @@ pub(super) struct Args {
     /// where absent.
     #[arg(long, value_name = "FILE|URL")]
     jwks: Option<String>,
+    /// For an https address: the roots that its certificate must lead to, PEM;
+    /// the system's where absent.
+    #[arg(long, value_name = "FILE", requires = "jwks")]
+    ca: Option<PathBuf>,
     /// Without --jwks: the key set; may be left out where only one is
     /// configured.
     #[arg(long, value_name = "NAME", conflicts_with = "jwks")]
@@ -67,7 +71,7 @@ pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failur
         token => token.to_owned(),
     };
     let source = match &args.jwks {
-        Some(place) => given(place)?,
+        Some(place) => given(place, args.ca)?,
         None => published(config, args.key_set)?,
     };
     let keys = ServedSet::read(&source.text).map_err(|e| {
@@ -98,9 +102,15 @@ pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failur
 }
 
 /// A file or an address.
-fn given(place: &str) -> Result<Source, Failure> {
-    if place.starts_with("http://") || place.starts_with("https://") {
+fn given(place: &str, ca: Option<PathBuf>) -> Result<Source, Failure> {
+    let over_tls = place.starts_with("https://");
+    if ca.is_some() && !over_tls {
+        return Err(Failure::usage("--ca is about an https address")
+            .hint("leave it out, or give --jwks an address that begins with https://"));
+    }
+    if over_tls || place.starts_with("http://") {
         let origin = Origin::new("--jwks", place).map_err(Failure::usage)?;
+        let origin = origin.trusting(ca.map_or(Trust::System, Trust::Roots));
         let fetched = compose::block_on(observe::fetch_set(&origin, PATIENCE))?;
         let text = fetched.map_err(|e| {
             Failure::failed(e).hint("a verifier that fetches its keys there gets no further either")

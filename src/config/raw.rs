@@ -35,6 +35,7 @@ pub(super) struct Serve {
     pub(super) connections: Option<Spanned<i64>>,
     pub(super) connections_per_peer: Option<Spanned<i64>>,
     pub(super) jwks_listen: Option<Text>,
+    pub(super) jwks_tls: Option<PublicTls>,
     pub(super) well_known: Option<Text>,
     pub(super) metrics_listen: Option<Text>,
     pub(super) metrics_beyond_loopback: Option<bool>,
@@ -47,6 +48,13 @@ pub(super) struct Tls {
     pub(super) key: Text,
     pub(super) client_ca: Text,
     pub(super) crl: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PublicTls {
+    pub(super) cert: Text,
+    pub(super) key: Text,
 }
 
 #[derive(Deserialize)]

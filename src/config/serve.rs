@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::check::Check;
 use super::raw::{self, Text};
 use crate::serve::Limits;
-use crate::serve::tls::Files;
+use crate::serve::tls::{ClientFiles, Files};
 
 /// `sun_path` has 108 bytes, one of them the final zero (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -32,6 +32,9 @@ pub struct Serve {
     pub connections_per_peer: usize,
     /// Where JWKS are served over HTTP. Port 0 means any free one.
     pub jwks_listen: SocketAddr,
+    /// The files with which that is TLS 1.3; `None` where it is not. Nobody is
+    /// asked for a certificate.
+    pub jwks_tls: Option<Files>,
     /// The key set that `/.well-known/jwks.json` shows; `None` if there are
     /// several and the configuration names none.
     pub well_known: Option<String>,
@@ -82,6 +85,10 @@ pub(super) fn check(
         Some(text) => listen(text, "serve.jwks_listen", check),
         None => Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
     };
+    let jwks_tls = match &raw.jwks_tls {
+        Some(tls) => jwks_tls(tls, check).map(Some),
+        None => Some(None),
+    };
     let metrics_listen = metrics_listen(raw, check);
     let well_known = well_known(raw.well_known.as_ref(), key_sets, check);
     Some(Serve {
@@ -93,6 +100,7 @@ pub(super) fn check(
         connections: connections?,
         connections_per_peer: connections_per_peer?,
         jwks_listen: jwks_listen?,
+        jwks_tls: jwks_tls?,
         well_known: well_known?,
         metrics_listen: metrics_listen?,
     })
@@ -198,11 +206,13 @@ fn signing_tls(raw: &raw::Serve, check: &mut Check<'_>) -> Option<Option<(Socket
         Some(Files {
             certificate: certificate?,
             key: key?,
-            client_ca: client_ca?,
-            crl: match crl {
-                None => None,
-                Some(crl) => Some(crl?),
-            },
+            clients: Some(ClientFiles {
+                ca: client_ca?,
+                crl: match crl {
+                    None => None,
+                    Some(crl) => Some(crl?),
+                },
+            }),
         })
     });
     match (address_read, files) {
@@ -225,6 +235,16 @@ fn signing_tls(raw: &raw::Serve, check: &mut Check<'_>) -> Option<Option<(Socket
             None
         }
     }
+}
+
+fn jwks_tls(tls: &raw::PublicTls, check: &mut Check<'_>) -> Option<Files> {
+    let certificate = check.path(&tls.cert, "serve.jwks_tls.cert");
+    let key = check.path(&tls.key, "serve.jwks_tls.key");
+    Some(Files {
+        certificate: certificate?,
+        key: key?,
+        clients: None,
+    })
 }
 
 /// Connections, and those of one peer among them.

@@ -21,7 +21,7 @@ use sealkeeper::clock::Clock;
 use sealkeeper::serve::Limits;
 use sealkeeper::serve::grpc as grpc_edge;
 use sealkeeper::serve::listener::Tcp;
-use sealkeeper::serve::tls::{Files, Keeper, Tls};
+use sealkeeper::serve::tls::{ClientFiles, Files, Keeper, Tls};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -90,8 +90,13 @@ impl Authority {
 
     /// The server.
     pub(crate) fn server(&self) -> Identity {
+        self.server_at(SERVER)
+    }
+
+    /// A server of this name.
+    pub(crate) fn server_at(&self, name: &str) -> Identity {
         self.issue(|params| {
-            params.subject_alt_names = names(&[], &[SERVER]);
+            params.subject_alt_names = names(&[], &[name]);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         })
     }
@@ -163,8 +168,10 @@ impl Folder {
         Files {
             certificate: self.path("cert.pem"),
             key: self.path("key.pem"),
-            client_ca: self.path("ca.pem"),
-            crl: with_crl.then(|| self.path("clients.crl")),
+            clients: Some(ClientFiles {
+                ca: self.path("ca.pem"),
+                crl: with_crl.then(|| self.path("clients.crl")),
+            }),
         }
     }
 }

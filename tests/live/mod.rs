@@ -7,6 +7,7 @@ mod destroy;
 mod figures;
 mod full_disk;
 mod hostile;
+mod jwks_tls;
 mod kills;
 pub(crate) mod lab;
 mod last_key;

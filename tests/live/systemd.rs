@@ -37,6 +37,13 @@ impl Manager {
 
     /// The next line that begins so; what comes before it is passed over.
     fn hears(&self, start: &str) -> String {
+        let message = self.message(start);
+        let line = message.lines().find(|line| line.starts_with(start));
+        line.expect("it was looked for").to_owned()
+    }
+
+    /// The next message with a line that begins so.
+    fn message(&self, start: &str) -> String {
         let began = Instant::now();
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         loop {
@@ -47,8 +54,8 @@ impl Manager {
                 n => n.unwrap(),
             };
             let text = String::from_utf8(message[..n].to_vec()).unwrap();
-            if let Some(line) = text.lines().find(|line| line.starts_with(start)) {
-                return line.to_owned();
+            if text.lines().any(|line| line.starts_with(start)) {
+                return text;
             }
         }
     }
@@ -84,6 +91,61 @@ async fn the_manager_hears_how_it_goes() {
         manager.hears("STOPPING=1");
         assert!(daemon.end().await.success());
     }
+}
+
+/// What can be read again is; what needs a restart is named; and the manager
+/// hears when it begins and when it is over.
+#[tokio::test]
+async fn a_reload_says_what_it_took_and_what_it_did_not() {
+    let monotonic = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+    };
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let manager = Manager::at_path(&lab);
+    let daemon = lab.spawn(&[("NOTIFY_SOCKET", manager.name.as_str())]);
+    manager.hears("READY=1");
+    let rounds: [(&str, &dyn Fn()); 4] = [
+        ("the configuration has not changed", &|| ()),
+        (
+            "\"changed\":\"serve, device.softhsm, key_set.main\"",
+            &|| {
+                lab.amend(
+                    "[serve]",
+                    "[serve]\nconnections = 9\nconnections_per_peer = 9",
+                );
+                lab.amend("token = \"lab\"", "token = \"another\"");
+                lab.amend("https://lab.example", "https://other.example");
+            },
+        ),
+        ("a restart would fail", &|| lab.amend("[serve]", "[server]")),
+        ("\"why\":\"cannot read the configuration", &|| {
+            fs::remove_file(lab.path("sealkeeper.toml")).unwrap();
+        }),
+    ];
+    for (said, change) in rounds {
+        change();
+        let before = monotonic();
+        daemon.hang_up();
+        let begun = manager.message("RELOADING=1");
+        let at = begun
+            .lines()
+            .find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        let at: i64 = at.expect("a date").parse().unwrap();
+        assert!((before..=monotonic()).contains(&at), "{begun:?}, {before}");
+        manager.hears("READY=1");
+        let log = lab.log();
+        let mut lines = log
+            .lines()
+            .filter(|line| line.contains("\"event\":\"reloaded\""));
+        let last = lines.next_back().expect("a line of each reload");
+        assert!(last.contains(said), "{said} in {last}");
+    }
+    // It serves on, as it was.
+    let mut daemon = daemon;
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    sign(&mut signer, "ES256", "{}").await.unwrap();
 }
 
 #[tokio::test]
@@ -216,6 +278,7 @@ fn the_unit_is_sound_and_exposes_little() {
             said(&exposure)
         );
     }
+    reload_is_waited_for();
     // Both see what is wrong.
     let folder = tempfile::tempdir().unwrap();
     let wrong = |text: String| text.replace("NoNewPrivileges=yes", "NoNewPrivilege=yes");
@@ -224,6 +287,28 @@ fn the_unit_is_sound_and_exposes_little() {
     assert!(said(&verified).contains("NoNewPrivilege"));
     let exposure = systemd_analyze(&["security", "--offline=true", "--threshold=16"], &unit);
     assert!(!exposure.status.success(), "{}", said(&exposure));
+}
+
+/// By a manager that knows how. An older one says that it does not know this
+/// line, and nothing else.
+fn reload_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = unit(folder.path(), &["reload.conf"], |text| text);
+    let version = systemd_analyze(&["--version"], Path::new("--no-pager"));
+    let version = said(&version);
+    let number = version.split_whitespace().nth(1).unwrap();
+    let knows = number.parse::<u32>().unwrap() >= 253;
+    let verified = said(&systemd_analyze(&["verify", "--man=no"], &unit));
+    let about: Vec<&str> = verified
+        .lines()
+        .filter(|line| line.contains("reload.conf") || line.contains("sealkeeper.service:"))
+        .collect();
+    if knows {
+        assert_eq!(about, [""; 0]);
+    } else {
+        assert_eq!(about.len(), 1, "{verified}");
+        assert!(about[0].contains("notify-reload"), "{verified}");
+    }
 }
 
 #[test]

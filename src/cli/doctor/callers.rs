@@ -1,13 +1,14 @@
 //! What decides whether callers are let in at all: the list of those who are
-//! blocked, and the files of the TLS listener.
+//! blocked, and the files of the TLS listeners.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Report;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::durable::{BlockList, OsDisk};
-use crate::serve::tls;
+use crate::serve::tls::{self, Files};
 
 pub(super) fn look(config: &Config, report: &mut Report) {
     blocked(config, report);
@@ -34,17 +35,30 @@ fn blocked(config: &Config, report: &mut Report) {
 
 /// The files as they are now, which a running agent may not have taken yet.
 fn certificates(config: &Config, report: &mut Report) {
+    let serve = &config.serve;
+    if let Some((address, files)) = &serve.signing_tls {
+        set(*address, files, report);
+    }
+    if let Some(files) = &serve.jwks_tls {
+        set(serve.jwks_listen, files, report);
+    }
+}
+
+fn set(address: SocketAddr, files: &Files, report: &mut Report) {
     const CHECK: &str = "certificates";
-    let Some((address, files)) = &config.serve.signing_tls else {
-        return;
-    };
     let of = address.to_string();
+    let who = match files.clients {
+        Some(_) => "lets nobody in over TLS",
+        None => "serves no JWKS",
+    };
     let clock = SystemClock::new();
     let now = clock.read().wall;
     let state = match tls::look(files, Arc::new(clock)) {
         Ok(state) => state,
         Err(e) => {
-            let hint = "an agent that runs goes on with the set that it has; one that starts lets nobody in over TLS until the files make sense";
+            let hint = format!(
+                "an agent that runs goes on with the set that it has; one that starts {who} until the files make sense"
+            );
             return report.fail(CHECK, of, e.to_string(), hint);
         }
     };

@@ -10,7 +10,7 @@ use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{DeviceHealth, GetHealthRequest, KeySet, ListKeysRequest, Phase};
 use crate::config::Config;
-use crate::observe::{self, Origin};
+use crate::observe::{self, Origin, Trust};
 
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -158,9 +158,14 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
         });
     }
     for name in config.key_sets.keys() {
-        let url = format!("http://{address}/{name}/jwks.json");
+        let files = config.serve.jwks_tls.as_ref();
+        let scheme = files.map_or("http", |_| "https");
+        let url = format!("{scheme}://{address}/{name}/jwks.json");
+        let trust = files.map_or(Trust::System, |files| {
+            Trust::Exactly(files.certificate.clone())
+        });
         let fetched = match Origin::new(name, &url) {
-            Ok(origin) => observe::fetch(&origin, PATIENCE)
+            Ok(origin) => observe::fetch(&origin.trusting(trust), PATIENCE)
                 .await
                 .map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),

@@ -1,4 +1,5 @@
-//! TLS 1.3 with client certificates, from files that change while we serve.
+//! TLS 1.3, from files that change while we serve: with client certificates for
+//! callers ([`Tls`]), without any for verifiers ([`Public`]).
 //!
 //! Certificate, key, trust roots and revocation lists are one set: it is read
 //! as a whole, checked as a whole, and swapped in one step. Whoever connects
@@ -7,12 +8,14 @@
 //! leaves the one before in place.
 //!
 //! No session outlives its connection: there are no tickets, so each handshake
-//! shows a certificate, and no early data.
+//! shows a certificate, and no early data. Verifiers come seldom, and lose
+//! little by it.
 //!
 //! Trust: whoever may change the files may let anybody in, as anybody. The key
 //! proves to callers that this is the agent; it signs no token.
 
 mod clients;
+mod public;
 mod set;
 
 use std::path::PathBuf;
@@ -21,7 +24,7 @@ use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -34,6 +37,7 @@ use crate::time::Time;
 use clients::refused;
 use set::{Fingerprint, Set};
 
+pub use public::Public;
 pub use set::SetError;
 
 /// How often the files are looked at.
@@ -54,8 +58,15 @@ pub struct Files {
     pub certificate: PathBuf,
     /// Its private key, PEM. Must not be readable by everybody.
     pub key: PathBuf,
+    /// Who must show a certificate; nobody is asked for one where absent.
+    pub clients: Option<ClientFiles>,
+}
+
+/// Whose certificates are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
     /// The roots that client certificates must lead to, PEM.
-    pub client_ca: PathBuf,
+    pub ca: PathBuf,
     /// Revocation lists, PEM: one for each authority that issues to clients.
     pub crl: Option<PathBuf>,
 }
@@ -102,7 +113,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     set: watch::Sender<Option<Arc<Set>>>,
     state: Mutex<State>,
-    asked: mpsc::Sender<()>,
+    asked: mpsc::Sender<Option<oneshot::Sender<()>>>,
 }
 
 impl Keeper {
@@ -129,7 +140,23 @@ impl Keeper {
     /// Asks for the files to be read now, changed or not.
     pub fn reload(&self) {
         // Full means that somebody asked already.
-        let _ = self.0.asked.try_send(());
+        let _ = self.0.asked.try_send(None);
+    }
+
+    /// Reads the files now, changed or not, and waits until that is done; what
+    /// came of it is in [`Keeper::state`].
+    pub async fn reloaded(&self) {
+        let (done, is_done) = oneshot::channel();
+        // An error says that the watch has ended: the server does.
+        if self.0.asked.send(Some(done)).await.is_ok() {
+            let _ = is_done.await;
+        }
+    }
+
+    /// Where the set is read from.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.0.files
     }
 
     /// What is known of the set in use.
@@ -158,6 +185,7 @@ impl Inner {
         match read {
             Ok(set) => {
                 info!(
+                    certificate = %self.files.certificate.display(),
                     certificate_ends = %set.certificate_ends,
                     crl_ends = set.crl_ends.map(tracing::field::display),
                     "TLS certificates loaded"
@@ -178,8 +206,10 @@ impl Inner {
                 }
                 if current.is_some() {
                     error!("the TLS certificates before stay in use: {e}");
-                } else {
+                } else if self.files.clients.is_some() {
                     error!("no caller is let in over TLS: {e}");
+                } else {
+                    error!("no verifier gets a JWKS over TLS: {e}");
                 }
             }
         }
@@ -209,14 +239,18 @@ impl Watched {
         }
     }
 
-    async fn run(mut self, inner: std::sync::Weak<Inner>, mut wishes: mpsc::Receiver<()>) {
+    async fn run(
+        mut self,
+        inner: std::sync::Weak<Inner>,
+        mut wishes: mpsc::Receiver<Option<oneshot::Sender<()>>>,
+    ) {
         loop {
-            let asked = tokio::select! {
+            let (asked, waits) = tokio::select! {
                 wish = wishes.recv() => match wish {
-                    Some(()) => true,
+                    Some(waits) => (true, waits),
                     None => return,
                 },
-                () = sleep(EVERY) => false,
+                () = sleep(EVERY) => (false, None),
             };
             let Some(inner) = inner.upgrade() else { return };
             // Files, and a signature or two: where it may block.
@@ -227,6 +261,10 @@ impl Watched {
             match looked.await {
                 Ok(watched) => self = watched,
                 Err(e) => std::panic::resume_unwind(e.into_panic()),
+            }
+            if let Some(waits) = waits {
+                // Whoever asked may have gone.
+                let _ = waits.send(());
             }
         }
     }
@@ -315,25 +353,9 @@ impl Arrival for Stranger {
     }
 
     async fn greet(self) -> Result<Greeted<Self::Stream, Caller>, Refused> {
-        let refuse = |reason, why: &str| Refused {
-            reason,
-            why: why.to_owned(),
-        };
         let mut sets = self.keeper.set.subscribe();
-        let Some(set) = sets.borrow_and_update().clone() else {
-            return Err(refuse("TLS_NOT_READY", "there is no certificate to show"));
-        };
-        let acceptor = TlsAcceptor::from(Arc::clone(&set.config));
-        let stream = acceptor.accept(self.remote.stream).await.map_err(|e| {
-            let tls = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-            match tls {
-                Some(error) => refused(error),
-                None => Refused {
-                    reason: "HANDSHAKE_FAILED",
-                    why: format!("the connection broke: {}", e.kind()),
-                },
-            }
-        })?;
+        let current = sets.borrow_and_update().clone();
+        let stream = shake_hands(current, self.remote.stream).await?;
         let (_, session) = stream.get_ref();
         // A client that names no protocol gets none guessed (RFC 9113 section
         // 3.3).
@@ -362,8 +384,10 @@ impl Arrival for Stranger {
                     return std::future::pending().await;
                 }
                 let set = sets.borrow_and_update().clone();
-                let Some(set) = set else { continue };
-                if let Err(error) = set.clients.verify(&chain, unix(keeper.now())) {
+                let Some(clients) = set.and_then(|set| set.clients.clone()) else {
+                    continue;
+                };
+                if let Err(error) = clients.verify(&chain, unix(keeper.now())) {
                     return refused(&error);
                 }
             }
@@ -374,6 +398,32 @@ impl Arrival for Stranger {
             standing,
         })
     }
+}
+
+fn refuse(reason: &'static str, why: &str) -> Refused {
+    Refused {
+        reason,
+        why: why.to_owned(),
+    }
+}
+
+/// Makes a connection a TLS one, by the set in use.
+async fn shake_hands(
+    set: Option<Arc<Set>>,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, Refused> {
+    let set = set.ok_or_else(|| refuse("TLS_NOT_READY", "there is no certificate to show"))?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&set.config));
+    acceptor.accept(stream).await.map_err(|e| {
+        let tls = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(error) => refused(error),
+            None => Refused {
+                reason: "HANDSHAKE_FAILED",
+                why: format!("the connection broke: {}", e.kind()),
+            },
+        }
+    })
 }
 
 /// The wall clock's reading, as rustls has it. Nothing was ever valid before

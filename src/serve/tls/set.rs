@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
@@ -17,13 +17,16 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certific
 use x509_parser::time::ASN1Time;
 use zeroize::Zeroizing;
 
-use super::Files;
 use super::clients::Clients;
+use super::{ClientFiles, Files};
 use crate::clock::Clock;
 use crate::time::Time;
 
-/// What is spoken below TLS: HTTP/2 alone (RFC 9113 section 3.2).
+/// What callers speak below TLS: HTTP/2 alone (RFC 9113 section 3.2).
 pub(super) const ALPN: &[u8] = b"h2";
+
+/// What verifiers speak, whether or not they say so (RFC 7301 section 6).
+const ALPN_PUBLIC: &[u8] = b"http/1.1";
 
 /// The largest file of certificates or keys, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -66,7 +69,8 @@ impl SetError {
 #[derive(Debug)]
 pub(super) struct Set {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) clients: Arc<Clients>,
+    /// Whose certificates are good, where they are asked for one.
+    pub(super) clients: Option<Arc<Clients>>,
     /// When our certificate ends.
     pub(super) certificate_ends: Time,
     /// When the first of the revocation lists ends.
@@ -80,32 +84,27 @@ impl Set {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (chain, certificate_ends) = chain(&files.certificate, now)?;
         let key = key(&files.key)?;
-        let roots = Arc::new(roots(&files.client_ca)?);
-        let mut chains = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
-        let mut crl_ends = None;
-        if let Some(path) = &files.crl {
-            let (lists, ends) = crls(path)?;
-            // All of a chain is looked up; what no list says is unknown and
-            // refused, and so is everything once a list has ended.
-            chains = chains.with_crls(lists).enforce_revocation_expiration();
-            crl_ends = Some(ends);
-        }
-        let chains = chains.build().map_err(|e| {
-            let path = files.crl.as_ref().unwrap_or(&files.client_ca);
-            SetError::content(path, e.to_string())
-        })?;
-        let clients = Arc::new(Clients::new(chains));
+        let (clients, crl_ends) = match &files.clients {
+            Some(files) => {
+                let (clients, crl_ends) = clients(files, &provider)?;
+                (Some(clients), crl_ends)
+            }
+            None => (None, None),
+        };
         let config = ServerConfig::builder_with_details(provider, Arc::new(Wall(clock)))
             .with_protocol_versions(&[&TLS13])
             .map_err(|e| SetError::content(&files.certificate, e.to_string()))?;
-        let verifier = Arc::clone(&clients);
-        let mut config = config
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|e| {
-                SetError::content(&files.key, format!("not the key of the certificate: {e}"))
-            })?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        let (config, alpn) = match &clients {
+            Some(clients) => {
+                let verifier = Arc::clone(clients);
+                (config.with_client_cert_verifier(verifier), ALPN)
+            }
+            None => (config.with_no_client_auth(), ALPN_PUBLIC),
+        };
+        let mut config = config.with_single_cert(chain, key).map_err(|e| {
+            SetError::content(&files.key, format!("not the key of the certificate: {e}"))
+        })?;
+        config.alpn_protocols = vec![alpn.to_vec()];
         // A resumed session would not show a certificate: no tickets, no
         // memory, no early data.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -116,7 +115,7 @@ impl Set {
             clients,
             certificate_ends,
             crl_ends,
-            crl: files.crl.clone(),
+            crl: files.clients.as_ref().and_then(|files| files.crl.clone()),
         })
     }
 
@@ -148,6 +147,28 @@ impl TimeProvider for Wall {
     fn current_time(&self) -> Option<UnixTime> {
         Some(super::unix(self.0.read().wall))
     }
+}
+
+/// Who is let in, and when the first of the lists ends that may keep them out.
+fn clients(
+    files: &ClientFiles,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(Arc<Clients>, Option<Time>), SetError> {
+    let roots = Arc::new(roots(&files.ca)?);
+    let mut chains = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    let mut crl_ends = None;
+    if let Some(path) = &files.crl {
+        let (lists, ends) = crls(path)?;
+        // All of a chain is looked up; what no list says is unknown and
+        // refused, and so is everything once a list has ended.
+        chains = chains.with_crls(lists).enforce_revocation_expiration();
+        crl_ends = Some(ends);
+    }
+    let chains = chains.build().map_err(|e| {
+        let path = files.crl.as_ref().unwrap_or(&files.ca);
+        SetError::content(path, e.to_string())
+    })?;
+    Ok((Arc::new(Clients::new(chains)), crl_ends))
 }
 
 /// Our certificate and what stands between it and a root.
@@ -265,8 +286,10 @@ struct Look {
 
 impl Fingerprint {
     pub(super) fn of(files: &Files) -> Self {
-        let all = [&files.certificate, &files.key, &files.client_ca];
-        let looks = all.into_iter().chain(&files.crl).map(|path| {
+        let own = [&files.certificate, &files.key];
+        let of_clients = files.clients.iter();
+        let of_clients = of_clients.flat_map(|files| [Some(&files.ca), files.crl.as_ref()]);
+        let looks = own.into_iter().chain(of_clients.flatten()).map(|path| {
             let found = fs::metadata(path).ok()?;
             Some(Look {
                 file: (found.dev(), found.ino()),

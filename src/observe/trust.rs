@@ -1,0 +1,124 @@
+//! Whom an observer takes for its origin.
+
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+
+use super::{Origin, Trust};
+
+/// Connects to an origin, over TLS where its address is `https`.
+///
+/// Roots are read each time, and only then: one that was added or taken away
+/// counts without a restart.
+pub(super) fn connector(origin: &Origin) -> std::io::Result<HttpsConnector<HttpConnector>> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(Error::other)?;
+    let over_tls = origin.url.scheme_str() == Some("https");
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match &origin.trust {
+        Trust::System if over_tls => {
+            builder.with_provider_and_native_roots(aws_lc_rs::default_provider())?
+        }
+        Trust::Roots(path) if over_tls => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates(path)? {
+                roots.add(root).map_err(|e| of(path, e))?;
+            }
+            builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
+        }
+        Trust::Exactly(path) if over_tls => {
+            let certificate = certificates(path)?.swap_remove(0);
+            let only = Arc::new(Only {
+                certificate,
+                provider,
+            });
+            let config = config.dangerous().with_custom_certificate_verifier(only);
+            builder.with_tls_config(config.with_no_client_auth())
+        }
+        Trust::System | Trust::Roots(_) | Trust::Exactly(_) => {
+            let nobody = RootCertStore::empty();
+            builder.with_tls_config(config.with_root_certificates(nobody).with_no_client_auth())
+        }
+    };
+    Ok(builder.https_or_http().enable_http1().build())
+}
+
+/// One at least.
+fn certificates(path: &Path) -> std::io::Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(path).map_err(|e| Error::new(e.kind(), of(path, e)))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all = all.map_err(|e| of(path, e))?;
+    if all.is_empty() {
+        return Err(of(path, "expected a certificate in PEM, got none"));
+    }
+    Ok(all)
+}
+
+fn of(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+}
+
+/// Takes one certificate and no other, whatever it says.
+///
+/// Trust: whoever has its key. That is what a root would vouch for; the name
+/// is not asked, since the agent observes itself by address.
+#[derive(Debug)]
+struct Only {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Only {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _between: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _stapled: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let other = CertificateError::ApplicationVerificationFailure;
+        Err(rustls::Error::InvalidCertificate(other))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
