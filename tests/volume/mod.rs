@@ -6,6 +6,7 @@ mod live;
 mod load;
 mod overload;
 pub(crate) mod slow;
+mod talks;
 
 use std::fs;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ mod line;
 mod pace;
 mod process;
 mod queue;
+mod relay;
 mod supervisor;
 
 use std::ffi::OsString;

@@ -5,15 +5,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStderr, Command};
-use tracing::warn;
+use tokio::process::{Child, Command};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::DeviceConfig;
+use super::relay::{self, Mask, Masked};
 use crate::hsm::child::{LOGIN_GRACE, MODE};
 use crate::hsm::frame;
 use crate::hsm::message::{
@@ -30,6 +30,8 @@ pub(super) struct Process {
     /// Holds the PIN for an instant.
     output: Zeroizing<Vec<u8>>,
     pub(super) pid: u32,
+    /// Keeps the PIN out of what the child says.
+    masked: Masked,
 }
 
 impl Process {
@@ -54,8 +56,10 @@ impl Process {
         let pid = child
             .id()
             .ok_or_else(|| io::Error::other("it ended at once"))?;
+        let masked = Masked::default();
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(relay(config.name.clone(), pid, stderr));
+            let relay = relay::run(config.name.clone(), pid, stderr, Arc::clone(&masked));
+            tokio::spawn(relay);
         }
         Ok(Self {
             child,
@@ -63,6 +67,7 @@ impl Process {
             input: Vec::new(),
             output: Zeroizing::default(),
             pid,
+            masked,
         })
     }
 
@@ -73,6 +78,7 @@ impl Process {
         serial: Option<&str>,
         pin: Pin,
     ) -> Result<TokenIdentity, Fault> {
+        *self.masked.lock().unwrap_or_else(PoisonError::into_inner) = Mask::of(&pin);
         let open = Open {
             module: config.module.clone(),
             token: config.token.clone(),
@@ -221,28 +227,5 @@ fn program(config: &DeviceConfig) -> io::Result<PathBuf> {
         Ok(this.to_owned())
     } else {
         std::env::current_exe()
-    }
-}
-
-/// The longest line of a module that is logged whole.
-const LONGEST_LINE: u64 = 1024;
-
-/// Logs what a child says on its standard error, until it is gone: foreign
-/// code prints what it likes, and the log stays one in form.
-async fn relay(device: String, pid: u32, stderr: ChildStderr) {
-    let mut said = BufReader::new(stderr);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut part = (&mut said).take(LONGEST_LINE);
-        let read = part.read_until(b'\n', &mut line).await;
-        if !read.is_ok_and(|n| n > 0) {
-            return;
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
-        if !text.is_empty() {
-            warn!(device, pid, text, "the device's process says");
-        }
     }
 }

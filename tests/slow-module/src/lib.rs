@@ -5,9 +5,11 @@
 //!   signature, not in one that asks for its size;
 //! - counts, in `SLOW_MODULE_COUNTERS.PID` where that variable is set: five
 //!   little-endian `u64`, as [`Counters`] names them. A reader may look at any
-//!   time.
+//!   time;
+//! - with `SLOW_MODULE_TALKS` set, prints the PIN of each `C_Login`, as a module
+//!   does whose maker left the debugging in.
 //!
-//! The list of functions is a copy of the one behind with two entries changed,
+//! The list of functions is a copy of the one behind with few entries changed,
 //! so what is not changed here costs nothing.
 
 use std::fs::File;
@@ -20,6 +22,7 @@ use std::{env, ptr};
 use cryptoki_sys::{
     CK_BYTE_PTR, CK_FUNCTION_LIST, CK_FUNCTION_LIST_PTR, CK_FUNCTION_LIST_PTR_PTR,
     CK_MECHANISM_PTR, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_ULONG, CK_ULONG_PTR,
+    CK_USER_TYPE, CK_UTF8CHAR_PTR,
     CKR_ARGUMENTS_BAD, CKR_FUNCTION_FAILED, CKR_OK,
 };
 use libloading::Library;
@@ -85,6 +88,9 @@ impl Slow {
         ours.C_GetFunctionList = Some(C_GetFunctionList);
         ours.C_SignInit = Some(sign_init);
         ours.C_Sign = Some(sign);
+        if env::var_os("SLOW_MODULE_TALKS").is_some() {
+            ours.C_Login = Some(login);
+        }
         let slow = Self {
             behind,
             ours,
@@ -142,6 +148,24 @@ pub unsafe extern "C" fn C_GetFunctionList(list: CK_FUNCTION_LIST_PTR_PTR) -> CK
     // it points to, whatever the type says.
     unsafe { *list = ptr::from_ref(&slow.ours).cast_mut() };
     CKR_OK
+}
+
+unsafe extern "C" fn login(
+    session: CK_SESSION_HANDLE,
+    user: CK_USER_TYPE,
+    pin: CK_UTF8CHAR_PTR,
+    len: CK_ULONG,
+) -> CK_RV {
+    let Some((_, behind)) = loaded(|list| list.C_Login) else {
+        return CKR_FUNCTION_FAILED;
+    };
+    if !pin.is_null() {
+        // SAFETY: the caller's PIN has this length (PKCS#11 v3.1 section 5.6.8).
+        let pin = unsafe { std::slice::from_raw_parts(pin, len as usize) };
+        eprintln!("C_Login: pin={}!", String::from_utf8_lossy(pin));
+    }
+    // SAFETY: handed through as it came.
+    unsafe { behind(session, user, pin, len) }
 }
 
 unsafe extern "C" fn sign_init(
