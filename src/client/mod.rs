@@ -28,12 +28,16 @@ mod watch;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 use tower::Service;
@@ -45,6 +49,8 @@ use crate::api::v1::{
 };
 
 pub use error::{Error, Fault};
+/// The TLS library of [`Client::tls`].
+pub use rustls;
 pub use stream::SigningStream;
 pub use watch::JwksWatch;
 
@@ -125,7 +131,27 @@ impl Client {
         }))
     }
 
-    /// A client over whatever `connector` makes, such as TLS over TCP. It is
+    /// A client of the agent's TLS listener at `address` (a host or an IP
+    /// address, and a port), which has a certificate for `name`. `config` holds
+    /// the roots that this leads to and the client's own certificate. Connects
+    /// when it is first used. To be called within a Tokio runtime.
+    #[must_use]
+    pub fn tls(address: &str, name: ServerName<'static>, mut config: ClientConfig) -> Self {
+        // gRPC over TLS is HTTP/2 by this name (RFC 9113 section 3.2).
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tls = TlsConnector::from(Arc::new(config));
+        let address = address.to_owned();
+        Self::with_connector(tower::service_fn(move |_: Uri| {
+            let (address, name, tls) = (address.clone(), name.clone(), tls.clone());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                tls.connect(name, stream).await.map(TokioIo::new)
+            }
+        }))
+    }
+
+    /// A client over whatever `connector` makes, such as a tunnel. It is
     /// asked for a connection whenever there is none.
     #[must_use]
     pub fn with_connector<C>(connector: C) -> Self

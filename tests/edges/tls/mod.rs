@@ -208,6 +208,43 @@ async fn a_client_must_say_that_it_speaks_http_2() {
     until(|| log.reasons("connection_refused") == ["NO_ALPN", "NO_ALPN"]).await;
 }
 
+/// The client that we give to others; also after its connection has ended.
+#[tokio::test]
+async fn the_rust_client_signs_over_tls_and_connects_again() {
+    let place = Place::new(Limits {
+        age: std::time::Duration::from_millis(200),
+        ..Limits::default()
+    })
+    .await;
+    let identity = place.authority.client(&["spiffe://example.org/login"], &[]);
+    let mut config = client_config(&place.authority, Some(&identity));
+    config.alpn_protocols = Vec::new();
+    let name = rustls::pki_types::ServerName::try_from(SERVER).unwrap();
+    let address = place.server.address.to_string();
+    let client = sealkeeper::client::Client::tls(&address, name, config);
+    let claims = serde_json::json!({ "sub": "a" });
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_millis(700) {
+        within(client.sign_jwt("main", &claims)).await.unwrap();
+    }
+    let expected = Caller::Tls {
+        names: Names::parse(&["spiffe://example.org/login"], &[]).unwrap(),
+    };
+    assert!(
+        place
+            .signer
+            .seen()
+            .iter()
+            .all(|seen| seen.caller == expected)
+    );
+    // Nobody's certificate is nobody.
+    let config = client_config(&place.authority, None);
+    let name = rustls::pki_types::ServerName::try_from(SERVER).unwrap();
+    let client = sealkeeper::client::Client::tls(&address, name, config);
+    let client = client.with_patience(std::time::Duration::from_millis(300));
+    within(client.sign_jwt("main", &claims)).await.unwrap_err();
+}
+
 /// Each connection shows a certificate: there is no ticket to come back with.
 #[tokio::test]
 async fn no_session_is_resumed() {
