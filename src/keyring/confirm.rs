@@ -1,7 +1,10 @@
 //! An operator vouches for the time, after a clock was wrong.
 //!
-//! Where the clock was fast, what it dated lies too late: waits get longer,
-//! never shorter, and nothing is to be done. Where it was slow, each instant
+//! Where the clock was fast, what it dated lies too late: after now, waits
+//! would end when that clock said, and rotations come as late. What is dated
+//! after now is dated now: nothing can have happened later, and each wait from
+//! there is longer than the true one. `exp_ceiling` stays, for the tokens that
+//! the fast clock dated. Where it was slow, each instant
 //! on record lies too early by an unknown time, up to the whole step, and what
 //! counts from there would end before its time. So each wait that had not
 //! ended by the old clock begins anew:
@@ -40,11 +43,12 @@ impl KeySet {
     pub fn confirm_clock(&mut self, now: Time, expected: Time, plan: &Plan) -> Vec<Event> {
         let old = expected.max(self.high_water);
         self.high_water = now;
+        let mut events = self.date_back(now, plan);
         if now <= old + plan.timing.skew {
-            return Vec::new();
+            return events;
         }
         self.epoch += 1;
-        let events = self.postpone_switches(now, old, plan);
+        events.extend(self.postpone_switches(now, old, plan));
         let over = now - plan.timing.skew;
         for key in self.keys.values_mut() {
             for since in key.sightings.values_mut() {
@@ -67,6 +71,62 @@ impl KeySet {
                 }
                 _ => {}
             }
+        }
+        events
+    }
+
+    /// Dates what is dated after now. A switch that a fast clock put far ahead
+    /// is taken back where the schedule finds a better one by itself, and
+    /// drawn near where an operator asked for it.
+    fn date_back(&mut self, now: Time, plan: &Plan) -> Vec<Event> {
+        let before = (self.keys.clone(), self.seats.clone());
+        let last_use = rules::rule_2_last_use(now, &plan.timing);
+        for key in self.keys.values_mut() {
+            key.created = key.created.min(now);
+            key.published = key.published.map(|at| at.min(now));
+            for since in key.sightings.values_mut() {
+                *since = now.min(*since);
+            }
+            match &mut key.phase {
+                Phase::Retiring { since, last_sign } => {
+                    *since = now.min(*since);
+                    *last_sign = last_use.min(*last_sign);
+                }
+                Phase::Published { since }
+                | Phase::Active { since }
+                | Phase::Retired { since }
+                | Phase::Revoked { since, .. } => *since = now.min(*since),
+                Phase::Generating | Phase::Placeholder => {}
+            }
+        }
+        for seat in self.seats.values_mut() {
+            seat.rotate_at = seat.rotate_at.map(|at| at.min(now));
+            seat.fresh_after = seat.fresh_after.map(|at| at.min(now));
+        }
+        let mut events = Vec::new();
+        let ahead_of_now = self.seats.values().filter_map(|seat| seat.switch.clone());
+        for switch in ahead_of_now.collect::<Vec<_>>() {
+            let key = self.key(switch.to);
+            let seat_id = key.seat();
+            let seen = key.sightings.values().max().copied().unwrap_or(now);
+            let wanted = rules::rule_1_pre_publish(seen, &plan.timing)
+                .max(self.due(&seat_id, plan).unwrap_or(now))
+                .max(now + ahead(plan));
+            if switch.at <= wanted {
+                continue;
+            }
+            if switch.rollback {
+                let at = now + ahead(plan);
+                let what = What::RollbackScheduled { activates: at };
+                events.push(self.set_switch(Switch { at, ..switch }, what, plan, now));
+            } else if let Some(seat) = self.seats.get_mut(&seat_id) {
+                seat.switch = None;
+                let key = self.key(switch.to);
+                events.push(Event::of(key, now, What::ActivationCancelled));
+            }
+        }
+        if before != (self.keys.clone(), self.seats.clone()) {
+            self.epoch += 1;
         }
         events
     }

@@ -1,4 +1,4 @@
-//! A clock that was slow, and what an operator confirms after it.
+//! A clock that was wrong, and what an operator confirms after it.
 
 use super::*;
 
@@ -116,4 +116,53 @@ fn without_a_private_half_the_ceiling_decides() {
     bench.confirm(13_100);
     bench.advance(LATER + 13_100);
     assert_eq!(bench.phase("k1"), "retired");
+}
+
+/// What a clock that was six days ahead dated.
+const FAST: i64 = 518_400;
+
+/// Found by review: after it was put right, nothing rotated for six days.
+#[test]
+fn what_a_fast_clock_dated_is_dated_now() {
+    let mut bench = Bench::with_standby();
+    bench.advance(1130);
+    // From here on the clock is six days ahead: k3 becomes active by it.
+    let scheduled = bench.advance(FAST + 10_000);
+    assert_eq!(scheduled, ["activation-scheduled"]);
+    bench.advance(FAST + 10_100);
+    assert_eq!(bench.phase("k3"), "active");
+    let (now, fast) = (at(10_200), at(FAST + 10_200));
+    bench.set.confirm_clock(now, fast, &bench.plan);
+    assert_eq!(bench.set.high_water, now);
+    for key in bench.set.keys.values() {
+        assert!(key.created <= now && key.published <= Some(now), "{key:?}");
+        assert!(key.sightings.values().all(|since| *since <= now), "{key:?}");
+        match key.phase {
+            Phase::Retiring { since, last_sign } => {
+                assert!(since <= now);
+                assert!(last_sign <= rules::rule_2_last_use(now, &bench.plan.timing));
+            }
+            Phase::Active { since } => assert!(since <= now),
+            _ => {}
+        }
+    }
+    let (seat, _) = bench.set.seats.first_key_value().unwrap();
+    let due = bench.set.due(seat, &bench.plan).unwrap();
+    assert!(due <= now + bench.plan.timing.rotate_every);
+    // Tokens that it dated are about until then: the ceiling stands.
+    let old = bench.set.by_kid("k1").unwrap();
+    assert!(old.exp_ceiling.unwrap() > at(FAST));
+}
+
+/// A switch that the fast clock put six days ahead is found anew, or drawn
+/// near where an operator asked for it.
+#[test]
+fn a_switch_that_a_fast_clock_put_far_ahead_comes_in_time() {
+    let mut bench = Bench::with_standby();
+    bench.advance(1130);
+    assert_eq!(bench.advance(FAST + 10_000), ["activation-scheduled"]);
+    let now = at(1_200);
+    let events = bench.set.confirm_clock(now, at(FAST + 10_001), &bench.plan);
+    assert_eq!(names(&events), ["activation-cancelled"]);
+    assert_eq!(bench.signer(1_201), Ok("k1".to_owned()));
 }
