@@ -4,7 +4,7 @@
 //! and passes what it saw downward.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -29,6 +29,11 @@ pub struct Reading {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// What time it is. Never blocks, never fails.
     fn read(&self) -> Reading;
+
+    /// Which start of the machine `boot` counts from: readings with the same
+    /// name can be held against each other, by different processes too. Empty
+    /// where the machine does not say.
+    fn boot_id(&self) -> String;
 }
 
 /// The machine's clocks.
@@ -66,6 +71,13 @@ impl Clock for SystemClock {
             wall: Time::from_millis(wall),
             boot: Span::from(boot),
         }
+    }
+
+    /// A random id of the running kernel (random(4)).
+    fn boot_id(&self) -> String {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -137,16 +149,14 @@ mod step {
 /// A clock that stands still until it is told to move, for simulations and
 /// tests.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Reading>);
+pub struct ManualClock(Mutex<(Reading, u64)>);
 
 impl ManualClock {
     /// A clock that shows `wall`, on a machine that started an hour ago.
     #[must_use]
     pub fn new(wall: Time) -> Self {
-        Self(Mutex::new(Reading {
-            wall,
-            boot: Span::from_hours(1),
-        }))
+        let boot = Span::from_hours(1);
+        Self(Mutex::new((Reading { wall, boot }, 1)))
     }
 
     /// Time passes: both clocks advance.
@@ -162,20 +172,29 @@ impl ManualClock {
         self.with(|r| r.wall = wall);
     }
 
-    /// Sets the time since the machine started, as after a restart.
+    /// The machine has started so long ago.
     pub fn set_boot(&self, boot: Span) {
         self.with(|r| r.boot = boot);
+        self.lock().1 += 1;
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Reading) -> T) -> T {
+        f(&mut self.lock().0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Reading, u64)> {
         // A reading is plain data: a panic elsewhere cannot have left it torn.
-        f(&mut self.0.lock().unwrap_or_else(|e| e.into_inner()))
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
 impl Clock for ManualClock {
     fn read(&self) -> Reading {
         self.with(|r| *r)
+    }
+
+    fn boot_id(&self) -> String {
+        self.lock().1.to_string()
     }
 }
 

@@ -8,8 +8,9 @@ use super::reader::{Dark, PublishedSet, Snapshot};
 use super::record::Record;
 use super::revoke::Owed;
 use super::writer::{Held, StepError, Writer};
+use crate::clock::Reading;
 use crate::durable::Tombstone;
-use crate::keyring::{Ending, Genesis, Reason};
+use crate::keyring::{ClockGuard, Ending, Genesis, Reason};
 use crate::store::{StoreError, Stored};
 use crate::time::Time;
 
@@ -80,6 +81,15 @@ impl Writer {
             }
         }
         let pending = matches!(record.set.genesis, Genesis::Pending { .. });
+        let replica = record.set.replicas.get(&self.context.replica);
+        if let Some(note) = replica.and_then(|replica| replica.clock.as_ref())
+            && self.guard == ClockGuard::default()
+        {
+            let clock = &self.context.clock;
+            let Reading { wall, boot } = clock.read();
+            let high_water = record.set.high_water;
+            self.guard = ClockGuard::resume(note, &clock.boot_id(), wall, boot, high_water);
+        }
         self.held = Some(Held {
             record,
             version: Some(version),

@@ -288,13 +288,20 @@ impl Writer {
         // The record first: against its later instants the reading would be
         // doubted again.
         let anchor = self.guard.anchor();
-        let step = self.step(Clock::Any, |set, plan, _| {
+        let mut vouched = self.guard.clone();
+        vouched.confirm(ours.wall, ours.boot);
+        let note = vouched.note(&self.context.clock.boot_id());
+        let step = self.step(Clock::Any, |set, plan, tick| {
             let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(ours.boot));
             let events = set.confirm_clock(ours.wall, expected, plan);
+            set.note_clock(&tick.replica, note.clone());
             Ok::<_, Infallible>((events.clone(), events))
         });
         let events = step.await?;
-        self.guard.confirm(ours.wall, ours.boot);
+        self.guard = vouched;
+        // A clock that was fast dated these later than now: a dead origin
+        // would be taken for one that answers.
+        self.live.clear();
         let mut did = Did::of(&events);
         let confirmed = format!("the time {} is confirmed", ours.wall);
         did.done.insert(0, confirmed);

@@ -52,7 +52,7 @@ pub(super) struct Writer {
     /// The copy of it that readers have.
     pub(super) shown: ClockGuard,
     /// When each origin last answered.
-    live: BTreeMap<String, Time>,
+    pub(super) live: BTreeMap<String, Time>,
     /// Why there is no usable record, as readers were told.
     pub(super) dark: Option<Dark>,
     /// Whether the store refused the last change, as the log says already.
@@ -192,6 +192,8 @@ impl Writer {
             let tick = self.tick_for(now);
             let held = self.held.as_ref().ok_or(StepError::NoRecord)?;
             let mut next = held.record.clone();
+            let note = self.guard.note(&self.context.clock.boot_id());
+            next.set.note_clock(&self.context.replica, note);
             let (value, events) =
                 change(&mut next.set, &self.plan, &tick).map_err(StepError::Keyring)?;
             let logged = self.logged;
@@ -286,7 +288,8 @@ impl Writer {
         });
         match step.await {
             // The log has a line already, from where that was found out.
-            Ok(()) | Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            Ok(()) | Err(StepError::Store(_)) => {}
+            Err(StepError::Doubt(_)) => self.note_doubt().await,
             Err(e) => tracing::error!(key_set = self.reader.name, "a step was not taken: {e}"),
         }
         if let Some(held) = self.held.clone()
@@ -323,6 +326,20 @@ impl Writer {
     }
 
     // -- Time ------------------------------------------------------------
+
+    /// Puts the doubt on record, where it is not: a restart ends none.
+    async fn note_doubt(&mut self) {
+        let note = self.step(Clock::Any, |_, _, _| {
+            Ok::<_, std::convert::Infallible>(((), Vec::new()))
+        });
+        match note.await {
+            Ok(()) | Err(StepError::Store(_)) => {}
+            Err(e) => tracing::warn!(
+                key_set = self.reader.name,
+                "the doubt is not on record, and a restart would forget it: {e}"
+            ),
+        }
+    }
 
     /// The time that may be acted upon, or the doubt and an estimate.
     fn now(&mut self) -> Result<Time, (Doubt, Time)> {

@@ -10,7 +10,7 @@ use crate::time::{Span, Time};
 
 /// A pair of readings that were true together: real time, and the time since
 /// boot, which no operator and no NTP step can move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Anchor {
     /// Real time.
     pub wall: Time,
@@ -55,6 +55,22 @@ pub enum Doubt {
         /// The latest instant on record.
         high_water: Time,
     },
+    /// An earlier process of this agent doubted it, and nobody has vouched for
+    /// the time since.
+    #[error("the clock was in doubt before the restart, and nobody has confirmed the time since")]
+    Unconfirmed,
+}
+
+/// How an agent's clock stood: what its next process begins with, so that a
+/// restart makes no wrong clock right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClockNote {
+    /// Which start of the machine the anchor's `boot` counts from.
+    pub boot_id: String,
+    /// The readings that later ones are held against.
+    pub anchor: Anchor,
+    /// Whether the clock was in doubt.
+    pub doubted: bool,
 }
 
 /// The judgement over one process' clock: the writer asks it before each
@@ -66,6 +82,43 @@ pub struct ClockGuard {
 }
 
 impl ClockGuard {
+    /// Goes on from what the process before left. While the machine has not
+    /// started anew, readings are judged as if it were the same process; a
+    /// doubt stays in any case.
+    #[must_use]
+    pub fn resume(
+        note: &ClockNote,
+        boot_id: &str,
+        wall: Time,
+        boot: Span,
+        high_water: Time,
+    ) -> Self {
+        let same = !boot_id.is_empty() && note.boot_id == boot_id && boot >= note.anchor.boot;
+        // As at a doubt with no anchor: an estimate that is not too late.
+        let estimate = Anchor {
+            wall: wall.min(high_water),
+            boot,
+        };
+        Self {
+            anchor: match (same, note.doubted) {
+                (true, _) => Some(note.anchor),
+                (false, true) => Some(estimate),
+                (false, false) => None,
+            },
+            doubt: note.doubted.then_some(Doubt::Unconfirmed),
+        }
+    }
+
+    /// What the next process is to begin with; none before the first reading.
+    #[must_use]
+    pub fn note(&self, boot_id: &str) -> Option<ClockNote> {
+        self.anchor.map(|anchor| ClockNote {
+            boot_id: boot_id.to_owned(),
+            anchor,
+            doubted: self.doubt.is_some(),
+        })
+    }
+
     /// Judges a reading. A doubt stays until [`ClockGuard::confirm`], even if
     /// the clock comes back: something moved it, and may again.
     ///
@@ -137,6 +190,7 @@ impl ClockGuard {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -164,6 +218,43 @@ mod tests {
             matches!(second, Err(Doubt::LeaptForward { .. })),
             "{second:?}"
         );
+    }
+
+    /// Found by review: a restart made every clock right.
+    #[test]
+    fn a_restart_ends_no_doubt_and_moves_no_anchor() {
+        let timing = Timing::default();
+        let mut guard = ClockGuard::default();
+        guard
+            .read(s(1_000_000), boot(10), s(1_000_000), &timing)
+            .unwrap();
+        let note = guard.note("one").unwrap();
+        let resume = |note: &ClockNote, id: &str, wall, since| {
+            ClockGuard::resume(note, id, s(wall), boot(since), s(1_000_000))
+        };
+        // A day ahead while nobody looked: nothing that a start alone doubts.
+        let day = 1_000_000 + 86_400;
+        let mut same = resume(&note, "one", day, 40);
+        let judged = same.read(s(day), boot(40), s(1_000_000), &timing);
+        assert!(matches!(judged, Err(Doubt::LeaptForward { .. })));
+        let mut anew = resume(&note, "two", day, 40);
+        assert_eq!(
+            anew.read(s(day), boot(40), s(1_000_000), &timing),
+            Ok(s(day))
+        );
+        // Nor does a machine without a name look like another's.
+        assert_eq!(resume(&note, "", day, 40), ClockGuard::default());
+        // What was doubted stays so, whatever started anew.
+        let note = same.note("one").unwrap();
+        for id in ["one", "two"] {
+            let mut guard = resume(&note, id, 1_000_100, 110);
+            let judged = guard.read(s(1_000_100), boot(110), s(1_000_000), &timing);
+            assert_eq!(judged, Err(Doubt::Unconfirmed));
+            let estimate = guard.moment(s(1_000_100), boot(111), s(1_000_000), &timing);
+            assert!(matches!(estimate, Moment::Doubtful(at) if at <= s(1_000_101)));
+            guard.confirm(s(1_000_100), boot(110));
+            assert!(!guard.note(id).unwrap().doubted);
+        }
     }
 
     #[test]

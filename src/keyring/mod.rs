@@ -30,7 +30,7 @@ mod tests;
 mod timing;
 mod view;
 
-pub use clock::{Anchor, ClockGuard, Doubt};
+pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};

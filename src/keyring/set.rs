@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::ClockNote;
 use super::event::{Event, What};
 use super::intent::{Intent, IntentId, Task};
 use super::key::{Half, Key, KeyId, Mandate, Phase, Reason};
@@ -105,6 +106,9 @@ pub struct Replica {
     pub confirmed: u64,
     /// When it last said anything.
     pub seen: Time,
+    /// How its clock stood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockNote>,
 }
 
 /// The key of a seat in the record: `ES256/main`.
@@ -282,10 +286,18 @@ impl KeySet {
             .or_insert(Replica {
                 confirmed: 0,
                 seen: tick.now,
+                clock: None,
             });
         if replica.confirmed < tick.adopted {
             replica.confirmed = tick.adopted;
             replica.seen = tick.now;
+        }
+    }
+
+    /// How the clock of an agent stands that is on record.
+    pub fn note_clock(&mut self, replica: &str, note: Option<ClockNote>) {
+        if let (Some(replica), Some(_)) = (self.replicas.get_mut(replica), &note) {
+            replica.clock = note;
         }
     }
 

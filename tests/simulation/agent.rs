@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use sealkeeper::keyring::{
-    Doubt, Ending, Event, Genesis, Half, IntentId, KeyId, KeySet, Mandate, Moment, OperatorError,
-    Outcome, Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
+    ClockGuard, Doubt, Ending, Event, Genesis, Half, IntentId, KeyId, KeySet, Mandate, Moment,
+    OperatorError, Outcome, Phase, Plan, Reason, Task, Then, Tick, UnexpectedOutcome,
 };
 use sealkeeper::time::Time;
 
@@ -46,10 +46,14 @@ impl World {
                 Doubt::SteppedBack { .. } => "clock: doubted after a step back",
                 Doubt::LeaptForward { .. } => "clock: doubted after a leap forward",
                 Doubt::Gap { .. } => "clock: doubted at a start after a gap",
+                Doubt::Unconfirmed => unreachable!("a reading does not begin that"),
             });
         }
         self.invariant_doubts_a_wrong_clock(r, judged.is_err());
-        let now = judged.map_err(|_| Stop::Doubt)?;
+        let Ok(now) = judged else {
+            self.note_doubt(r);
+            return Err(Stop::Doubt);
+        };
         let recent = self.recent();
         let replica = &self.replicas[r];
         let reader = replica.guard.anchor().map(|anchor| anchor.expected(boot));
@@ -83,6 +87,7 @@ impl World {
                 return Err(Stop::Down);
             };
             let mut set = KeySet::clone(&before);
+            self.note_clock(r, &mut set);
             let mut events = apply(&mut set, &self.plan, &tick).map_err(Stop::Refused)?;
             let mut ids = ids(&mut self.random);
             events.extend(set.advance(&self.plan, &tick, &mut ids));
@@ -137,7 +142,43 @@ impl World {
             return Err(Stop::NoStore);
         }
         self.replicas[r].cached = Some((self.store.record.clone(), self.store.version));
+        let (wall, boot, boot_id) = (self.wall(r), self.boot(r), self.boot_id(r));
+        let set = &self.store.record;
+        let known = set.replicas.get(&self.replicas[r].name);
+        if let Some(note) = known.and_then(|known| known.clock.as_ref())
+            && self.replicas[r].guard == ClockGuard::default()
+        {
+            let guard = ClockGuard::resume(note, &boot_id, wall, boot, set.high_water);
+            if guard.doubt().is_some() {
+                self.totals.count("clock: in doubt across a restart");
+            }
+            self.replicas[r].guard = guard;
+        }
         Ok(())
+    }
+
+    fn note_clock(&self, r: usize, set: &mut KeySet) {
+        let replica = &self.replicas[r];
+        set.note_clock(&replica.name, replica.guard.note(&self.boot_id(r)));
+    }
+
+    /// Puts a doubt on record, where it is not.
+    fn note_doubt(&mut self, r: usize) {
+        let Some((before, version)) = self.replicas[r].cached.clone() else {
+            return;
+        };
+        let mut set = KeySet::clone(&before);
+        self.note_clock(r, &mut set);
+        if set == *before || !self.reaches_store(r) {
+            return;
+        }
+        let set = Rc::new(set);
+        if self.store.compare_and_swap(version, &set, false) {
+            self.ledger.previous = Rc::clone(&set);
+            self.replicas[r].cached = Some((set, version + 1));
+        } else {
+            self.replicas[r].cached = None;
+        }
     }
 
     /// Gives readers the record that is cached, which is the store's.
@@ -443,11 +484,14 @@ impl World {
         let anchor = self.replicas[r].guard.anchor();
         let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(boot));
         let events = set.confirm_clock(wall, expected, &self.plan);
+        let mut vouched = self.replicas[r].guard.clone();
+        vouched.confirm(wall, boot);
+        set.note_clock(&self.replicas[r].name, vouched.note(&self.boot_id(r)));
         let set = Rc::new(set);
         if self.store.compare_and_swap(version, &set, false) {
             self.totals.count("clock: confirmed");
             self.stored(r, &events, wall);
-            self.replicas[r].guard.confirm(wall, boot);
+            self.replicas[r].guard = vouched;
             self.replicas[r].cached = Some((set, version + 1));
             self.replicas[r].answered.fill(None);
             self.adopt(r);

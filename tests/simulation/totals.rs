@@ -23,6 +23,7 @@ pub(crate) const EXPECTED: &[&str] = &[
     "clock: doubted after a leap forward",
     "clock: doubted after a step back",
     "clock: doubted at a start after a gap",
+    "clock: in doubt across a restart",
     "clock: small step",
     "crash: after the device call",
     "crash: after the intents",

@@ -66,6 +66,8 @@ pub(crate) struct Replica {
     /// What somebody moved the clock by, beyond all skew.
     pub(crate) fault: i64,
     pub(crate) booted: Time,
+    /// How often its machine has started.
+    pub(crate) boots: u64,
     /// It does not reach the store.
     pub(crate) cut_off: bool,
     pub(crate) guard: ClockGuard,
@@ -102,6 +104,7 @@ impl World {
                 offset: extreme(&mut random, half_skew),
                 fault: 0,
                 booted: now - millis(random.between(0, 10_000_000)),
+                boots: 0,
                 cut_off: false,
                 guard: ClockGuard::default(),
                 cached: None,
@@ -170,6 +173,10 @@ impl World {
     /// Time since the machine started.
     pub(crate) fn boot(&self, r: usize) -> Span {
         self.now.since(self.replicas[r].booted)
+    }
+
+    pub(crate) fn boot_id(&self, r: usize) -> String {
+        format!("boot-{}", self.replicas[r].boots)
     }
 
     /// The time as a reader has it: from boot time, so that a step of the
@@ -245,7 +252,8 @@ impl World {
         self.replicas[r].up && self.replicas[r].life == life
     }
 
-    /// The process of a replica ends; its machine goes on.
+    /// The process of a replica ends; its machine goes on, or starts anew with
+    /// a clock that is right. What the record says of its clock stays.
     pub(crate) fn crash(&mut self, r: usize, when: &str) {
         self.totals.count(&format!("crash: {when}"));
         self.say(|| format!("replica {r} crashes: {when}"));
@@ -257,10 +265,22 @@ impl World {
                 self.device.generate(key, salt);
             }
         }
+        let anew = self.random.chance(300);
+        let known = self.store.record.replicas.get(&self.replicas[r].name);
+        let note = known.and_then(|known| known.clock.as_ref());
+        let noted = note.is_some_and(|note| note.boot_id == self.boot_id(r));
+        let now = self.now;
         let replica = &mut self.replicas[r];
         replica.up = false;
         replica.life += 1;
-        replica.fault = 0;
+        if anew {
+            replica.booted = now;
+            replica.boots += 1;
+        }
+        if anew || !noted {
+            // Nothing to hold a wrong clock against.
+            replica.fault = 0;
+        }
         replica.guard = ClockGuard::default();
         replica.cached = None;
         replica.view = None;
@@ -275,9 +295,6 @@ impl World {
         }
         replica.up = true;
         replica.blocked = replica.tombstones.clone();
-        if self.random.chance(300) {
-            self.replicas[r].booted = self.now;
-        }
         self.say(|| format!("replica {r} starts"));
         self.sync(r);
         if self.replicas[r].cached.is_none() {

@@ -207,8 +207,13 @@ impl World {
             return;
         }
         // A wrong clock from here on, and doubted from the next reading on.
-        let year = 31_536_000_000;
-        let by = 2 * skew + 1 + self.random.between(0, year);
+        // So little that a start alone would believe it, or up to a year.
+        let most = if self.random.chance(500) {
+            self.plan.timing.max_gap.as_millis()
+        } else {
+            31_536_000_000
+        };
+        let by = 2 * skew + 1 + self.random.between(0, most);
         let by = if self.random.chance(500) { by } else { -by };
         if self.replicas[r].up && self.replicas[r].guard.anchor().is_some() {
             self.replicas[r].fault = by;

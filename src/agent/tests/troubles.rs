@@ -140,7 +140,9 @@ async fn a_gap_is_seen_though_the_record_comes_late() {
         async move { store.compare_and_swap(NAME, version, &bytes).await.unwrap() }
     };
     let damaged = replace(Some(stored.version), b"{}".to_vec()).await;
+    // Another start of the machine: nothing but the record tells.
     bench.clock.advance(Span::from_days(365));
+    bench.clock.set_boot(Span::from_secs(20));
     let mut writer = bench.writer().await;
     assert!(matches!(writer.dark, Some(Dark::BadRecord(_))));
     writer.tick().await;
@@ -148,4 +150,51 @@ async fn a_gap_is_seen_though_the_record_comes_late() {
     replace(Some(damaged), stored.bytes).await;
     writer.load().await;
     assert!(matches!(writer.guard.doubt(), Some(Doubt::Gap { .. })));
+}
+
+/// Found by review: whoever restarted the agent had a clock that nobody had
+/// vouched for believed.
+#[tokio::test]
+async fn a_restart_ends_no_doubt() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let day = Span::from_days(1);
+    bench.clock.set_wall(bench.clock.read().wall + day);
+    writer.tick().await;
+    assert!(writer.guard.doubt().is_some());
+    drop(writer);
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    assert!(writer.guard.doubt().is_some());
+    drop(writer);
+    // Nor does a machine that starts anew.
+    bench.clock.set_boot(Span::from_secs(20));
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    assert_eq!(writer.guard.doubt(), Some(Doubt::Unconfirmed));
+    let reading = bench.clock.read().wall;
+    let confirm = Change::ConfirmClock { reading };
+    writer.order(confirm).await.unwrap();
+    drop(writer);
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    assert_eq!(writer.guard.doubt(), None);
+}
+
+/// It leapt while the agent was down, by less than a start alone doubts.
+#[tokio::test]
+async fn a_step_between_two_processes_is_seen() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    drop(writer);
+    let day = Span::from_days(1);
+    bench.clock.set_wall(bench.clock.read().wall + day);
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    assert!(matches!(
+        writer.guard.doubt(),
+        Some(Doubt::LeaptForward { .. })
+    ));
 }

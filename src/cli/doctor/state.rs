@@ -15,7 +15,8 @@ use crate::audit;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, KeySet};
 use crate::durable::{OsDisk, Tombstones};
-use crate::keyring::{self, Genesis, rules};
+use crate::keyring::ClockGuard;
+use crate::keyring::{self, Genesis};
 use crate::store::{Sqlite, Store, StoreError, WITHOUT_COPY};
 
 /// Below this a day of signing may fill the disk, or a rotation fail.
@@ -248,7 +249,8 @@ pub(super) fn clock(
 ) {
     const CHECK: &str = "clock";
     const HINT: &str = "compare `date -u` with a clock that you trust; if this one is right, `sealkeeper clock confirm --key-set NAME` while the agent runs";
-    let reading = SystemClock::new().read();
+    let clock = SystemClock::new();
+    let (reading, boot_id) = (clock.read(), clock.boot_id());
     let mut good = true;
     for (name, set) in &config.key_sets {
         let judged = agent.and_then(|agent| agent.key_sets.iter().find(|set| set.name == *name));
@@ -257,10 +259,16 @@ pub(super) fn clock(
                 "the agent doubts it: nothing is activated, retired or destroyed".to_owned()
             }),
             (None, Some(record)) => {
-                let (wall, boot) = (reading.wall, reading.boot);
-                rules::exception_clock(None, record.high_water, wall, boot, &set.timing)
-                    .err()
-                    .map(|doubt| doubt.to_string())
+                let (wall, boot, high_water) = (reading.wall, reading.boot, record.high_water);
+                // What an agent of this machine would begin with.
+                let notes = record.replicas.values().filter_map(|it| it.clock.as_ref());
+                let mut guard = (notes.clone().find(|note| note.boot_id == boot_id))
+                    .or(notes.clone().find(|note| note.doubted))
+                    .map_or_else(ClockGuard::default, |note| {
+                        ClockGuard::resume(note, &boot_id, wall, boot, high_water)
+                    });
+                let read = guard.read(wall, boot, high_water, &set.timing);
+                read.err().map(|doubt| doubt.to_string())
             }
             (None, None) => None,
         };

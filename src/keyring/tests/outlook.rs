@@ -86,6 +86,7 @@ fn a_private_half_that_is_late_says_why() {
     let late = Replica {
         confirmed: 0,
         seen: at(0),
+        clock: None,
     };
     bench.set.replicas.insert("two".to_owned(), late);
     bench.advance_at(over);
