@@ -14,12 +14,18 @@ mod agent;
 mod children;
 mod echo;
 mod http;
-mod live;
+#[expect(dead_code, reason = "the tests need more of the laboratory")]
+#[path = "../live/lab.rs"]
+mod lab;
 mod load;
 mod lone;
 mod machine;
 mod openbao;
 mod report;
+/// The laboratory, where the tests have it.
+mod live {
+    pub(crate) use crate::lab;
+}
 #[expect(dead_code, reason = "the tests count what the module did")]
 #[path = "../volume/slow.rs"]
 mod slow;

@@ -275,7 +275,7 @@ async fn the_log_is_json_off_a_terminal_and_its_level_is_checked() {
     assert!(log.lines().count() >= 3, "{log}");
     for line in log.lines() {
         let line: serde_json::Value =
-            serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}, in:\n{log}"));
         let at = line["timestamp"].as_str().expect("a time");
         assert!(at.starts_with("20") && at.ends_with('Z'), "{at}");
         assert!(line["level"].is_string() && line["fields"]["message"].is_string());
