@@ -229,6 +229,11 @@ impl KeyLog {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(e) => std::panic::resume_unwind(e.into_panic()),
+        Err(e) => match e.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends before the work began, and whoever waits for it
+            // ends with the runtime.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }
