@@ -20,13 +20,14 @@ pub(crate) fn describe() -> Vec<String> {
         .find_map(|line| line.strip_prefix("MemTotal:"));
     let memory: f64 = memory.map_or(0.0, number);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel: Vec<&str> = kernel.split('.').take(2).collect();
     let softhsm = Command::new("softhsm2-util").arg("--version").output();
     let softhsm = softhsm.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     let mut said = vec![
         format!("{cores} processors ({model}), {:.0} GB", memory / 1e6),
         format!(
             "Linux {}; the log lies on {}",
-            kernel.trim(),
+            kernel.join("."),
             filesystem(&std::env::temp_dir())
         ),
         format!(

@@ -128,9 +128,16 @@ impl Report {
         for aim in short {
             writeln!(text, "- **{}** falls short: {}", aim.what, aim.cause).unwrap();
         }
+        let mut said = "";
         for table in &self.tables {
             let Table { name, how, .. } = table;
-            writeln!(text, "\n## {name}\n\n{how}\n\n{}", table.grid(true)).unwrap();
+            writeln!(text, "\n## {name}\n").unwrap();
+            // Once for tables of one kind.
+            if how != said {
+                writeln!(text, "{how}\n").unwrap();
+                said = how;
+            }
+            write!(text, "{}", table.grid(true)).unwrap();
         }
         if !self.skipped.is_empty() {
             writeln!(text, "\n## Not measured\n").unwrap();
