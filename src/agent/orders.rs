@@ -10,7 +10,7 @@ use super::admin::{
 };
 use super::reader::Blocked;
 use super::refusal::refusal;
-use super::status;
+use super::status::{self, Stuck};
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
 use crate::keyring::{
@@ -211,15 +211,14 @@ impl Writer {
             .or_else(|| self.last.clone())
             .ok_or_else(|| self.dark())?;
         // A revocation holds, whether or not the store has it yet.
-        if let Some(restricted) = self.with_owed(&held) {
-            held.record.set = restricted;
-        }
-        Ok(status::key_set(
-            &held,
-            &self.reader,
-            &self.plan,
-            self.guard.doubt().is_some(),
-        ))
+        let owed = self.owed.keys().next().cloned();
+        held.record.set = self.less_owed(&held);
+        let stuck = match (self.guard.doubt(), owed) {
+            (Some(_), _) => Some(Stuck::Doubt),
+            (None, Some(kid)) => Some(Stuck::Owed(kid)),
+            (None, None) => None,
+        };
+        Ok(status::key_set(&held, &self.reader, &self.plan, stuck))
     }
 
     fn dark(&self) -> AdminError {

@@ -12,9 +12,12 @@ use super::failpoint::{Effect, Side, hit};
 use super::orders::Did;
 use super::reader::Snapshot;
 use super::refusal::refusal;
+use super::status;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
-use crate::keyring::{Ending, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, rules};
+use crate::keyring::{
+    Ending, Event, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, What, rules,
+};
 use crate::time::Time;
 
 /// How long the last key of a set may stay in it, blocked already, while a
@@ -70,8 +73,8 @@ impl Writer {
             }
         };
 
-        let mut did = Did::of(&revoked.events);
-        if revoked.events.is_empty() {
+        let mut did = self.did(&revoked.events, stored.as_ref().err());
+        if did.done.is_empty() {
             did.done.push(format!("the key {kid} was revoked before"));
         }
         did.trusted_until = Some(revoked.exposure.bounded_until);
@@ -95,6 +98,32 @@ impl Writer {
             }
         }
         Ok(did)
+    }
+
+    /// What has happened of the order, and what is to come once the store has
+    /// it: without, only that the key signs no more and has left the set.
+    fn did(&self, events: &[Event], not_stored: Option<&StepError<Infallible>>) -> Did {
+        let Some(why) = not_stored else {
+            return Did::of(events);
+        };
+        let once = match why {
+            StepError::Doubt(_) => {
+                let confirm = status::confirm(&self.reader.name);
+                format!("the time is confirmed: {confirm}")
+            }
+            _ => "the store takes it".to_owned(),
+        };
+        let restricts = |event: &&Event| matches!(event.what, What::Revoked { .. });
+        let holds: Vec<Event> = events.iter().filter(restricts).cloned().collect();
+        let to_come = events.iter();
+        Did {
+            pending: to_come
+                .filter_map(|event| status::to_come(event, &once))
+                .collect(),
+            // One person has ordered it, and nobody is asked again.
+            alone: events.iter().any(Event::is_alone),
+            ..Did::of(&holds)
+        }
     }
 
     /// Ends a key of which nothing but its name is known: the store could not

@@ -51,6 +51,15 @@ impl Writer {
         Some(set)
     }
 
+    /// The key set less what is owed: what operators see of it. None of what a
+    /// revocation permits happens before the store has it.
+    pub(super) fn less_owed(&self, held: &Held) -> KeySet {
+        let mut set = held.record.set.clone();
+        let tick = self.tick_for(set.high_water);
+        set.restrict(&self.endings(), &self.plan, &tick);
+        set
+    }
+
     /// Tries again to keep what readers see, if that failed.
     pub(super) async fn keep_shown(&mut self) {
         let Some(held) = self.held.clone() else {

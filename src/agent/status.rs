@@ -17,8 +17,36 @@ pub(super) fn version(held: &Held) -> String {
         .unwrap_or_default()
 }
 
+/// Why nothing moves, whatever the dates say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// The clock is in doubt.
+    Doubt,
+    /// The store has not taken the revocation of this key (its `kid`).
+    Owed(String),
+}
+
+impl Stuck {
+    fn waits_for(&self, key_set: &str) -> String {
+        match self {
+            Self::Doubt => format!("{}: the clock is in doubt", confirm(key_set)),
+            Self::Owed(kid) => format!("the store to take the revocation of the key {kid}"),
+        }
+    }
+}
+
+/// The command that vouches for the clock.
+pub(super) fn confirm(key_set: &str) -> String {
+    format!("`sealkeeper clock confirm --key-set {key_set}`")
+}
+
 /// Everything that an operator sees of a key set.
-pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) -> KeySetStatus {
+pub(super) fn key_set(
+    held: &Held,
+    reader: &Reader,
+    plan: &Plan,
+    stuck: Option<Stuck>,
+) -> KeySetStatus {
     let set = &held.record.set;
     let mut keys: Vec<&Key> = set
         .keys
@@ -34,9 +62,11 @@ pub(super) fn key_set(held: &Held, reader: &Reader, plan: &Plan, doubt: bool) ->
             upcoming(held, key, plan, wait.as_ref(), seen.at)
         })
         .collect();
-    if doubt {
+    let doubt = stuck == Some(Stuck::Doubt);
+    if let Some(stuck) = stuck {
+        let why = stuck.waits_for(&set.name);
         for event in &mut next {
-            event.waits_for = Some("`sealkeeper clock confirm`: the clock is in doubt".to_owned());
+            event.waits_for = Some(why.clone());
         }
     }
     next.sort_by_key(|event| event.at);
@@ -177,6 +207,21 @@ const fn revocation_reason(reason: Reason) -> RevocationReason {
         Reason::Unspecified => RevocationReason::Unspecified,
         Reason::Compromised => RevocationReason::Compromised,
         Reason::Superseded => RevocationReason::Superseded,
+    }
+}
+
+/// What an event is before it is stored, and `once` what: a restriction holds
+/// already, and is none of these.
+pub(super) fn to_come(event: &Event, once: &str) -> Option<String> {
+    let algorithm = event.algorithm;
+    match (&event.what, &event.kid) {
+        (What::Activated, Some(kid)) => {
+            Some(format!("the {algorithm} key {kid} signs once {once}"))
+        }
+        (What::SuccessorForced, _) => Some(format!(
+            "the next {algorithm} key signs as soon as it is in the set, once {once}"
+        )),
+        _ => None,
     }
 }
 

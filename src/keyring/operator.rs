@@ -72,7 +72,7 @@ impl KeySet {
         tick: &Tick,
     ) -> Result<Revoked, OperatorError> {
         let now = tick.now;
-        let &Ending { reason, then, .. } = ending;
+        let then = ending.then;
         if let Some(revocation) = self.revoked.get(kid) {
             let left = match self.by_kid(kid).map(|key| &key.phase) {
                 Some(Phase::Revoked { since, .. }) => *since,
@@ -92,9 +92,7 @@ impl KeySet {
         }
         let key = self.find(kid)?;
         let (id, seat_id) = (key.id, key.seat());
-        let mine = self.keys.values().filter(|key| key.seat() == seat_id);
-        let newest = mine.map(|key| key.created).max();
-        let exposure = rules::rule_5_compromise_exposure(now, newest, &plan.timing);
+        let exposure = self.exposure(&seat_id, plan, now);
         let was_active = self
             .seats
             .get(&seat_id)
@@ -108,41 +106,21 @@ impl KeySet {
             Some(Then::Wait) | None => None,
         };
 
-        self.epoch += 1;
-        let left_epoch = self.epoch;
-        let key = self.key_mut(id);
-        key.phase = Phase::Revoked { since: now, reason };
-        key.left_epoch = left_epoch;
-        let at = ending.at.unwrap_or(now);
-        let event = Event::of(key, at, What::Revoked { reason });
-        let mut events = vec![event.ordered(Action::Block, &ending.mandate)];
-        let forced = Event::of(key, now, What::SuccessorForced);
-        self.revoked.insert(
-            kid.to_owned(),
-            Revocation {
-                at,
-                reason,
-                mandate: ending.mandate.clone(),
-            },
-        );
+        let mut events = vec![self.end(id, ending, exposure, now)];
+        let forced = Event::of(self.key(id), now, What::SuccessorForced);
         let mut successor = None;
-        if let Some(seat) = self.seats.get_mut(&seat_id) {
-            seat.fresh_after = Some(exposure.fresh_after);
-            if seat.switch.as_ref().is_some_and(|switch| switch.to == id) {
-                seat.switch = None;
-            }
-            if was_active {
-                seat.active = None;
-                if let Some(next) = safe.or(early) {
-                    self.key_mut(next).forced = safe.is_none();
-                    let activated = self.activate(next, now, &plan.timing);
-                    let action = activation(safe);
-                    events.extend(ordered(activated, action, &ending.mandate));
-                    successor = self.key(next).kid.clone();
-                } else if then == Some(Then::Activate) {
-                    seat.force = true;
-                    events.push(forced.ordered(Action::ForceActivation, &ending.mandate));
-                }
+        if let Some(seat) = self.seats.get_mut(&seat_id)
+            && was_active
+        {
+            if let Some(next) = safe.or(early) {
+                self.key_mut(next).forced = safe.is_none();
+                let activated = self.activate(next, now, &plan.timing);
+                let action = activation(safe);
+                events.extend(ordered(activated, action, &ending.mandate));
+                successor = self.key(next).kid.clone();
+            } else if then == Some(Then::Activate) {
+                seat.force = true;
+                events.push(forced.ordered(Action::ForceActivation, &ending.mandate));
             }
         }
         Ok(Revoked {
@@ -150,6 +128,56 @@ impl KeySet {
             successor,
             exposure,
         })
+    }
+
+    /// Ends keys, and has none sign in their place: what holds of revocations
+    /// that no store has yet. What was revoked before, or is no key of this
+    /// set, stays as it is.
+    pub fn restrict(&mut self, endings: &BTreeMap<String, Ending>, plan: &Plan, tick: &Tick) {
+        for (kid, ending) in endings {
+            if self.revoked.contains_key(kid) {
+                continue;
+            }
+            let Ok(key) = self.find(kid) else { continue };
+            let (id, seat) = (key.id, key.seat());
+            let exposure = self.exposure(&seat, plan, tick.now);
+            self.end(id, ending, exposure, tick.now);
+        }
+    }
+
+    /// The half of a revocation that permits nothing: the key leaves the set,
+    /// and its seat.
+    fn end(&mut self, id: KeyId, ending: &Ending, exposure: Exposure, now: Time) -> Event {
+        let reason = ending.reason;
+        let at = ending.at.unwrap_or(now);
+        self.epoch += 1;
+        let left_epoch = self.epoch;
+        let key = self.key_mut(id);
+        key.phase = Phase::Revoked { since: now, reason };
+        key.left_epoch = left_epoch;
+        let (kid, seat) = (key.kid.clone(), key.seat());
+        let event = Event::of(key, at, What::Revoked { reason });
+        if let Some(kid) = kid {
+            let mandate = ending.mandate.clone();
+            let revocation = Revocation {
+                at,
+                reason,
+                mandate,
+            };
+            self.revoked.insert(kid, revocation);
+        }
+        if let Some(seat) = self.seats.get_mut(&seat) {
+            seat.fresh_after = Some(exposure.fresh_after);
+            seat.switch.take_if(|switch| switch.to == id);
+            seat.active.take_if(|active| *active == id);
+        }
+        event.ordered(Action::Block, &ending.mandate)
+    }
+
+    fn exposure(&self, seat: &SeatId, plan: &Plan, now: Time) -> Exposure {
+        let mine = self.keys.values().filter(|key| key.seat() == *seat);
+        let newest = mine.map(|key| key.created).max();
+        rules::rule_5_compromise_exposure(now, newest, &plan.timing)
     }
 
     /// Ends several keys in one change. Those that are active come last: none

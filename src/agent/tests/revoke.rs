@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::admin::Administration as _;
+use crate::agent::admin::KeyPhase;
 use crate::agent::reader::Dark;
 use crate::store::memory::Fault;
 
@@ -254,4 +255,77 @@ async fn a_rotation_without_an_active_key_says_what_is_to_come() {
     let changed = writer.order(rotate).await.unwrap();
     let said = changed.pending.join(" ");
     assert!(said.contains("--then activate"), "{said}");
+}
+
+/// One key signs, and every verifier holds the one that stands by.
+async fn with_a_safe_standby(bench: &Bench) -> (Writer, String, String) {
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let all = writer.shown().into_iter().collect();
+    writer.news.seen("web", all);
+    writer.learn_all().await;
+    bench.clock.advance(Span::from_days(2));
+    writer.tick().await;
+    let active = writer.active();
+    let mut standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+    (writer, active, standby.remove(0))
+}
+
+/// What an operator sees of a key: its phase, and since when it is active.
+fn seen(writer: &Writer, kid: &str) -> (KeyPhase, Option<Time>) {
+    let keys = writer.status().unwrap().keys.into_iter();
+    let key = keys.filter(|key| key.kid == kid).next_back().unwrap();
+    (key.phase, key.active_since)
+}
+
+/// Found by review: the answer, and the listing, had the successor active
+/// while nothing signed.
+#[tokio::test]
+async fn a_successor_that_is_not_stored_is_not_active() {
+    for doubt in [false, true] {
+        let bench = Bench::begun().await;
+        let (mut writer, active, standby) = with_a_safe_standby(&bench).await;
+        let now = bench.clock.read().wall;
+        if doubt {
+            bench.clock.set_wall(now + Span::from_days(365));
+            writer.tick().await;
+        } else {
+            bench.store.script([Fault::Full; 3]);
+        }
+        let changed = writer.order(revoke(&active)).await.unwrap();
+        assert!(changed.durable);
+        let done = changed.done.join(" ");
+        assert!(
+            changed.done.len() == 1 && done.contains(&active) && done.contains("has left the set"),
+            "{done}"
+        );
+        let pending = changed.pending.join(" ");
+        let once = match doubt {
+            false => "the store takes it",
+            true => "the time is confirmed: `sealkeeper clock confirm --key-set main`",
+        };
+        let signs = format!("the Ed25519 key {standby} signs once {once}");
+        assert!(pending.contains(&signs), "{pending}");
+        assert_eq!(seen(&writer, &active).0, KeyPhase::Revoked);
+        assert_eq!(seen(&writer, &standby), (KeyPhase::Published, None));
+        let next = writer.status().unwrap().next;
+        let waits = next.iter().filter_map(|event| event.waits_for.as_deref());
+        let all: Vec<&str> = waits.collect();
+        assert!(all.len() == next.len() && !all.is_empty(), "{next:?}");
+        let why = match doubt {
+            false => "the store to take the revocation",
+            true => "clock confirm --key-set main",
+        };
+        assert!(all.iter().all(|waits| waits.contains(why)), "{all:?}");
+
+        if doubt {
+            bench.clock.set_wall(now);
+            let reading = now;
+            let confirm = Change::ConfirmClock { reading };
+            writer.order(confirm).await.unwrap();
+        }
+        bench.store.script([]);
+        writer.settle().await;
+        assert_eq!(seen(&writer, &standby).0, KeyPhase::Active);
+    }
 }
