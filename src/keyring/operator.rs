@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::advance::ahead;
 use super::event::{Event, What};
 use super::key::{Hold, Key, KeyId, Mandate, Phase, Reason};
@@ -13,7 +15,8 @@ use crate::time::Time;
 
 /// What to do when the active key is revoked and no standby is in every
 /// verifier's cache yet. Each has its price.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Then {
     /// Nothing is signed until the standby is safe.
     Wait,
@@ -180,33 +183,28 @@ impl KeySet {
         rules::rule_5_compromise_exposure(now, newest, &plan.timing)
     }
 
-    /// Ends several keys in one change. Those that are active come last: none
-    /// of the others takes their place on the way.
+    /// Ends several keys in one change. The order is the one in which each
+    /// means what was said of it: first those that do not sign, so that none of
+    /// them takes a place on the way; then those that were revoked before,
+    /// which have one sign only where nothing does; last those that sign, of
+    /// which alone it is said what becomes of their seat.
     pub fn revoke_all(
         &mut self,
         endings: &BTreeMap<String, Ending>,
         plan: &Plan,
         tick: &Tick,
     ) -> Vec<(String, Result<Revoked, OperatorError>)> {
-        let active = |set: &Self, kid: &str| {
-            let id = set.by_kid(kid).map(|key| key.id);
-            id.is_some() && set.seats.values().any(|seat| seat.active == id)
+        let rank = |kid: &str| {
+            let id = self.by_kid(kid).map(|key| key.id);
+            let signs = id.is_some() && self.seats.values().any(|seat| seat.active == id);
+            (signs, self.revoked.contains_key(kid))
         };
-        let (last, first): (Vec<_>, Vec<_>) =
-            endings.iter().partition(|(kid, _)| active(self, kid));
-        let mut all = Vec::new();
-        for (kid, ending) in first.into_iter().chain(last) {
-            all.push((kid.clone(), self.revoke(kid, ending, plan, tick)));
-        }
-        // Whoever ordered that something signs meant what is left in the end.
-        for (kid, revoked) in &mut all {
-            if let (Ok(revoked), Ok(again)) = (revoked, self.revoke(kid, &endings[kid], plan, tick))
-            {
-                revoked.successor = revoked.successor.take().or(again.successor);
-                revoked.events.extend(again.events);
-            }
-        }
-        all
+        let mut ordered: Vec<_> = endings.iter().collect();
+        ordered.sort_by_key(|(kid, _)| rank(kid));
+        let ordered = ordered.into_iter();
+        ordered
+            .map(|(kid, ending)| (kid.clone(), self.revoke(kid, ending, plan, tick)))
+            .collect()
     }
 
     /// Has any standby sign in place of a key that was revoked before, or the

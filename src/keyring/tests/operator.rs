@@ -437,6 +437,51 @@ fn what_ends_together_ends_in_one_change() {
     assert!(bench.signer(2000).is_err());
 }
 
+/// Found by review: what was said of a standby had another one sign, although
+/// of the active key it was said to wait.
+#[test]
+fn what_is_said_of_the_active_key_holds_of_its_seat() {
+    let said = |active, standby| {
+        let mut bench = Bench::rotated();
+        // A second standby, which verifiers do not hold yet.
+        bench.revoke("k1", Some(Then::Wait), 10_002).unwrap();
+        bench.advance(10_002);
+        bench.device(10_002);
+        bench.tick.now = at(10_003);
+        let both = [("k3", active), ("k4", standby)];
+        let both = both.map(|(kid, then)| (kid.to_owned(), ending(Some(then))));
+        bench.set.revoke_all(&both.into(), &bench.plan, &bench.tick);
+        bench.signer(10_003).ok()
+    };
+    assert_eq!(said(Then::Wait, Then::Activate), None);
+    let next = Some("k5".to_owned());
+    assert_eq!(said(Then::Activate, Then::Wait), next);
+}
+
+/// A key that was revoked before and is to have one sign: only where nothing
+/// does, and never in spite of what is said of the key that signs.
+#[test]
+fn what_is_ordered_again_takes_no_place_of_others() {
+    let again = || ("k1".to_owned(), ending(Some(Then::Activate)));
+    let wait = |kid: &str| (kid.to_owned(), ending(Some(Then::Wait)));
+    // Nothing signs: the standby that is left does, not the one that ends.
+    let mut bench = Bench::with_standby();
+    bench.revoke("k1", Some(Then::Wait), 30).unwrap();
+    bench.advance(31);
+    bench.device(32);
+    bench.tick.now = at(33);
+    let both = [again(), wait("k3")];
+    bench.set.revoke_all(&both.into(), &bench.plan, &bench.tick);
+    assert_eq!(bench.signer(33), Ok("k4".to_owned()));
+    // One signs, and ends.
+    let mut bench = Bench::rotated();
+    bench.revoke("k1", Some(Then::Wait), 10_002).unwrap();
+    bench.tick.now = at(10_003);
+    let both = [again(), wait("k3")];
+    bench.set.revoke_all(&both.into(), &bench.plan, &bench.tick);
+    assert!(bench.signer(10_003).is_err());
+}
+
 #[test]
 fn a_revocation_has_the_date_of_its_order() {
     let mut bench = Bench::with_standby();
