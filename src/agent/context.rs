@@ -161,6 +161,7 @@ impl Context {
             kid: kid.to_owned(),
             at,
             reason: Some(ending.reason),
+            then: ending.then,
             mandate: Some(ending.mandate.clone()),
         };
         let context = Arc::clone(self);

@@ -182,7 +182,7 @@ fn owed(stone: Option<&Tombstone>, high_water: Time) -> Owed {
         reason: stone
             .and_then(|stone| stone.reason)
             .unwrap_or(Reason::Compromised),
-        then: None,
+        then: stone.and_then(|stone| stone.then),
         at: None,
         mandate: stone
             .and_then(|stone| stone.mandate.clone())

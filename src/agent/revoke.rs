@@ -148,15 +148,14 @@ impl Writer {
         }
     }
 
-    /// What is owed from here on. Ordered again, it keeps its date, and what
-    /// was said of `then` last.
+    /// What is owed from here on. Ordered again, it keeps its date.
     fn owe(&self, kid: &str, ending: Ending, now: Time) -> Owed {
         let before = self.owed.get(kid);
         Owed {
             at: before.map_or(now, |owed| owed.at),
-            ending: Ending {
-                then: ending.then.or(before.and_then(|owed| owed.ending.then)),
-                ..ending
+            ending: match before {
+                Some(owed) => ending.after(&owed.ending),
+                None => ending,
             },
             entombed: false,
         }

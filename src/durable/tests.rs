@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::sim::{Loss, SimDisk};
 use super::*;
-use crate::keyring::{Mandate, Reason};
+use crate::keyring::{Mandate, Reason, Then};
 use crate::time::Time;
 
 const FILE: &str = "/d/f";
@@ -135,6 +135,7 @@ fn stone(key_set: &str, kid: &str, at: i64) -> Tombstone {
         kid: kid.into(),
         at: Time::from_secs(at),
         reason: Some(Reason::Superseded),
+        then: Some(Then::Activate),
         mandate: Some(Mandate {
             by: "unix:7".into(),
             note: "ticket 12".into(),
@@ -154,6 +155,7 @@ fn a_tombstone_of_the_first_form_is_read() {
     write_atomic(&disk, &path, first_form, PRIVATE).unwrap();
     let plain = Tombstone {
         reason: None,
+        then: None,
         mandate: None,
         ..stone("main", "1", 5)
     };
@@ -195,6 +197,36 @@ fn tombstones_tell_key_sets_apart_and_keep_the_first_instant() {
     }
     let all = stones.all().unwrap();
     assert_eq!(all, [stone("a", "1", 7), stone("b", "1", 5), strange]);
+}
+
+/// Ordered again before any record has it: the date is the first one, and what
+/// says less takes nothing away.
+#[test]
+fn a_tombstone_that_is_put_again_says_what_was_said_last() {
+    let stones = Tombstones::open(Arc::new(disk()), "/d/t").unwrap();
+    let of = |at, reason, then, note: &str| Tombstone {
+        reason: Some(reason),
+        then,
+        mandate: Some(Mandate {
+            by: "unix:7".into(),
+            note: note.into(),
+        }),
+        ..stone("main", "1", at)
+    };
+    stones.put(&of(5, Reason::Unspecified, None, "")).unwrap();
+    let wait = Some(Then::Wait);
+    let told = of(6, Reason::Compromised, wait, "ticket 12");
+    stones.put(&told).unwrap();
+    let expected = Tombstone {
+        at: Time::from_secs(5),
+        ..told
+    };
+    assert_eq!(stones.all().unwrap(), [expected.clone()]);
+    stones.put(&of(7, Reason::Unspecified, None, "")).unwrap();
+    assert_eq!(stones.all().unwrap(), [expected.clone()]);
+    let then = Some(Then::Activate);
+    stones.put(&of(8, Reason::Superseded, then, "")).unwrap();
+    assert_eq!(stones.all().unwrap(), [Tombstone { then, ..expected }]);
 }
 
 #[test]

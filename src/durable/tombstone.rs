@@ -9,7 +9,7 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
 use super::{Disk, DurableError, PRIVATE, create_dir, is_unfinished, sweep, write_atomic};
-use crate::keyring::{Mandate, Reason};
+use crate::keyring::{Mandate, Reason, Then};
 use crate::time::Time;
 
 /// A key that was revoked, and when.
@@ -25,9 +25,33 @@ pub struct Tombstone {
     /// Why; the first tombstones did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// What is to sign, where somebody chose; the first tombstones did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Then>,
     /// At whose wish; the first tombstones did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mandate: Option<Mandate>,
+}
+
+impl Tombstone {
+    /// What is on disk once this was put where there was a first one.
+    fn after(&self, first: Option<Self>) -> Self {
+        let Some(first) = first else {
+            return self.clone();
+        };
+        let said = self.mandate.clone();
+        let noted = said.clone().filter(|mandate| !mandate.note.is_empty());
+        Self {
+            at: first.at,
+            reason: match (self.reason, first.reason) {
+                (Some(reason), Some(first)) => Some(reason.after(first)),
+                (reason, first) => reason.or(first),
+            },
+            then: self.then.or(first.then),
+            mandate: noted.or(first.mandate).or(said),
+            ..self.clone()
+        }
+    }
 }
 
 /// A directory of tombstones. A revoked key stays blocked even where the store
@@ -54,7 +78,7 @@ impl Tombstones {
     }
 
     /// Blocks a key for ever. Durable when it returns. Putting one again keeps
-    /// the first instant.
+    /// the first instant, and of the rest what is said last.
     ///
     /// # Errors
     /// [`DurableError::Io`]: it may or may not be on disk; put it again.
@@ -64,8 +88,8 @@ impl Tombstones {
             // What is there may never have been synced: the process that wrote
             // it may have died before. So it is written anew, unless damaged.
             Ok(bytes) => {
-                let first = parse(&path, &bytes).unwrap_or_else(|_| stone.clone());
-                self.write(&path, &first)
+                let first = parse(&path, &bytes).ok();
+                self.write(&path, &stone.after(first))
             }
             Err(_) => self.write(&path, stone),
         }

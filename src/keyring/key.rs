@@ -124,6 +124,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What is known once this is said after another one: it can only become
+    /// more definite.
+    #[must_use]
+    pub const fn after(self, before: Self) -> Self {
+        match before {
+            Self::Unspecified => self,
+            Self::Compromised | Self::Superseded => before,
+        }
+    }
+
     /// The registered name.
     #[must_use]
     pub const fn name(self) -> &'static str {

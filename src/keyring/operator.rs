@@ -48,6 +48,22 @@ impl Ending {
             ..self.clone()
         }
     }
+
+    /// What holds where it was ordered `before` as well, and no record has it:
+    /// what was said last, as far as it says something.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let noted = !self.mandate.note.is_empty() || before.mandate.note.is_empty();
+        Self {
+            reason: self.reason.after(before.reason),
+            then: self.then.or(before.then),
+            at: before.at.or(self.at),
+            mandate: match noted {
+                true => self.mandate,
+                false => before.mandate.clone(),
+            },
+        }
+    }
 }
 
 /// What a revocation did.

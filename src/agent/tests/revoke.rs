@@ -329,3 +329,45 @@ async fn a_successor_that_is_not_stored_is_not_active() {
         assert_eq!(seen(&writer, &standby).0, KeyPhase::Active);
     }
 }
+
+fn revoke_then(kid: &str, then: AfterRevocation) -> Change {
+    Change::Revoke {
+        kid: kid.to_owned(),
+        reason: RevocationReason::Unspecified,
+        then: Some(then),
+        note: String::new(),
+    }
+}
+
+/// Found by review: after the restart nothing signed, as if `wait` had been
+/// chosen.
+#[tokio::test]
+async fn what_is_to_sign_is_remembered_over_a_restart() {
+    for said in [
+        &[AfterRevocation::Activate][..],
+        &[AfterRevocation::Wait, AfterRevocation::Activate],
+        &[AfterRevocation::Wait],
+    ] {
+        let bench = Bench::begun().await;
+        let mut writer = bench.writer().await;
+        writer.settle().await;
+        let kid = writer.active();
+        let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+        bench.store.script([Fault::Full; 10]);
+        for then in said {
+            let order = revoke_then(&kid, *then);
+            assert!(writer.order(order).await.unwrap().durable);
+        }
+        drop(writer);
+
+        bench.store.script([]);
+        let mut writer = bench.writer().await;
+        writer.settle().await;
+        assert!(writer.owed.is_empty());
+        let active = writer.kids(|phase| matches!(phase, Phase::Active { .. }));
+        match said.contains(&AfterRevocation::Activate) {
+            true => assert_eq!(active, standby),
+            false => assert!(active.is_empty(), "nobody chose {active:?}"),
+        }
+    }
+}
