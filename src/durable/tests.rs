@@ -221,9 +221,9 @@ fn a_tombstone_that_is_put_again_says_what_was_said_last() {
         at: Time::from_secs(5),
         ..told
     };
-    assert_eq!(stones.all().unwrap(), [expected.clone()]);
+    assert_eq!(stones.all().unwrap(), std::slice::from_ref(&expected));
     stones.put(&of(7, Reason::Unspecified, None, "")).unwrap();
-    assert_eq!(stones.all().unwrap(), [expected.clone()]);
+    assert_eq!(stones.all().unwrap(), std::slice::from_ref(&expected));
     let then = Some(Then::Activate);
     stones.put(&of(8, Reason::Superseded, then, "")).unwrap();
     assert_eq!(stones.all().unwrap(), [Tombstone { then, ..expected }]);

@@ -273,8 +273,8 @@ async fn with_a_safe_standby(bench: &Bench) -> (Writer, String, String) {
 
 /// What an operator sees of a key: its phase, and since when it is active.
 fn seen(writer: &Writer, kid: &str) -> (KeyPhase, Option<Time>) {
-    let keys = writer.status().unwrap().keys.into_iter();
-    let key = keys.filter(|key| key.kid == kid).next_back().unwrap();
+    let mut keys = writer.status().unwrap().keys.into_iter();
+    let key = keys.rfind(|key| key.kid == kid).unwrap();
     (key.phase, key.active_since)
 }
 
