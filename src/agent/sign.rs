@@ -111,23 +111,16 @@ impl Agent {
             kid: key.kid.clone(),
             typ: checked.typ,
         };
-        let input = jws::signing_input(&header, &checked.payload);
-        let made = self
-            .make(
-                reader,
-                key,
-                input,
-                checked.exp,
-                caller,
-                moment,
-                deadline,
-                counted,
-            )
-            .await;
-        if let Err(SignError::Overloaded { .. }) = made {
-            reader.give_back(&checked.rule, caller);
-        }
-        made
+        let allowed = Allowed {
+            reader,
+            key,
+            input: jws::signing_input(&header, &checked.payload),
+            exp: checked.exp,
+            rule: checked.rule,
+            caller,
+            moment,
+        };
+        self.make(allowed, deadline, counted).await
     }
 
     async fn jws(
@@ -155,22 +148,16 @@ impl Agent {
                     format!("the checked key {} is not in the view", checked.kid),
                 )
             })?;
-        let made = self
-            .make(
-                reader,
-                key,
-                request.signing_input,
-                checked.exp,
-                caller,
-                moment,
-                deadline,
-                counted,
-            )
-            .await;
-        if let Err(SignError::Overloaded { .. }) = made {
-            reader.give_back(&checked.rule, caller);
-        }
-        made
+        let allowed = Allowed {
+            reader,
+            key,
+            input: request.signing_input,
+            exp: checked.exp,
+            rule: checked.rule,
+            caller,
+            moment,
+        };
+        self.make(allowed, deadline, counted).await
     }
 
     /// The device that signs with a key.
@@ -184,24 +171,40 @@ impl Agent {
         })
     }
 
-    /// Signs what policy allowed. The device and the record work at the same
-    /// time; nothing leaves before both are done, the signature verifies
-    /// against the *published* key, and the key is still allowed to sign.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one fact of one signature, fixed once"
-    )]
+    /// Signs what policy allowed. What finds no room counts for no rate.
     async fn make(
         &self,
-        reader: &Reader,
-        key: &SigningKey,
-        input: Vec<u8>,
-        exp: Time,
-        caller: &Caller,
-        moment: Moment,
+        allowed: Allowed<'_>,
         deadline: Instant,
         counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
+        let (reader, caller) = (allowed.reader, allowed.caller);
+        let rule = allowed.rule.clone();
+        let made = self.release(allowed, deadline, counted).await;
+        if let Err(SignError::Overloaded { .. }) = made {
+            reader.give_back(&rule, caller);
+        }
+        made
+    }
+
+    /// The device and the record work at the same time; nothing leaves before
+    /// both are done, the signature verifies against the *published* key, and
+    /// the key is still allowed to sign.
+    async fn release(
+        &self,
+        allowed: Allowed<'_>,
+        deadline: Instant,
+        counted: &mut InFlight<'_>,
+    ) -> Result<Signed, SignError> {
+        let Allowed {
+            reader,
+            key,
+            input,
+            exp,
+            caller,
+            moment,
+            ..
+        } = allowed;
         let started = Instant::now();
         reader.check_blocked(key)?;
         // Rule 2 counts on this bound: no signature is in flight for longer.
@@ -282,6 +285,19 @@ impl Agent {
             expires: exp,
         })
     }
+}
+
+/// A signature that policy allowed.
+struct Allowed<'a> {
+    reader: &'a Reader,
+    key: &'a SigningKey,
+    input: Vec<u8>,
+    exp: Time,
+    /// The rule that allowed it, whose rate it counts for.
+    rule: String,
+    caller: &'a Caller,
+    /// When it was allowed.
+    moment: Moment,
 }
 
 /// Notes how long something took.
