@@ -51,7 +51,8 @@ impl SystemClock {
     /// variable `SEALKEEPER_TEST_CLOCK_OFFSET` names: a signed whole number of
     /// milliseconds, read anew each time. So a test steps the wall clock of a
     /// running daemon, while boot time runs on. An absent file means no shift;
-    /// a file that is being written keeps the shift read last.
+    /// a file that is being written keeps the shift read last. There,
+    /// `SEALKEEPER_TEST_BOOT_ID` says which start of the machine this is.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -75,6 +76,10 @@ impl Clock for SystemClock {
 
     /// A random id of the running kernel (random(4)).
     fn boot_id(&self) -> String {
+        #[cfg(feature = "failpoints")]
+        if let Ok(id) = std::env::var("SEALKEEPER_TEST_BOOT_ID") {
+            return id;
+        }
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map(|id| id.trim().to_owned())
             .unwrap_or_default()

@@ -167,7 +167,7 @@ fn conclude(scene: &Scene, found: &Found, issued: usize, handed_over: usize, see
     assert!(handed_over > 0);
 }
 
-/// In the time of the first key: the agent is killed, and comes back with a
+/// In the time of the first key: the machine goes down, and comes back with a
 /// clock that is far ahead. When the clock is put right, the agent is in doubt:
 /// it signs up to the ceiling and no further. Then an operator vouches for the
 /// clock and rotates, so that the key is retired while tokens are about that
@@ -177,6 +177,7 @@ async fn wrong_clock(stage: &mut Stage) {
     let middle = scene.phase(0).await + Span::from_secs(5);
     wait_for(|| now() >= middle).await;
     stage.daemon.kill();
+    stage.boots += 1;
     stage.set_clock(WRONG_MS).await;
     stage.serve().await;
     let signed = scene.signed_in_all();
@@ -258,6 +259,8 @@ const TRACK: &str = "[[key_set.main.track]]\nalg = \"ES256\"\n";
 /// Where the scene is played.
 struct Stage {
     lab: Lab,
+    /// How often its machine has started.
+    boots: u32,
     daemon: Daemon,
     operator: Operator,
     scene: Arc<Scene>,
@@ -267,27 +270,31 @@ impl Stage {
     async fn new() -> Self {
         let lab = Lab::new(&format!("{SHARED}{FIRST}"), &["ES256"]);
         lab.init();
-        let mut daemon = Self::start(&lab).await;
+        let mut daemon = Self::start(&lab, 1).await;
         let (_, admin) = daemon.clients().await.expect("it serves");
         let scene = Arc::new(Scene::new(daemon.origin()));
         Self {
             lab,
+            boots: 1,
             daemon,
             operator: Operator::new(admin),
             scene,
         }
     }
 
-    async fn start(lab: &Lab) -> Daemon {
+    async fn start(lab: &Lab, boots: u32) -> Daemon {
         let clock = lab.path("clock");
         let clock = clock.to_str().expect("a temporary path is text");
-        lab.serve_with(&[("SEALKEEPER_TEST_CLOCK_OFFSET", clock)])
-            .await
+        lab.serve_with(&[
+            ("SEALKEEPER_TEST_CLOCK_OFFSET", clock),
+            ("SEALKEEPER_TEST_BOOT_ID", &boots.to_string()),
+        ])
+        .await
     }
 
     /// Starts the daemon again.
     async fn serve(&mut self) {
-        self.daemon = Self::start(&self.lab).await;
+        self.daemon = Self::start(&self.lab, self.boots).await;
         *self.scene.origin.lock().unwrap() = self.daemon.origin();
     }
 

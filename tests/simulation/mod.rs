@@ -12,6 +12,7 @@
 //! first of them. `scripts/simulate` runs many more than a push does.
 
 mod agent;
+mod clock;
 mod invariants;
 mod last;
 mod ledger;
