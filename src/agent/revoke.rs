@@ -73,7 +73,7 @@ impl Writer {
             }
         };
 
-        let mut did = self.did(&revoked.events, stored.as_ref().err());
+        let mut did = self.did(kid, &revoked.events, stored.as_ref().err());
         if did.done.is_empty() {
             did.done.push(format!("the key {kid} was revoked before"));
         }
@@ -102,17 +102,23 @@ impl Writer {
 
     /// What has happened of the order, and what is to come once the store has
     /// it: without, only that the key signs no more and has left the set.
-    fn did(&self, events: &[Event], not_stored: Option<&StepError<Infallible>>) -> Did {
+    fn did(&self, kid: &str, events: &[Event], not_stored: Option<&StepError<Infallible>>) -> Did {
         let Some(why) = not_stored else {
             return Did::of(events);
         };
-        let once = match why {
+        let mut once = match why {
             StepError::Doubt(_) => {
                 let confirm = status::confirm(&self.reader.name);
                 format!("the time is confirmed: {confirm}")
             }
             _ => "the store takes it".to_owned(),
         };
+        let known = self.held.as_ref().or(self.last.as_ref());
+        if known.is_some_and(|held| held.record.set.revoked.contains_key(kid)) {
+            // A start looks for revocations that the record lacks, and this
+            // one it has.
+            once.push_str("; a restart before that forgets it: order it again then");
+        }
         let restricts = |event: &&Event| matches!(event.what, What::Revoked { .. });
         let holds: Vec<Event> = events.iter().filter(restricts).cloned().collect();
         let to_come = events.iter();

@@ -371,3 +371,26 @@ async fn what_is_to_sign_is_remembered_over_a_restart() {
         }
     }
 }
+
+/// What a restart would lose is said: the record has the revocation, and the
+/// store refuses what was ordered since.
+#[tokio::test]
+async fn an_order_that_a_restart_forgets_says_so() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    writer.order(revoke(&kid)).await.unwrap();
+    bench.store.script([Fault::Full; 3]);
+    let order = revoke_then(&kid, AfterRevocation::Activate);
+    let changed = writer.order(order).await.unwrap();
+    let pending = changed.pending.join(" ");
+    assert!(
+        pending.contains("signs once the store takes it; a restart before that forgets it"),
+        "{pending}"
+    );
+    assert_eq!(changed.done, [format!("the key {kid} was revoked before")]);
+    bench.store.script([]);
+    writer.settle().await;
+    assert_ne!(writer.active(), kid);
+}
