@@ -4,6 +4,8 @@
 //! every id for one that may be somebody's, and a typing error would be
 //! answered as a revocation that was carried out.
 
+use std::time::Duration;
+
 use super::compose;
 use super::output::{Failure, warn};
 use crate::api::v1::{GetJwksRequest, KeySet, ListKeysRequest, Phase};
@@ -93,8 +95,17 @@ pub(super) fn of_set(set: &KeySet) -> impl Iterator<Item = Known<'_, &crate::api
     })
 }
 
-/// The whole id of the key that an order is about: by the record, or where
-/// that cannot be read by the set that verifiers get.
+/// How long an order with a whole id waits to hear whether there is such a
+/// key. The writer that knows may be waiting for its store.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The whole id of the key that an order is about: by the set that verifiers
+/// get, by the record, or where that cannot be read by that set again.
+///
+/// The set comes first, from the memory of the agent: a whole id that stands
+/// in it waits for nobody, and whatever signs stands in it. A whole thumbprint
+/// that does not is looked for a moment only: an agent with a record refuses
+/// one that there is not.
 ///
 /// With `unseen` a whole thumbprint that nobody shows is taken too.
 pub(super) async fn resolve(
@@ -103,17 +114,17 @@ pub(super) async fn resolve(
     wanted: String,
     unseen: bool,
 ) -> Result<String, Failure> {
-    let found = match shown(config, key_set).await {
-        Ok(known) => find(
-            known.iter().map(|(kid, phase)| Known {
-                kid,
-                phase: *phase,
-                found: kid,
-            }),
-            &wanted,
-        )
-        .cloned(),
-        Err(failure) => Err(failure),
+    let look = look_up(config, key_set, &wanted);
+    let found = if is_thumbprint(&wanted) {
+        let Ok(found) = tokio::time::timeout(PATIENCE, look).await else {
+            warn(format!(
+                "the agent is busy and does not say whether there is a key {wanted}: the order goes to it all the same"
+            ));
+            return Ok(wanted);
+        };
+        found
+    } else {
+        look.await
     };
     match found {
         Err(failure) if unseen => {
@@ -129,8 +140,27 @@ pub(super) async fn resolve(
     }
 }
 
-/// What the agent shows of a key set's keys.
-async fn shown(config: &Config, key_set: &str) -> Result<Vec<(String, Option<Phase>)>, Failure> {
+async fn look_up(config: &Config, key_set: &str, wanted: &str) -> Result<String, Failure> {
+    let published = published(config, key_set).await;
+    if let Some(kid) = (published.iter().flatten()).find(|kid| *kid == wanted) {
+        return Ok(kid.clone());
+    }
+    let known = shown(config, key_set, published).await?;
+    let known = known.iter().map(|(kid, phase)| Known {
+        kid,
+        phase: *phase,
+        found: kid,
+    });
+    find(known, wanted).cloned()
+}
+
+/// What the agent shows of a key set's keys: those of the record, or else the
+/// `published` ones.
+async fn shown(
+    config: &Config,
+    key_set: &str,
+    published: Option<Vec<String>>,
+) -> Result<Vec<(String, Option<Phase>)>, Failure> {
     let mut admin = compose::admin(config).await?;
     let request = ListKeysRequest {
         key_set: key_set.to_owned(),
@@ -145,7 +175,7 @@ async fn shown(config: &Config, key_set: &str) -> Result<Vec<(String, Option<Pha
         }
         Err(status) => Failure::from(status),
     };
-    match published(config, key_set).await {
+    match published {
         Some(kids) => Ok(kids.into_iter().map(|kid| (kid, None)).collect()),
         None => Err(dark),
     }

@@ -11,6 +11,7 @@ mod grpc;
 mod http;
 mod issuer;
 mod log;
+mod order;
 mod slow;
 mod standard;
 mod tls;
