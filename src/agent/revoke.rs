@@ -87,7 +87,7 @@ impl Writer {
         let placeholder = !trial.keys.values().any(Key::is_published);
         let replaced = fresh && stored.is_ok();
         if placeholder && !replaced {
-            did.pending.push(NOTHING_LEFT.to_owned());
+            did.pending.push(self.nothing_left(stored.as_ref().err()));
         }
         if let Err(e) = stored {
             did.durable = entombed.is_ok();
@@ -106,13 +106,7 @@ impl Writer {
         let Some(why) = not_stored else {
             return Did::of(events);
         };
-        let mut once = match why {
-            StepError::Doubt(_) => {
-                let confirm = status::confirm(&self.reader.name);
-                format!("the time is confirmed: {confirm}")
-            }
-            _ => "the store takes it".to_owned(),
-        };
+        let mut once = self.cure(why, "the store takes it");
         let known = self.held.as_ref().or(self.last.as_ref());
         if known.is_some_and(|held| held.record.set.revoked.contains_key(kid)) {
             // A start looks for revocations that the record lacks, and this
@@ -129,6 +123,28 @@ impl Writer {
             // One person has ordered it, and nobody is asked again.
             alone: events.iter().any(Event::is_alone),
             ..Did::of(&holds)
+        }
+    }
+
+    /// What an operator must know of the end of the last key, where none was
+    /// made in its place.
+    fn nothing_left(&self, not_stored: Option<&StepError<Infallible>>) -> String {
+        let first = not_stored.map(|why| self.cure(why, "the store takes changes again"));
+        let first = first.map(|first| format!("{first}, and "));
+        format!(
+            "verifiers get the placeholder, and nothing is signed until {}a device has made a key; with `--then wait` that key signs once every verifier can hold it, with `--then activate` as soon as it is in the set",
+            first.unwrap_or_default()
+        )
+    }
+
+    /// What must happen before a change can be stored.
+    fn cure(&self, why: &StepError<Infallible>, store: &str) -> String {
+        match why {
+            StepError::Doubt(_) => {
+                let confirm = status::confirm(&self.reader.name);
+                format!("the time is confirmed: {confirm}")
+            }
+            _ => store.to_owned(),
         }
     }
 
@@ -356,10 +372,6 @@ impl Writer {
         }
     }
 }
-
-/// What an operator must know of the end of the last key, where no device made
-/// another one in time.
-const NOTHING_LEFT: &str = "verifiers get the placeholder, and nothing is signed until a device has made a key; with `--then wait` that key signs once every verifier can hold it, with `--then activate` as soon as it is in the set";
 
 /// What an operator must know of a revocation that a restart would lose.
 fn not_on_disk(why: &DurableError) -> String {

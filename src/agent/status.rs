@@ -162,10 +162,15 @@ fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time)
             .filter(|wait| at <= now || !matches!(wait, Wait::Replica(_)))
             .map(|wait| waits_for(wait, key)),
     };
+    let activates = outlook.activates.map(|at| {
+        let mut event = event(at, "activate", wait);
+        event.waits_for = event.waits_for.map(|waits| waits + &way_out(held, key));
+        event
+    });
     // The public half leaves the set by the clock, whatever a device does.
     let removal = wait.filter(|wait| matches!(wait, Wait::Hold(_) | Wait::Rollback));
     [
-        outlook.activates.map(|at| event(at, "activate", wait)),
+        activates,
         outlook.retires.map(|at| event(at, "retire", wait)),
         outlook.destroyed.map(|at| event(at, "destroy", wait)),
         outlook.removed.map(|at| event(at, "remove", removal)),
@@ -173,6 +178,15 @@ fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time)
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// What has a key sign earlier, where nothing does.
+fn way_out(held: &Held, key: &Key) -> String {
+    let emptied_by = held.record.set.emptied_by(&key.seat());
+    let Some(kid) = emptied_by.and_then(|key| key.kid.as_ref()) else {
+        return String::new();
+    };
+    format!("; `sealkeeper keys revoke {kid} --then activate` has it sign earlier")
 }
 
 fn waits_for(wait: &Wait, key: &Key) -> String {

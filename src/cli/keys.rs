@@ -81,7 +81,10 @@ fn text_of(set: &v1::KeySet, all: bool) -> String {
         ));
     }
     if set.clock_in_doubt {
-        text.push_str("\nthe clock is in doubt: nothing moves until `sealkeeper clock confirm`\n");
+        text.push_str(&format!(
+            "\nthe clock is in doubt: nothing moves until `{}`\n",
+            confirm_clock(set)
+        ));
     }
     if !set.next.is_empty() {
         let rows = set.next.iter().take(8).map(|event| {
@@ -98,6 +101,11 @@ fn text_of(set: &v1::KeySet, all: bool) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The command that vouches for the clock of a key set.
+pub(super) fn confirm_clock(set: &v1::KeySet) -> String {
+    format!("sealkeeper clock confirm --key-set {}", set.name)
 }
 
 /// A key set for programs.
@@ -308,6 +316,18 @@ mod tests {
             key.hold = Some(v1::Hold::default());
         }
         assert!(text_of(&unknown, false).contains("held since -, "), "no by");
+    }
+
+    #[test]
+    fn a_clock_in_doubt_is_confirmed_for_its_key_set() {
+        let mut doubted = set();
+        doubted.name = "orders".to_owned();
+        doubted.clock_in_doubt = true;
+        let text = text_of(&doubted, false);
+        assert!(
+            text.contains("`sealkeeper clock confirm --key-set orders`"),
+            "{text}"
+        );
     }
 
     #[test]

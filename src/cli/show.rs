@@ -108,7 +108,8 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
 /// What keeps the key from its next step, besides the clock.
 fn waits_for(set: &KeySet, key: &Key, next: &[&Event]) -> Option<String> {
     if set.clock_in_doubt {
-        return Some("`sealkeeper clock confirm`: the clock is in doubt".to_owned());
+        let confirm = keys::confirm_clock(set);
+        return Some(format!("`{confirm}`: the clock is in doubt"));
     }
     if key.hold.is_some() {
         return Some(format!("`sealkeeper keys release {}`", key.kid));

@@ -97,13 +97,35 @@ impl KeySet {
         }
     }
 
-    /// Where nothing is active: when the standby is, at the earliest.
+    /// Where nothing is active: when the next key is, at the earliest.
     fn fills(&self, key: &Key, seat: &Seat, plan: &Plan) -> Option<Time> {
-        let is_it = self
-            .standby(&key.seat())
-            .is_some_and(|next| next.id == key.id);
-        let empty = seat.active.is_none() && !seat.force;
-        (empty && is_it).then(|| earliest(key, plan))
+        let seat_id = key.seat();
+        let next = self.standby(&seat_id).or_else(|| self.coming(&seat_id));
+        let is_it = seat.active.is_none() && next.is_some_and(|next| next.id == key.id);
+        is_it.then(|| match seat.force {
+            false => earliest(key, plan),
+            // As soon as it is in the set.
+            true => key.published.unwrap_or(key.created),
+        })
+    }
+
+    /// The key whose revocation left its seat without an active key. Where
+    /// that is ordered again with [`Then::Activate`](super::Then), the next
+    /// key signs before its time.
+    #[must_use]
+    pub fn emptied_by(&self, seat_id: &SeatId) -> Option<&Key> {
+        let seat = self.seats.get(seat_id)?;
+        if seat.active.is_some() || seat.force {
+            return None;
+        }
+        let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
+        let revoked = mine.filter_map(|key| match key.phase {
+            Phase::Revoked { since, .. } => Some((since, key.id, key)),
+            _ => None,
+        });
+        revoked
+            .max_by_key(|(since, id, _)| (*since, *id))
+            .map(|(_, _, key)| key)
     }
 
     /// When the active key of a seat is replaced: when that is wanted, and no
@@ -143,7 +165,11 @@ impl KeySet {
         match key.phase {
             // An instant that is fixed waits for nothing more.
             Phase::Active { .. } | Phase::Published { .. } if switched => None,
-            Phase::Published { .. } => unseen(key, plan, silent),
+            Phase::Published { .. } => unseen(key, plan, silent).or_else(|| self.rule_1(key, plan)),
+            Phase::Generating => {
+                let device = self.generated_on(key, plan);
+                Some(Wait::Generation { device })
+            }
             Phase::Active { .. } => {
                 let Some(next) = self.standby(&seat_id) else {
                     let mut keys = self.keys.values();
@@ -168,6 +194,15 @@ impl KeySet {
             Phase::Retiring { .. } => self.leaving(key),
             _ => None,
         }
+    }
+
+    /// Where nothing is active, the clock alone decides, and there is a way
+    /// around it: that is worth a word.
+    fn rule_1(&self, key: &Key, plan: &Plan) -> Option<Wait> {
+        let seat = self.seats.get(&key.seat()).filter(|seat| !seat.force)?;
+        let until = self.fills(key, seat, plan)?;
+        let kid = key.kid.clone().unwrap_or_default();
+        Some(Wait::Rule1 { until, kid })
     }
 
     fn generated_on(&self, key: &Key, plan: &Plan) -> String {

@@ -144,9 +144,13 @@ async fn a_store_that_refuses_delays_nothing() {
         let bench = Bench::begun().await;
         let (mut writer, kid) = one_left(&bench).await;
         bench.store.script(faults.clone());
-        writer.order(revoke(&kid)).await.unwrap();
+        let changed = writer.order(revoke(&kid)).await.unwrap();
         let shown = writer.shown();
         assert!(!shown.is_empty() && !shown.contains(&kid), "{faults:?}");
+        if faults.len() == 2 && faults[1] == Fault::Full && faults[0] == Fault::Full {
+            let store = "until the store takes changes again, and a device has made a key";
+            assert!(changed.pending.join(" ").contains(store), "{changed:?}");
+        }
         // Where the last write happened all the same, the fresh key is there.
         let happened = faults == [Fault::None, Fault::Persist];
         assert_eq!(shown != [placeholder(&writer)], happened, "{faults:?}");
@@ -166,7 +170,10 @@ async fn while_the_clock_is_in_doubt_nothing_is_made() {
     let year = Span::from_days(365);
     bench.clock.set_wall(bench.clock.read().wall + year);
     writer.tick().await;
-    writer.order(revoke(&kid)).await.unwrap();
+    let changed = writer.order(revoke(&kid)).await.unwrap();
+    let confirm =
+        "until the time is confirmed: `sealkeeper clock confirm --key-set main`, and a device";
+    assert!(changed.pending.join(" ").contains(confirm), "{changed:?}");
     assert_eq!(writer.shown(), [placeholder(&writer)]);
     assert_eq!(bench.device.asked().len(), asked);
 }

@@ -394,3 +394,29 @@ async fn an_order_that_a_restart_forgets_says_so() {
     writer.settle().await;
     assert_ne!(writer.active(), kid);
 }
+
+/// Found by review: in the outage that `wait` is, nothing said when it ends.
+#[tokio::test]
+async fn an_outage_says_when_it_ends_and_what_ends_it_earlier() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    let all = writer.shown().into_iter().collect();
+    writer.news.seen("web", all);
+    writer.learn_all().await;
+    let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+    writer.order(revoke(&kid)).await.unwrap();
+    writer.settle().await;
+    let next = writer.status().unwrap().next;
+    let mut activations = next.iter().filter(|event| event.kind == "activate");
+    let activation = activations.next().unwrap();
+    assert_eq!(activation.kid.as_ref(), standby.first());
+    assert!(activation.at > bench.clock.read().wall);
+    let waits = activation.waits_for.clone().unwrap_or_default();
+    let order = format!("`sealkeeper keys revoke {kid} --then activate`");
+    assert!(
+        waits.contains("(rule 1)") && waits.contains(&order),
+        "{waits}"
+    );
+}

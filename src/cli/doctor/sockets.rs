@@ -77,7 +77,9 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "TOMBSTONE_UNREADABLE" => {
             "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"
         }
-        "NO_ACTIVE_KEY" => "`sealkeeper keys list` shows what the next key waits for",
+        "NO_ACTIVE_KEY" => {
+            "`sealkeeper keys list` shows when the next key may sign, what it waits for, and after a revocation which order has it sign earlier"
+        }
         "ROTATION_OVERDUE" => "`sealkeeper keys list` shows what the rotation waits for",
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",

@@ -47,10 +47,35 @@ fn where_nothing_is_active_the_standby_has_its_date() {
     assert_eq!(bench.outlook("k3").activates, None, "k1 is active");
     bench.revoke("k1", Some(Then::Wait), 500).unwrap();
     assert_eq!(bench.outlook("k3").activates, Some(at(20 + 1110)));
-    assert_eq!(bench.wait("k3"), None);
+    let (until, kid) = (at(20 + 1110), "k3".to_owned());
+    assert_eq!(bench.wait("k3"), Some(Wait::Rule1 { until, kid }));
     bench.lose("a", 600);
     let (origin, kid) = ("a".to_owned(), "k3".to_owned());
     assert_eq!(bench.wait("k3"), Some(Wait::Unseen { origin, kid }));
+}
+
+/// Found by review: in an outage nothing was said of the key that ends it.
+#[test]
+fn where_nothing_is_active_the_key_to_come_has_its_date() {
+    for (then, date) in [(Then::Wait, at(501 + 1110)), (Then::Activate, at(501))] {
+        let mut bench = Bench::begun();
+        bench.advance(0);
+        bench.device(0);
+        for kid in ["k3", "k1"] {
+            bench.revoke(kid, Some(then), 500).unwrap();
+        }
+        bench.advance(501);
+        let mut keys = bench.set.keys.values();
+        let coming = keys.find(|key| key.kid.is_none()).unwrap();
+        let outlook = bench.set.outlook(coming, &bench.plan);
+        assert_eq!(outlook.activates, Some(date), "{then:?}");
+        let wait = bench.set.waits_for(coming, &bench.plan, &BTreeSet::new());
+        let device = "hsm".to_owned();
+        assert_eq!(wait, Some(Wait::Generation { device }));
+        // There is nothing to order where it was ordered already.
+        let way_out = bench.set.emptied_by(&coming.seat()).is_some();
+        assert_eq!(way_out, then == Then::Wait);
+    }
 }
 
 #[test]
