@@ -117,7 +117,9 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::DestructionBegun { device } | What::Destroyed { device } => {
             Some(format!("device {device}"))
         }
-        What::Revoked { reason } => Some(format!("reason {}", reason.name())),
+        What::Revoked { reason } | What::RevocationNoted { reason } => {
+            Some(format!("reason {}", reason.name()))
+        }
         _ => None,
     };
     KeyEvent {

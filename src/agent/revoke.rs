@@ -74,9 +74,6 @@ impl Writer {
         };
 
         let mut did = self.did(kid, &revoked.events, stored.as_ref().err());
-        if did.done.is_empty() {
-            did.done.push(format!("the key {kid} was revoked before"));
-        }
         did.trusted_until = Some(revoked.exposure.bounded_until);
         did.pending.push(
             "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
@@ -103,27 +100,35 @@ impl Writer {
     /// What has happened of the order, and what is to come once the store has
     /// it: without, only that the key signs no more and has left the set.
     fn did(&self, kid: &str, events: &[Event], not_stored: Option<&StepError<Infallible>>) -> Did {
-        let Some(why) = not_stored else {
-            return Did::of(events);
-        };
-        let mut once = self.cure(why, "the store takes it");
         let known = self.held.as_ref().or(self.last.as_ref());
-        if known.is_some_and(|held| held.record.set.revoked.contains_key(kid)) {
-            // A start looks for revocations that the record lacks, and this
-            // one it has.
-            once.push_str("; a restart before that forgets it: order it again then");
+        let known = known.map(|held| &held.record.set);
+        let ends = |event: &&Event| matches!(event.what, What::Revoked { .. });
+        let mut did = Did::of(events);
+        if let Some(why) = not_stored {
+            let mut once = self.cure(why, "the store takes it");
+            if known.is_some_and(|set| set.revoked.contains_key(kid)) {
+                // A start looks for revocations that the record lacks, and
+                // this one it has.
+                once.push_str("; a restart before that forgets it: order it again then");
+            }
+            let to_come = events.iter();
+            let to_come = to_come.filter_map(|event| status::to_come(event, &once));
+            let holds: Vec<Event> = events.iter().filter(ends).cloned().collect();
+            did = Did {
+                pending: to_come.collect(),
+                // One person has ordered it, and nobody is asked again.
+                alone: did.alone,
+                ..Did::of(&holds)
+            };
         }
-        let restricts = |event: &&Event| matches!(event.what, What::Revoked { .. });
-        let holds: Vec<Event> = events.iter().filter(restricts).cloned().collect();
-        let to_come = events.iter();
-        Did {
-            pending: to_come
-                .filter_map(|event| status::to_come(event, &once))
-                .collect(),
-            // One person has ordered it, and nobody is asked again.
-            alone: events.iter().any(Event::is_alone),
-            ..Did::of(&holds)
+        if !events.iter().any(|event| ends(&event)) {
+            let before = format!("the key {kid} was revoked before");
+            did.done.insert(0, before);
+            if known.is_some_and(|set| set.by_kid(kid).is_none()) {
+                did.pending.push(FORGOTTEN.to_owned());
+            }
         }
+        did
     }
 
     /// What an operator must know of the end of the last key, where none was
@@ -372,6 +377,10 @@ impl Writer {
         }
     }
 }
+
+/// What becomes of a reason or a note that comes late.
+const FORGOTTEN: &str =
+    "the record has forgotten the key but for its end: a reason and a note are not kept any more";
 
 /// What an operator must know of a revocation that a restart would lose.
 fn not_on_disk(why: &DurableError) -> String {

@@ -232,6 +232,9 @@ pub(super) fn to_come(event: &Event, once: &str) -> Option<String> {
         (What::Activated, Some(kid)) => {
             Some(format!("the {algorithm} key {kid} signs once {once}"))
         }
+        (What::RevocationNoted { .. }, _) => Some(format!(
+            "the reason and the note are in the log of key events once {once}"
+        )),
         (What::SuccessorForced, _) => Some(format!(
             "the next {algorithm} key signs as soon as it is in the set, once {once}"
         )),
@@ -257,6 +260,10 @@ pub(super) fn sentence(event: &Event) -> String {
         What::Revoked { reason } => {
             format!("{key} was revoked ({}) and has left the set", reason.name())
         }
+        What::RevocationNoted { reason } => format!(
+            "the log of key events has more on the revocation of {key} (reason {})",
+            reason.name()
+        ),
         What::RotationRequested => format!("{key} is to be replaced as soon as that is safe"),
         What::SuccessorForced => {
             format!("the next key signs in place of {key} as soon as it is in the set")

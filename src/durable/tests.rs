@@ -225,7 +225,7 @@ fn a_tombstone_that_is_put_again_says_what_was_said_last() {
     stones.put(&of(7, Reason::Unspecified, None, "")).unwrap();
     assert_eq!(stones.all().unwrap(), std::slice::from_ref(&expected));
     let then = Some(Then::Activate);
-    stones.put(&of(8, Reason::Superseded, then, "")).unwrap();
+    stones.put(&of(8, Reason::Unspecified, then, "")).unwrap();
     assert_eq!(stones.all().unwrap(), [Tombstone { then, ..expected }]);
 }
 

@@ -44,7 +44,7 @@ impl Tombstone {
         Self {
             at: first.at,
             reason: match (self.reason, first.reason) {
-                (Some(reason), Some(first)) => Some(reason.after(first)),
+                (Some(reason), Some(first)) => Some(reason.or(first)),
                 (reason, first) => reason.or(first),
             },
             then: self.then.or(first.then),

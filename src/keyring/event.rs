@@ -89,6 +89,10 @@ pub enum What {
     Revoked {
         reason: Reason,
     },
+    /// Somebody gave the reason, or a note, of a revocation on record.
+    RevocationNoted {
+        reason: Reason,
+    },
     Held,
     Released,
     RotationRequested,
@@ -118,6 +122,7 @@ impl What {
             Self::Destroyed { .. } => "destroyed",
             Self::Removed => "removed",
             Self::Revoked { .. } => "revoked",
+            Self::RevocationNoted { .. } => "revocation-noted",
             Self::Held => "held",
             Self::Released => "released",
             Self::RotationRequested => "rotation-requested",

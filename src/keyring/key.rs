@@ -124,13 +124,12 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// What is known once this is said after another one: it can only become
-    /// more definite.
+    /// This one, or `other` where this one says nothing.
     #[must_use]
-    pub const fn after(self, before: Self) -> Self {
-        match before {
-            Self::Unspecified => self,
-            Self::Compromised | Self::Superseded => before,
+    pub const fn or(self, other: Self) -> Self {
+        match self {
+            Self::Unspecified => other,
+            Self::Compromised | Self::Superseded => self,
         }
     }
 

@@ -55,7 +55,7 @@ impl Ending {
     pub fn after(self, before: &Self) -> Self {
         let noted = !self.mandate.note.is_empty() || before.mandate.note.is_empty();
         Self {
-            reason: self.reason.after(before.reason),
+            reason: self.reason.or(before.reason),
             then: self.then.or(before.then),
             at: before.at.or(self.at),
             mandate: match noted {
@@ -98,10 +98,10 @@ impl KeySet {
                 // The key itself may be forgotten by now.
                 _ => revocation.at,
             };
-            let events = match then {
-                Some(Then::Activate) => self.sign_again(kid, &ending.mandate, plan, tick),
-                Some(Then::Wait) | None => Vec::new(),
-            };
+            let mut events: Vec<Event> = self.note(kid, ending, now).into_iter().collect();
+            if then == Some(Then::Activate) {
+                events.extend(self.sign_again(kid, &ending.mandate, plan, tick));
+            }
             let successor = events.last().filter(|event| event.what == What::Activated);
             return Ok(Revoked {
                 successor: successor.and_then(|event| event.kid.clone()),
@@ -221,6 +221,30 @@ impl KeySet {
         ordered
             .map(|(kid, ending)| (kid.clone(), self.revoke(kid, ending, plan, tick)))
             .collect()
+    }
+
+    /// Takes up what is said of a revocation on record: the reason, where none
+    /// was given before. Who ended the key, when, and with what note stays; the
+    /// log has who says more. A key that was forgotten has no more events.
+    fn note(&mut self, kid: &str, ending: &Ending, now: Time) -> Option<Event> {
+        let Ending {
+            reason, mandate, ..
+        } = ending;
+        let id = self.by_kid(kid)?.id;
+        let revocation = self.revoked.get_mut(kid)?;
+        let why = reason.or(revocation.reason) != revocation.reason;
+        let note = !mandate.note.is_empty() && mandate.note != revocation.mandate.note;
+        if !why && !note {
+            return None;
+        }
+        revocation.reason = revocation.reason.or(*reason);
+        let on_record = revocation.reason;
+        let key = self.key_mut(id);
+        if let Phase::Revoked { reason, .. } = &mut key.phase {
+            *reason = on_record;
+        }
+        let event = Event::of(key, now, What::RevocationNoted { reason: *reason });
+        Some(event.ordered(Action::Block, mandate))
     }
 
     /// Has any standby sign in place of a key that was revoked before, or the

@@ -406,6 +406,7 @@ async fn an_outage_says_when_it_ends_and_what_ends_it_earlier() {
     writer.news.seen("web", all);
     writer.learn_all().await;
     let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+    bench.clock.advance(Span::from_secs(60));
     writer.order(revoke(&kid)).await.unwrap();
     writer.settle().await;
     let next = writer.status().unwrap().next;
@@ -419,4 +420,45 @@ async fn an_outage_says_when_it_ends_and_what_ends_it_earlier() {
         waits.contains("(rule 1)") && waits.contains(&order),
         "{waits}"
     );
+}
+
+/// Found by review: the reason and the note of a second order were dropped.
+#[tokio::test]
+async fn what_is_said_of_a_revocation_later_is_in_the_log() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    let order = revoke_then(&kid, AfterRevocation::Wait);
+    writer.order(order).await.unwrap();
+    let ended = bench.clock.read().wall;
+    bench.clock.advance(Span::from_secs(60));
+    let order = Change::Revoke {
+        kid: kid.clone(),
+        reason: RevocationReason::Compromised,
+        then: None,
+        note: "seen elsewhere".to_owned(),
+    };
+    bench.store.script([Fault::Full]);
+    let changed = writer.order(order).await.unwrap();
+    let pending = changed.pending.join(" ");
+    assert!(
+        pending.contains("in the log of key events once"),
+        "{pending}"
+    );
+    writer.settle().await;
+    let events = writer.logged_events();
+    let mut noted = events.iter().filter(|e| e.event == "revocation-noted");
+    let event = noted.next().unwrap();
+    assert_eq!(event.by.as_deref(), Some("unix:7"));
+    assert_eq!(event.remark.as_deref(), Some("seen elsewhere"));
+    assert_eq!(event.note.as_deref(), Some("reason compromised"));
+    assert!(noted.next().is_none(), "once");
+    let keys = writer.status().unwrap().keys.into_iter();
+    let revocation = keys
+        .filter(|key| key.kid == kid)
+        .find_map(|key| key.revocation);
+    let revocation = revocation.unwrap();
+    assert_eq!(revocation.reason, RevocationReason::Compromised);
+    assert_eq!(revocation.at, ended);
 }

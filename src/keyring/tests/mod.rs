@@ -14,6 +14,7 @@ mod life;
 mod operator;
 mod outlook;
 mod record;
+mod revoked;
 mod view;
 
 use std::collections::BTreeSet;
