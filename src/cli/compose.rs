@@ -170,15 +170,8 @@ pub(super) async fn admin(config: &Config) -> Result<KeyAdminClient<Channel>, Fa
 }
 
 /// Runs a command on a runtime of its own.
-///
-/// Why one thread for each two processors: whoever works beside it needs the
-/// other half: device processes, the log, callers on this machine. And a
-/// request is handed from task to task; where a thread is idle, each of these
-/// wakes it up in vain.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(processors.div_ceil(2))
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the runtime: {e}")))?;
