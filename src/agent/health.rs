@@ -1,6 +1,7 @@
 //! What works and what does not, for an operator who looks for the cause.
 
 use super::record::{Record, RecordError};
+use super::sign::unavailable;
 use super::signing::SignError;
 use super::{Agent, Reader};
 use crate::hsm::{Device, State};
@@ -15,7 +16,8 @@ pub struct Health {
     pub devices: Vec<DeviceHealth>,
 }
 
-/// Whether a key set signs, as far as its record and the clock go.
+/// Whether a key set signs, as far as its record, the clock, its device, and
+/// what became of the last signature go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySetHealth {
     /// Its name.
@@ -62,7 +64,24 @@ impl Agent {
         let signers = reader.signers()?;
         let moment = signers.moment(self.clock().read(), &reader.timing);
         let key = signers.view.signer(None, moment)?;
-        reader.check_blocked(key)
+        reader.check_blocked(key)?;
+        reader.check_missing(key)?;
+        match &*self.device_of(key)?.state().borrow() {
+            State::Up { .. } | State::Starting => Ok(()),
+            State::Down {
+                why, pin_blocked, ..
+            } => {
+                let reason = match pin_blocked {
+                    true => "PIN_BLOCKED",
+                    false => "DEVICE_UNAVAILABLE",
+                };
+                Err(unavailable(reason, why.clone()))
+            }
+            State::Closed => {
+                let why = "the device was shut down".to_owned();
+                Err(unavailable("DEVICE_UNAVAILABLE", why))
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::figures::Overview;
 use super::pulse::Pulse;
@@ -33,6 +33,8 @@ pub(super) struct Reader {
     snapshot: ArcSwap<Snapshot>,
     /// Ahead of the store: what signs no more, whatever the view says.
     blocks: ArcSwap<Blocks>,
+    /// The key that the token did not have when it was last to sign.
+    missing: ArcSwapOption<String>,
     /// What the writer last saw.
     overview: ArcSwap<Overview>,
     /// When it last came round.
@@ -173,6 +175,7 @@ impl Reader {
                 published: None,
             }),
             blocks: ArcSwap::default(),
+            missing: ArcSwapOption::empty(),
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
@@ -290,6 +293,30 @@ impl Reader {
             });
         }
         Ok(())
+    }
+
+    /// The token did not have the key when it was to sign.
+    pub(super) fn missed(&self, kid: &str) {
+        self.missing.store(Some(Arc::new(kid.to_owned())));
+    }
+
+    /// The token has the key.
+    pub(super) fn found(&self, kid: &str) {
+        if self.missing.load().as_ref().is_some_and(|it| **it == *kid) {
+            self.missing.store(None);
+        }
+    }
+
+    /// Refuses the key that the token did not have the last time.
+    pub(super) fn check_missing(&self, key: &SigningKey) -> Result<(), SignError> {
+        match self.missing.load().as_ref() {
+            Some(kid) if **kid == key.kid => Err(SignError::Unavailable {
+                reason: "KEY_MISSING",
+                why: format!("the token did not have the key {kid} when it was to sign"),
+                retry_after: None,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The JWKS, with the longest time for which it may be kept.

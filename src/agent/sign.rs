@@ -243,6 +243,11 @@ impl Agent {
                 format!("the signature could not be recorded: {e}"),
             )
         })?;
+        match &signature {
+            Ok(_) => reader.found(&key.kid),
+            Err(DeviceError::NoSuchKey { .. }) => reader.missed(&key.kid),
+            Err(_) => {}
+        }
         let released = signature.map_err(device_error).and_then(|signature| {
             let began = Instant::now();
             let verified = verifier.verify(&input, &signature);

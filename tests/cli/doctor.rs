@@ -195,6 +195,7 @@ async fn breakage_3_a_token_that_is_gone() {
         .failed();
     let found = |text: &[&str]| doctor(&lab).failed().says(text).text.len();
     found(&[
+        "fail  key set main: does not sign",
         "fail  device softhsm: not open",
         "expected a token with label \"lab\"",
         "pkcs11-tool --module",
@@ -207,21 +208,42 @@ async fn breakage_3_a_token_that_is_gone() {
     ]);
 }
 
+/// Takes an object out of the token.
+fn delete(lab: &Lab, kind: &str, id: &str) {
+    let deleted = Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(crate::live::lab::softhsm_module())
+        .args(["--token-label", "lab", "--login", "--pin", PIN])
+        .args(["--delete-object", "--type", kind, "--id", id])
+        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+        .output()
+        .unwrap();
+    assert!(deleted.status.success(), "{}", Said::of(&deleted).text);
+}
+
+/// Found by an operator: with the agent running, all was well.
+#[tokio::test]
+async fn breakage_3_a_key_that_a_running_agent_misses() {
+    let lab = begun();
+    for id in lab.objects_in_token().keys() {
+        delete(&lab, "privkey", id);
+    }
+    let _daemon = lab.serve().await;
+    refused(&lab, "the token holds no key")
+        .await
+        .says(&["hint: trying again does not mend it", "`sealkeeper doctor`"]);
+    doctor(&lab).failed().says(&[
+        "fail  key set main: does not sign: the token did not have the key",
+        "KEY_MISSING",
+        "hint: if the token has a backup",
+    ]);
+}
+
 /// The token is there, and what was in it is not.
 #[test]
 fn breakage_3_a_token_that_lost_its_keys() {
     let lab = begun();
-    let delete = |kind: &str, id: &str| {
-        let deleted = Command::new("pkcs11-tool")
-            .arg("--module")
-            .arg(crate::live::lab::softhsm_module())
-            .args(["--token-label", "lab", "--login", "--pin", PIN])
-            .args(["--delete-object", "--type", kind, "--id", id])
-            .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
-            .output()
-            .unwrap();
-        assert!(deleted.status.success(), "{}", Said::of(&deleted).text);
-    };
+    let delete = |kind: &str, id: &str| delete(&lab, kind, id);
     let ids = lab.objects_in_token();
     for id in ids.keys() {
         delete("privkey", id);
@@ -325,6 +347,20 @@ async fn breakage_6_no_rule_for_the_caller() {
 }
 
 #[tokio::test]
+async fn breakage_6_a_caller_that_is_blocked() {
+    let lab = begun();
+    let _daemon = lab.serve().await;
+    let us = format!("unix:{}", rustix::process::getuid().as_raw());
+    lab.ok(&["callers", "block", &us]);
+    refused(&lab, "CALLER_BLOCKED").await.failed();
+    doctor(&lab).says(&[
+        "warn  blocked callers",
+        &format!("{us} is blocked since"),
+        &format!("sealkeeper callers unblock {us}"),
+    ]);
+}
+
+#[tokio::test]
 async fn breakage_7_a_key_set_that_has_not_begun() {
     let lab = Lab::new(CALM, &["ES256"]);
     // Before anything: there is no state folder even.
@@ -334,7 +370,7 @@ async fn breakage_7_a_key_set_that_has_not_begun() {
     let daemon = lab.serve().await;
     let said = refused(&lab, "NOT_INITIALIZED").await;
     said.failed().says(&["run `sealkeeper init`"]);
-    let cure = "hint: stop the agent, run `sealkeeper init`, and start it again";
+    let cure = "stop the agent, run `sealkeeper init`, and start it again";
     doctor(&lab).failed().says(&[
         "fail  store main: has no record",
         "fail  key set main: does not sign",

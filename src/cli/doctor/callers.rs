@@ -23,7 +23,17 @@ fn blocked(config: &Config, report: &mut Report) {
     }
     let of = dir.display().to_string();
     match BlockList::reading(Arc::new(OsDisk), dir).load() {
-        Ok(blocked) => report.ok(CHECK, of, format!("{} of them", blocked.len())),
+        Ok(blocked) if blocked.is_empty() => report.ok(CHECK, of, "none"),
+        Ok(blocked) => {
+            for one in blocked {
+                let found = format!("{} is blocked since {}, by {}", one.id, one.since, one.by);
+                let hint = format!(
+                    "every request of it is refused; to let it in again: sealkeeper callers unblock {}",
+                    one.id
+                );
+                report.warn(CHECK, of.clone(), found, hint);
+            }
+        }
         Err(e) => report.fail(
             CHECK,
             of,

@@ -152,13 +152,17 @@ fn held(name: &str, device: &config::Device, agent: &Agent, report: &mut Report)
     let hint = if health.pin_blocked {
         format!("check the PIN, then run: sealkeeper device unlock {name}")
     } else {
-        which(device)
+        which(device, &health.why)
     };
     report.fail(DEVICE, name, format!("not open: {}", health.why), hint);
 }
 
-/// How to see what the module sees.
-fn which(device: &config::Device) -> String {
+/// What to do about a device that does not open, and how to see what its
+/// module sees.
+fn which(device: &config::Device, why: &str) -> String {
+    if !device.module.exists() {
+        return format!("correct device.{}.module: see `module`", device.name);
+    }
     let mut env: Vec<String> = device
         .env
         .iter()
@@ -168,10 +172,15 @@ fn which(device: &config::Device) -> String {
         "pkcs11-tool --module {} --list-token-slots",
         device.module.display()
     ));
+    let seen = env.join(" ");
+    if why.contains("C_Initialize") {
+        return format!(
+            "the module fails before it looks for a token: what its own configuration names must be there and be readable for the agent's user. Without the agent: {seen}"
+        );
+    }
     format!(
-        "expected the token with {}; what the module sees: {}",
-        device.token,
-        env.join(" ")
+        "expected the token with {}; what the module sees: {seen}",
+        device.token
     )
 }
 
@@ -194,7 +203,7 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
     }
     let port = match device.to_port(&config.state_dir) {
         Ok(port) => port,
-        Err(e) => return report.fail(DEVICE, name, e.to_string(), which(device)),
+        Err(e) => return report.fail(DEVICE, name, e.to_string(), which(device, &e.to_string())),
     };
     let patience = port.open_timeout + GRACE;
     let opened = Device::start(port);
@@ -217,7 +226,7 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             let hint = if pin_blocked {
                 format!("check the PIN, then run: sealkeeper device unlock {name}")
             } else {
-                which(device)
+                which(device, &why)
             };
             report.fail(DEVICE, name, why, hint);
         }

@@ -69,7 +69,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
 pub(super) fn cure(reason: &str) -> &'static str {
     match reason {
         "NOT_INITIALIZED" | "INIT_UNFINISHED" => {
-            "stop the agent, run `sealkeeper init`, and start it again"
+            "if this key set has signed before, its record is lost: put the newest copy of the store back; else stop the agent, run `sealkeeper init`, and start it again"
         }
         "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNAVAILABLE" => {
             "a copy of the store that is put back must be the newest one: an older one is refused, since it may not know of a revocation"
@@ -81,6 +81,12 @@ pub(super) fn cure(reason: &str) -> &'static str {
             "`sealkeeper keys list` shows when the next key may sign, what it waits for, and after a revocation which order has it sign earlier"
         }
         "ROTATION_OVERDUE" => "`sealkeeper keys list` shows what the rotation waits for",
+        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
+            "its device does not work: see `device` below"
+        }
+        "KEY_MISSING" => {
+            "if the token has a backup with the key, put it back; else `sealkeeper keys list` shows the standby, and `sealkeeper keys revoke KID` has that sign"
+        }
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",
     }

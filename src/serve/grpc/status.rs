@@ -144,7 +144,21 @@ impl Fault {
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
                 fault.0.retry_after = retry_after;
-                fault.hint("try again; if it stays, ask the operator")
+                let hint = match reason {
+                    // Somebody has to mend it.
+                    "PIN_BLOCKED"
+                    | "KEY_MISSING"
+                    | "NOT_INITIALIZED"
+                    | "INIT_UNFINISHED"
+                    | "RECORD_LOST"
+                    | "RECORD_UNUSABLE"
+                    | "STORE_UNAVAILABLE"
+                    | "TOMBSTONE_UNREADABLE" => {
+                        "trying again does not mend it: the operator runs `sealkeeper doctor`"
+                    }
+                    _ => "try again; if it stays, the operator runs `sealkeeper doctor`",
+                };
+                fault.hint(hint)
             }
             SignError::Overloaded { retry_after, .. } => {
                 let mut fault = Self::new(
