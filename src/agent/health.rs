@@ -1,8 +1,7 @@
 //! What works and what does not, for an operator who looks for the cause.
 
+use super::readiness::Trouble;
 use super::record::{Record, RecordError};
-use super::sign::unavailable;
-use super::signing::SignError;
 use super::{Agent, Reader};
 use crate::hsm::{Device, State};
 use crate::keyring::KeySet;
@@ -49,39 +48,26 @@ impl Agent {
             key_sets: rooms
                 .map(|(name, room)| KeySetHealth {
                     name: name.clone(),
-                    fault: self
-                        .try_reader(&room.reader)
-                        .err()
-                        .map(|e| (e.reason(), e.to_string())),
+                    fault: self.fault(name, &room.reader),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),
         }
     }
 
-    /// Would a request to the default track find a key?
-    fn try_reader(&self, reader: &Reader) -> Result<(), SignError> {
-        let signers = reader.signers()?;
-        let moment = signers.moment(self.clock().read(), &reader.timing);
-        let key = signers.view.signer(None, moment)?;
-        reader.check_blocked(key)?;
-        reader.check_missing(key)?;
-        match &*self.device_of(key)?.state().borrow() {
-            State::Up { .. } | State::Starting => Ok(()),
-            State::Down {
-                why, pin_blocked, ..
-            } => {
-                let reason = match pin_blocked {
-                    true => "PIN_BLOCKED",
-                    false => "DEVICE_UNAVAILABLE",
-                };
-                Err(unavailable(reason, why.clone()))
-            }
-            State::Closed => {
-                let why = "the device was shut down".to_owned();
-                Err(unavailable("DEVICE_UNAVAILABLE", why))
-            }
-        }
+    /// As readiness has it. And what only a look for the cause should know:
+    /// whoever routes requests would never try a key again that was missed
+    /// once.
+    fn fault(&self, name: &str, reader: &Reader) -> Option<(&'static str, String)> {
+        let ready = self.readiness_of(name).signing;
+        let trouble = |trouble: Trouble| (trouble.reason, trouble.why);
+        ready.err().map(trouble).or_else(|| {
+            let signers = reader.signers().ok()?;
+            let moment = signers.moment(self.clock().read(), &reader.timing);
+            let key = signers.view.signer(None, moment).ok()?;
+            let missing = reader.check_missing(key).err()?;
+            Some((missing.reason(), missing.to_string()))
+        })
     }
 }
 

@@ -52,7 +52,7 @@ impl Watched for Agent {
 }
 
 impl Agent {
-    fn readiness_of(&self, name: &str) -> Readiness {
+    pub(super) fn readiness_of(&self, name: &str) -> Readiness {
         let reader = &self.0.rooms[name].reader;
         let reading = self.clock().read();
         let signers = reader.signers();

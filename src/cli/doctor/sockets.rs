@@ -46,6 +46,8 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
             for set in &health.key_sets {
                 if set.signs {
                     report.ok("key_set", &set.name, "signs");
+                } else if set.reason == "DEVICE_STARTING" {
+                    report.warn("key_set", &set.name, &set.why, "look again in a moment");
                 } else {
                     let found = format!("does not sign: {} ({})", set.why, set.reason);
                     report.fail("key_set", &set.name, found, cure(&set.reason));
