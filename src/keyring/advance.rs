@@ -149,7 +149,9 @@ impl KeySet {
                     key.phase = Phase::Retired { since: tick.now };
                     events.push(Event::of(key, tick.now, What::Removed));
                 }
-                Phase::Generating => events.extend(self.abandon(id, tick)),
+                // Once: its destruction may be on record since the track was
+                // taken off before.
+                Phase::Generating if key.is_coming() => events.extend(self.abandon(id, tick)),
                 _ => {}
             }
         }
@@ -361,7 +363,7 @@ impl KeySet {
         };
         let mine = || self.keys.values().filter(|key| key.seat() == *seat_id);
         let coming = mine().any(|key| {
-            let ahead = matches!(key.phase, Phase::Generating | Phase::Published { .. });
+            let ahead = key.is_coming() || matches!(key.phase, Phase::Published { .. });
             let placeholder = self.placeholder == Some(key.id);
             let right = key.key_type == key_type && !key.is_held();
             ahead && right && !placeholder && is_fresh(key, seat.fresh_after)

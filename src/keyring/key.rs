@@ -229,6 +229,13 @@ impl Key {
         )
     }
 
+    /// Whether a device is to make it. A key whose track was taken off before
+    /// it existed is not: its destruction is on record.
+    #[must_use]
+    pub fn is_coming(&self) -> bool {
+        matches!(self.phase, Phase::Generating) && self.has_private_half()
+    }
+
     /// Whether automation must not touch it.
     #[must_use]
     pub const fn is_held(&self) -> bool {

@@ -147,7 +147,7 @@ impl KeySet {
         let mut keys = self.keys.values();
         keys.find(|key| {
             let placeholder = self.placeholder == Some(key.id);
-            key.seat() == *seat && matches!(key.phase, Phase::Generating) && !placeholder
+            key.seat() == *seat && key.is_coming() && !placeholder
         })
     }
 

@@ -407,6 +407,8 @@ impl World {
             self.sync(r);
             self.confirm_clock(r);
             self.sync(r);
+            // An agent steps as soon as it may again, and whatever it owes.
+            self.tick(r);
         }
         self.release_all(0);
     }

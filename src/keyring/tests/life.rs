@@ -214,6 +214,34 @@ fn who_was_to_make_an_abandoned_key_destroys_it() {
     assert!(bench.set.keys.values().all(|key| key.id != KeyId([3; 16])));
 }
 
+/// Found by simulation: the destruction was taken off the record with the
+/// track that came and went again, and the key stayed in the device.
+#[test]
+fn an_abandoned_key_is_destroyed_however_often_its_track_comes_and_goes() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    let abandoned = KeyId([3; 16]);
+    let tracks = [Algorithm::EdDsa, Algorithm::Ed25519, Algorithm::EdDsa];
+    for (track, s) in tracks.into_iter().zip([10, 20, 30]) {
+        bench.plan.tracks[0].0 = track;
+        bench.advance(s);
+        let mut tasks = bench.set.intents.values().map(|intent| &intent.task);
+        let destroys = |task: &&Task| matches!(task, Task::Destroy { .. });
+        assert!(
+            tasks.any(|task| destroys(&task) && task.key() == abandoned),
+            "at {s}"
+        );
+        // One that is on its way out is nobody's standby.
+        let mut keys = bench.set.keys.values();
+        assert!(
+            keys.any(|key| key.algorithm == track && key.is_coming()),
+            "at {s}"
+        );
+    }
+    bench.device(40);
+    assert!(!bench.set.keys.contains_key(&abandoned));
+}
+
 #[test]
 fn a_removal_makes_room_in_the_same_step() {
     let mut bench = Bench::rotated();
