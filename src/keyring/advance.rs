@@ -121,6 +121,7 @@ impl KeySet {
 
     fn take_off(&mut self, seat: &SeatId, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let mut events = Vec::new();
+        self.take_switch(seat);
         self.seats.remove(seat);
         self.epoch += 1;
         let left_epoch = self.epoch;
@@ -218,10 +219,7 @@ impl KeySet {
                 .any(|origin| !key.sightings.contains_key(origin));
             if lost && tick.now + plan.timing.adoption <= switch.at {
                 events.push(Event::of(key, tick.now, What::ActivationCancelled));
-                if let Some(seat) = self.seats.get_mut(&seat_id) {
-                    seat.switch = None;
-                }
-                self.epoch += 1;
+                self.take_switch(&seat_id);
             }
         }
         events
@@ -267,6 +265,7 @@ impl KeySet {
         let timing = &plan.timing;
         let (to, at) = (switch.to, switch.at);
         let seat_id = self.key(to).seat();
+        self.take_switch(&seat_id);
         let seat = self.seats.entry(seat_id).or_default();
         seat.switch = Some(switch);
         if let Some(before) = seat.active {

@@ -119,8 +119,8 @@ impl KeySet {
                 let at = now + ahead(plan);
                 let what = What::RollbackScheduled { activates: at };
                 events.push(self.set_switch(Switch { at, ..switch }, what, plan, now));
-            } else if let Some(seat) = self.seats.get_mut(&seat_id) {
-                seat.switch = None;
+            } else {
+                self.take_switch(&seat_id);
                 let key = self.key(switch.to);
                 events.push(Event::of(key, now, What::ActivationCancelled));
             }

@@ -414,12 +414,14 @@ impl KeySet {
         let touches = |switch: &Switch, active: Option<KeyId>| {
             (switch.to == id || active == Some(id)) && tick.now + plan.timing.adoption <= switch.at
         };
-        if let Some(seat) = self.seats.get_mut(&seat_id)
-            && let Some(switch) = seat.switch.take_if(|switch| touches(switch, seat.active))
+        let seat = self.seats.get(&seat_id);
+        if seat.is_some_and(|seat| {
+            seat.switch
+                .as_ref()
+                .is_some_and(|s| touches(s, seat.active))
+        }) && let Some(to) = self.take_switch(&seat_id)
         {
-            self.epoch += 1;
-            let key = self.key(switch.to);
-            events.push(Event::of(key, tick.now, What::ActivationCancelled));
+            events.push(Event::of(self.key(to), tick.now, What::ActivationCancelled));
         }
         let key = self.key_mut(id);
         let since = key.hold.as_ref().map_or(tick.now, |hold| hold.since);

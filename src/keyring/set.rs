@@ -381,19 +381,15 @@ impl KeySet {
     /// retires at the same instant.
     pub(super) fn activate(&mut self, id: KeyId, at: Time, timing: &Timing) -> Vec<Event> {
         let seat_id = self.key(id).seat();
+        // A revocation may come before a rollback.
+        self.take_switch(&seat_id);
         let seat = self.seats.entry(seat_id).or_default();
         let before = seat.active.replace(id);
-        let overtaken = seat.switch.take().filter(|switch| switch.to != id);
         seat.rotate_at = None;
         let forced = std::mem::take(&mut seat.force);
         let mut events = Vec::new();
         self.epoch += 1;
         let left_epoch = self.epoch;
-        if let Some(overtaken) = overtaken {
-            // A revocation came before a rollback: replicas that have not
-            // heard of it yet will still switch to that key, and sign.
-            self.key_mut(overtaken.to).left_epoch = left_epoch;
-        }
         if let Some(before) = before.filter(|before| *before != id) {
             let last_sign = rules::rule_2_last_use(at, timing);
             let key = self.key_mut(before);
@@ -416,6 +412,18 @@ impl KeySet {
             seat.fresh_after = None;
         }
         events
+    }
+
+    /// Takes a change of the active key off the record; says to which key.
+    ///
+    /// Replicas that have not heard of it yet will still switch to that key,
+    /// and sign: its private half stays until each has.
+    pub(super) fn take_switch(&mut self, seat: &SeatId) -> Option<KeyId> {
+        let switch = self.seats.get_mut(seat)?.switch.take()?;
+        self.epoch += 1;
+        let left_epoch = self.epoch;
+        self.key_mut(switch.to).left_epoch = left_epoch;
+        Some(switch.to)
     }
 
     /// A key by its id, which is one of this set's own.
