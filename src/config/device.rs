@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::check::Check;
 use super::raw::{self, Text};
 use super::uri::{self, TokenUri};
+use crate::hsm::pin_marker;
 use crate::hsm::pin_source::PinError;
 use crate::hsm::{DeviceConfig, PinSource, TokenSelector};
 use crate::time::Span;
@@ -49,7 +50,7 @@ pub struct Device {
 /// restarts: while it stands, nobody logs in to this device.
 #[must_use]
 pub fn pin_marker(state_dir: &Path, device: &str) -> PathBuf {
-    state_dir.join(format!("{device}.pin-tried"))
+    state_dir.join(format!("{device}{}", pin_marker::SUFFIX))
 }
 
 impl Device {

@@ -9,7 +9,14 @@
 //! login runs: it tells a login that is under way from one that was cut off,
 //! and makes logins to one device take turns. The lock ends with its process.
 //!
-//! Neither file holds the PIN or anything derived from it. *Whoever can write
+//! A token counts for all devices that name it, so `token-MODEL-SERIAL.login`
+//! lies there as well, one for each token. It is locked while any of them logs
+//! in: a login rewrites the file of a SoftHSM token, and who reads meanwhile
+//! gets an error that does not say whether a try was counted. And it names the
+//! marker of the latest login, so that a PIN which one device was refused is
+//! not tried by the next.
+//!
+//! None of the files holds the PIN or anything derived from it. *Whoever can write
 //! to the marker's directory can clear it, and so spend the token's tries.*
 
 use std::ffi::OsString;
@@ -22,10 +29,14 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::message::TokenIdentity;
 use crate::time::Time;
 
 /// How long one login waits for another one to the same device.
 const TURN: Duration = Duration::from_secs(10);
+
+/// How a device's marker is called, after the device.
+pub const SUFFIX: &str = ".pin-tried";
 
 /// How long to wait for somebody who only looks at the marker.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -57,8 +68,17 @@ pub enum MarkerError {
         /// When it was.
         since: Option<Time>,
     },
-    /// Another login to this device is under way and does not end.
-    #[error("another login to this device is under way; it holds {}", lock.display())]
+    /// The PIN was refused at another device on the same token, which counts
+    /// for both.
+    #[error("the token is device {device}'s too, and there {reason}")]
+    Shared {
+        /// The other device.
+        device: String,
+        /// What is known about its login.
+        reason: String,
+    },
+    /// Another login to this device or token is under way and does not end.
+    #[error("another login to this device or token is under way; it holds {}", lock.display())]
     Busy {
         /// The lock file.
         lock: PathBuf,
@@ -98,7 +118,7 @@ pub fn unlock(marker: &Path) -> Result<bool, MarkerError> {
         path: marker.to_owned(),
         source,
     };
-    let _turn = take_turn(marker, GLANCE)?;
+    let _turn = take_turn(lock_path(marker), GLANCE)?;
     match fs::remove_file(marker) {
         Ok(()) => sync_directory(marker).map_err(io).map(|()| true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -106,19 +126,22 @@ pub fn unlock(marker: &Path) -> Result<bool, MarkerError> {
     }
 }
 
-/// A login under way: the marker stands, and the lock is ours.
+/// A login under way: the marker stands, and the locks are ours.
 #[derive(Debug)]
 pub(crate) struct Login {
     marker: PathBuf,
     file: File,
-    _turn: File,
+    _turns: [File; 2],
 }
 
 impl Login {
     /// Waits for its turn, then makes the marker durable. A crash from here
     /// on leaves the marker standing: the token may have counted a try.
-    pub(crate) fn begin(marker: &Path) -> Result<Self, MarkerError> {
-        let turn = take_turn(marker, TURN)?;
+    pub(crate) fn begin(marker: &Path, token: &TokenIdentity) -> Result<Self, MarkerError> {
+        // The token's first: it is the one that devices share.
+        let latest = token_path(marker, token);
+        let mut shared = take_turn(latest.clone(), TURN)?;
+        let turn = take_turn(lock_path(marker), TURN)?;
         let io = |source| MarkerError::Io {
             path: marker.to_owned(),
             source,
@@ -126,6 +149,16 @@ impl Login {
         if let Some((reason, since)) = read(marker).map_err(io)? {
             return Err(MarkerError::Standing { reason, since });
         }
+        let token_io = |source| MarkerError::Io {
+            path: latest.clone(),
+            source,
+        };
+        if let Some(other) = named(&latest, marker).map_err(token_io)? {
+            return Err(other);
+        }
+        // Before the marker: a crash between them names one that does not stand.
+        let name = marker.file_name().unwrap_or_default().to_string_lossy();
+        write_reason(&mut shared, &name).map_err(token_io)?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -146,7 +179,7 @@ impl Login {
         Ok(Self {
             marker: marker.to_owned(),
             file,
-            _turn: turn,
+            _turns: [shared, turn],
         })
     }
 
@@ -213,9 +246,33 @@ fn lock_path(marker: &Path) -> PathBuf {
     name.into()
 }
 
+/// Where the devices of a token meet: beside their markers.
+fn token_path(marker: &Path, token: &TokenIdentity) -> PathBuf {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let name = format!("{}-{}", token.model, token.serial);
+    let name: String = name.chars().map(plain).collect();
+    marker.with_file_name(format!("token-{name}.login"))
+}
+
+/// The latest login to a token, where it was another device's and its marker
+/// stands.
+fn named(latest: &Path, mine: &Path) -> io::Result<Option<MarkerError>> {
+    let Some((name, _)) = read(latest)? else {
+        return Ok(None);
+    };
+    let marker = mine.with_file_name(&name);
+    if marker == mine {
+        return Ok(None);
+    }
+    let standing = read(&marker)?;
+    Ok(standing.map(|(reason, _)| MarkerError::Shared {
+        device: name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned(),
+        reason,
+    }))
+}
+
 /// Polls, because a lock that is waited for cannot be given up again.
-fn take_turn(marker: &Path, patience: Duration) -> Result<File, MarkerError> {
-    let path = lock_path(marker);
+fn take_turn(path: PathBuf, patience: Duration) -> Result<File, MarkerError> {
     let io = |source| MarkerError::Io {
         path: path.clone(),
         source,
@@ -230,7 +287,7 @@ fn take_turn(marker: &Path, patience: Duration) -> Result<File, MarkerError> {
     let give_up = Instant::now() + patience;
     while !try_lock(&lock).map_err(io)? {
         if Instant::now() >= give_up {
-            return Err(MarkerError::Busy { lock: path.clone() });
+            return Err(MarkerError::Busy { lock: path });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -264,45 +321,72 @@ mod tests {
         (dir, path)
     }
 
+    fn token(serial: &str) -> TokenIdentity {
+        TokenIdentity {
+            label: "jwt".into(),
+            serial: serial.into(),
+            manufacturer: "m".into(),
+            model: "../v2".into(),
+        }
+    }
+
+    fn begin(marker: &Path) -> Result<Login, MarkerError> {
+        Login::begin(marker, &token("1"))
+    }
+
+    #[test]
+    fn a_pin_that_one_device_was_refused_is_tried_by_no_other_of_its_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(format!("{name}{SUFFIX}")));
+        begin(&b).unwrap().clear().unwrap();
+        begin(&a).unwrap().stand("the token said: wrong");
+        let refused = begin(&b).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the token is device a's too, and there the token said: wrong"
+        );
+        // Another token counts for itself.
+        Login::begin(&b, &token("2")).unwrap().clear().unwrap();
+        assert!(unlock(&a).unwrap());
+        begin(&b).unwrap().clear().unwrap();
+        // As when a process dies in the middle.
+        drop(begin(&b));
+        assert!(matches!(begin(&a), Err(MarkerError::Shared { .. })));
+    }
+
     #[test]
     fn a_login_that_went_well_leaves_no_marker() {
         let (_dir, path) = marker();
         assert_eq!(status(&path).unwrap(), Status::Clear);
-        let login = Login::begin(&path).unwrap();
+        let login = begin(&path).unwrap();
         assert_eq!(status(&path).unwrap(), Status::LoggingIn);
         login.clear().unwrap();
         assert_eq!(status(&path).unwrap(), Status::Clear);
-        Login::begin(&path).unwrap().clear().unwrap();
+        begin(&path).unwrap().clear().unwrap();
     }
 
     #[test]
     fn a_failed_login_stands_until_it_is_unlocked() {
         let (_dir, path) = marker();
-        Login::begin(&path).unwrap().stand("the token says: wrong");
+        begin(&path).unwrap().stand("the token says: wrong");
         let Status::Standing { reason, since } = status(&path).unwrap() else {
             panic!("expected a standing marker");
         };
         assert_eq!(reason, "the token says: wrong");
         assert!(since.is_some());
-        assert!(matches!(
-            Login::begin(&path),
-            Err(MarkerError::Standing { .. })
-        ));
+        assert!(matches!(begin(&path), Err(MarkerError::Standing { .. })));
         assert!(unlock(&path).unwrap());
         assert!(!unlock(&path).unwrap());
-        Login::begin(&path).unwrap().clear().unwrap();
+        begin(&path).unwrap().clear().unwrap();
     }
 
     #[test]
     fn a_login_that_was_cut_off_stands() {
         let (_dir, path) = marker();
         // As when the process dies: neither cleared nor given a reason.
-        drop(Login::begin(&path).unwrap());
+        drop(begin(&path).unwrap());
         assert!(matches!(status(&path).unwrap(), Status::Standing { .. }));
-        assert!(matches!(
-            Login::begin(&path),
-            Err(MarkerError::Standing { .. })
-        ));
+        assert!(matches!(begin(&path), Err(MarkerError::Standing { .. })));
     }
 
     #[test]
@@ -315,7 +399,7 @@ mod tests {
     #[test]
     fn nobody_unlocks_under_a_running_login() {
         let (_dir, path) = marker();
-        let login = Login::begin(&path).unwrap();
+        let login = begin(&path).unwrap();
         assert!(matches!(unlock(&path), Err(MarkerError::Busy { .. })));
         login.clear().unwrap();
     }
@@ -323,9 +407,9 @@ mod tests {
     #[test]
     fn logins_take_turns() {
         let (_dir, path) = marker();
-        let first = Login::begin(&path).unwrap();
+        let first = begin(&path).unwrap();
         let second = std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| Login::begin(&path));
+            let waiting = scope.spawn(|| begin(&path));
             first.clear().unwrap();
             waiting.join().unwrap()
         });
@@ -336,6 +420,6 @@ mod tests {
     fn without_a_directory_nobody_logs_in() {
         let (dir, _) = marker();
         let path = dir.path().join("missing").join("marker");
-        assert!(matches!(Login::begin(&path), Err(MarkerError::Io { .. })));
+        assert!(matches!(begin(&path), Err(MarkerError::Io { .. })));
     }
 }

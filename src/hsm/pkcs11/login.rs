@@ -1,7 +1,11 @@
 //! The one login of a child (PKCS#11 v3.1 section 5.6.8).
 
+use std::thread;
+use std::time::Duration;
+
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::TokenInfo;
 use cryptoki::types::RawAuthPin;
 
 use super::Token;
@@ -14,19 +18,16 @@ use crate::hsm::pin_marker::{Login, MarkerError};
 /// A crash between the marker and its removal leaves it standing: whether the
 /// token counted a try cannot be known then.
 pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<(), Fault> {
-    let before = token.info()?;
-    if before.user_pin_locked() || before.user_pin_final_try() {
-        let state = if before.user_pin_locked() {
-            "is locked"
-        } else {
-            "has one try left"
-        };
-        return Err(blocked(
-            open,
-            &format!("the token says that its user PIN {state}: no login was tried"),
-        ));
-    }
-    let login = Login::begin(&open.pin_marker).map_err(|e| marker_fault(open, &e))?;
+    let login =
+        Login::begin(&open.pin_marker, &token.identity).map_err(|e| marker_fault(open, &e))?;
+    // In our turn: nobody else's try is among what the token says.
+    let before = match may_be_tried(token, open) {
+        Ok(before) => before,
+        Err(fault) => {
+            login.clear().map_err(|e| marker_fault(open, &e))?;
+            return Err(fault);
+        }
+    };
     let pin = RawAuthPin::new(Box::new(open.pin.expose().to_vec()));
     let error = match session.login_with_raw(UserType::User, &pin) {
         Ok(()) => return login.clear().map_err(|e| marker_fault(open, &e)),
@@ -41,11 +42,9 @@ pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<()
             // PKCS#11 v3.1 section 3.2: the flag says that a wrong PIN was
             // entered since the last good login. A token that answers, and
             // counted nothing, did not judge the PIN.
-            let counted = match token.info() {
-                Ok(after) => after.user_pin_count_low() && !before.user_pin_count_low(),
-                Err(_) => true,
-            };
-            if counted {
+            let counted =
+                |after: TokenInfo| after.user_pin_count_low() && !before.user_pin_count_low();
+            if after_a_while(|| token.info().ok()).is_none_or(counted) {
                 let fault = fault("logging in", &error);
                 login.stand(&fault.why);
                 return Err(blocked(open, &fault.why));
@@ -60,6 +59,32 @@ pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<()
         }
     }
 }
+
+/// What the token says before the login, where that does not speak against it.
+fn may_be_tried(token: &Token, open: &Open) -> Result<TokenInfo, Fault> {
+    let before = token.info()?;
+    let state = match (before.user_pin_locked(), before.user_pin_final_try()) {
+        (true, _) => "is locked",
+        (false, true) => "has one try left",
+        (false, false) => return Ok(before),
+    };
+    let why = format!("the token says that its user PIN {state}: no login was tried");
+    Err(blocked(open, &why))
+}
+
+/// Asks a few times: another program's login may be what is in the way.
+fn after_a_while<T>(ask: impl Fn() -> Option<T>) -> Option<T> {
+    (0..PATIENCE).find_map(|n| {
+        if n > 0 {
+            thread::sleep(PAUSE);
+        }
+        ask()
+    })
+}
+
+/// How often, and after which pause, a token is asked what it counted.
+const PATIENCE: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 enum Verdict {
     /// The token did not look at the PIN.
@@ -97,6 +122,10 @@ fn verdict(error: &Error) -> Verdict {
 fn marker_fault(open: &Open, error: &MarkerError) -> Fault {
     match error {
         MarkerError::Standing { .. } => blocked(open, &error.to_string()),
+        MarkerError::Shared { device, .. } => {
+            // Its own marker does not stand: the other device is to be unlocked.
+            blocked_by(device, &error.to_string())
+        }
         MarkerError::Busy { .. } => {
             Fault::new(FaultKind::Unavailable, Cure::TryAgain, error.to_string())
         }
@@ -109,13 +138,14 @@ fn marker_fault(open: &Open, error: &MarkerError) -> Fault {
 }
 
 fn blocked(open: &Open, why: &str) -> Fault {
+    blocked_by(&open.device, why)
+}
+
+fn blocked_by(device: &str, why: &str) -> Fault {
     Fault::new(
         FaultKind::PinBlocked,
         Cure::Never,
-        format!(
-            "{why}; check the PIN, then run: sealkeeper device unlock {}",
-            open.device
-        ),
+        format!("{why}; check the PIN, then run: sealkeeper device unlock {device}"),
     )
 }
 
