@@ -1,5 +1,7 @@
 //! Genesis: the explicit `init` of a key set, in a process of its own.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::effects;
@@ -10,7 +12,7 @@ use super::writer::{Clock, Held, StepError, Writer, random_id};
 use super::{Context, Wanted};
 use crate::hsm::DeviceError;
 use crate::jose::Algorithm;
-use crate::keyring::{Genesis, GenesisError, KeySet, Task, UnexpectedOutcome};
+use crate::keyring::{Genesis, GenesisError, KeySet, Phase, Task, UnexpectedOutcome};
 use crate::store::StoreError;
 
 /// What `init` is doing, for whoever watches.
@@ -30,8 +32,16 @@ pub enum Progress {
         /// Whether it is the placeholder, whose private half goes at once.
         placeholder: bool,
     },
-    /// The first keys are active.
-    Begun,
+    /// A key that nobody wants any more cannot be destroyed now: its device is
+    /// one that the configuration has no use for. It stays on record.
+    Left {
+        /// The key's id, as the device knows it.
+        key: String,
+        /// The device.
+        device: String,
+        /// What it says.
+        error: DeviceError,
+    },
 }
 
 /// Why a key set could not begin. Running `init` again goes on where it
@@ -65,15 +75,16 @@ pub enum InitError {
     Lost(u64),
 }
 
-/// Begins a key set, or goes on with a beginning that was cut short.
+/// Begins a key set, or goes on with a beginning that was cut short, by the
+/// configuration of now.
 ///
 /// With it the operator asserts that no verifier holds an older set for this
-/// issuer: the first keys become active unobserved.
+/// issuer: the first keys become active unobserved. Returns their `kid`s.
 pub async fn init(
     context: Context,
     wanted: Wanted,
     mut progress: impl FnMut(Progress),
-) -> Result<(), InitError> {
+) -> Result<Vec<String>, InitError> {
     let name = wanted.name.clone();
     let context = Arc::new(context);
     let figures = context.metrics.key_set(&name);
@@ -83,9 +94,11 @@ pub async fn init(
     let reader = Arc::new(Reader::new(&name, wanted.rules, timing, figures, pulse));
     let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
     writer.begin(&name).await?;
+    let mut left = BTreeSet::new();
     loop {
         let held = writer.held.clone().ok_or_else(|| vanished(&name))?;
-        let Some((&id, intent)) = held.record.set.intents.first_key_value() else {
+        let mut intents = held.record.set.intents.iter();
+        let Some((&id, intent)) = intents.find(|(id, _)| !left.contains(*id)) else {
             break;
         };
         let key = held.record.set.keys.get(&intent.task.key());
@@ -96,12 +109,17 @@ pub async fn init(
             });
         }
         let placeholder = held.record.set.placeholder == Some(intent.task.key());
-        let outcome = effects::perform(&context, &intent.task, key)
-            .await
-            .map_err(|error| InitError::Device {
-                device: intent.task.device().to_owned(),
-                error,
-            })?;
+        let device = intent.task.device().to_owned();
+        let outcome = match effects::perform(&context, &intent.task, key).await {
+            Ok(outcome) => outcome,
+            Err(error) if device != writer.plan.device => {
+                let key = intent.task.key().to_string();
+                left.insert(id);
+                progress(Progress::Left { key, device, error });
+                continue;
+            }
+            Err(error) => return Err(InitError::Device { device, error }),
+        };
         let kid = match &outcome {
             crate::keyring::Outcome::Generated { kid, .. } => Some(kid.clone()),
             crate::keyring::Outcome::Destroyed => None,
@@ -128,8 +146,10 @@ pub async fn init(
         Err(StepError::Keyring(GenesisError::Done(name))) => return Err(InitError::Done(name)),
         Err(e) => return Err(other(e)),
     }
-    progress(Progress::Begun);
-    Ok(())
+    let held = writer.held.ok_or_else(|| vanished(&name))?;
+    let keys = held.record.set.keys.values();
+    let active = keys.filter(|key| matches!(key.phase, Phase::Active { .. }));
+    Ok(active.filter_map(|key| key.kid.clone()).collect())
 }
 
 impl Writer {
@@ -137,10 +157,15 @@ impl Writer {
     async fn begin(&mut self, name: &str) -> Result<(), InitError> {
         self.load().await;
         if let Some(held) = &self.held {
-            return match held.record.set.genesis {
-                Genesis::Pending { .. } => Ok(()),
-                Genesis::Done { .. } => Err(InitError::Done(name.to_owned())),
-            };
+            if let Genesis::Done { .. } = held.record.set.genesis {
+                return Err(InitError::Done(name.to_owned()));
+            }
+            // By the configuration of now, which may be another.
+            let step = self.step(Clock::Any, |set, plan, tick| {
+                let events = set.resume_genesis(plan, tick, &mut random_id);
+                Ok::<_, Infallible>(((), events))
+            });
+            return step.await.map_err(other);
         }
         // Not loaded: make sure that it is because there is none.
         if self.context.store.load(name).await?.is_some() {

@@ -38,7 +38,11 @@ pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(
                 if as_json {
                     say(json!({ "key_set": name, "kids": kids }))?;
                 } else {
-                    say(format!("key set {name} has begun with {} keys", kids.len()))?;
+                    let keys = if kids.len() == 1 { "key" } else { "keys" };
+                    say(format!(
+                        "key set {name} has begun with {} {keys}",
+                        kids.len()
+                    ))?;
                 }
             }
             // Asked for by name it is a mistake; asked for all, it is done.
@@ -68,7 +72,6 @@ async fn with_progress(
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(Duration::from_millis(120));
-    let mut kids = Vec::new();
     let result = agent::init(context, wanted, |progress| match progress {
         Progress::Generating { algorithm, device } => {
             bar.set_message(format!("{algorithm}: the device {device} is making a key"));
@@ -79,15 +82,14 @@ async fn with_progress(
             } else {
                 format!("  made {kid}")
             });
-            if !placeholder {
-                kids.push(kid);
-            }
         }
-        Progress::Begun => {}
+        Progress::Left { key, device, error } => bar.println(format!(
+            "  left the key {key} on the device {device}: {error}. The agent destroys it once that device is configured and answers"
+        )),
     })
     .await;
     bar.finish_and_clear();
-    result.map(|()| kids)
+    result
 }
 
 fn failure(error: &InitError) -> Failure {

@@ -97,91 +97,6 @@ impl KeySet {
             .collect()
     }
 
-    /// Follows the configuration: a new track gets a seat, one that was taken
-    /// off retires its keys.
-    fn adopt_tracks(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
-        for seat in self.seats_of(plan) {
-            self.seats.entry(seat).or_default();
-        }
-        let gone: Vec<SeatId> = self
-            .seats
-            .keys()
-            .filter(|seat| {
-                !plan
-                    .tracks
-                    .iter()
-                    .any(|(algorithm, _)| *algorithm == seat.algorithm)
-            })
-            .cloned()
-            .collect();
-        gone.into_iter()
-            .flat_map(|seat| self.take_off(&seat, plan, tick))
-            .collect()
-    }
-
-    fn take_off(&mut self, seat: &SeatId, plan: &Plan, tick: &Tick) -> Vec<Event> {
-        let mut events = Vec::new();
-        self.take_switch(seat);
-        self.seats.remove(seat);
-        self.epoch += 1;
-        let left_epoch = self.epoch;
-        let keys: Vec<KeyId> = self
-            .keys
-            .values()
-            .filter(|key| key.seat() == *seat)
-            .map(|key| key.id)
-            .collect();
-        for id in keys {
-            let last_sign = rules::rule_2_last_use(tick.now, &plan.timing);
-            let key = self.key_mut(id);
-            match key.phase {
-                // A key that was to be active may have signed at a replica
-                // that has not heard of the change, or whose clock is ahead.
-                Phase::Active { .. } | Phase::Published { .. } if key.exp_ceiling.is_some() => {
-                    key.left_epoch = left_epoch;
-                    key.phase = Phase::Retiring {
-                        since: tick.now,
-                        last_sign,
-                    };
-                    events.push(Event::of(key, tick.now, What::Retiring));
-                }
-                // It never signed: no verifier needs it.
-                Phase::Active { .. } | Phase::Published { .. } => {
-                    key.phase = Phase::Retired { since: tick.now };
-                    events.push(Event::of(key, tick.now, What::Removed));
-                }
-                // Once: its destruction may be on record since the track was
-                // taken off before.
-                Phase::Generating if key.is_coming() => events.extend(self.abandon(id, tick)),
-                _ => {}
-            }
-        }
-        events
-    }
-
-    /// A key that is no longer wanted before it exists: whatever the device
-    /// may already hold of it is destroyed, by the replica that was to make
-    /// it. Only that one knows whether the device is still at it; a destruction
-    /// by another would find nothing, and the key would appear afterwards.
-    fn abandon(&mut self, id: KeyId, tick: &Tick) -> Vec<Event> {
-        let mut owner = tick.replica.clone();
-        self.intents.retain(|_, intent| {
-            let about = intent.task.key() == id;
-            if about {
-                owner.clone_from(&intent.owner);
-            }
-            !about
-        });
-        let abandoned = Event::of(self.key(id), tick.now, What::GenerationAbandoned);
-        let mut events = vec![abandoned];
-        let tick = Tick {
-            replica: owner,
-            ..tick.clone()
-        };
-        events.extend(self.begin_destruction(id, &tick));
-        events
-    }
-
     /// Raises the ceilings of all active keys together, once one needs it:
     /// one write for all tracks.
     fn raise_ceilings(&mut self, plan: &Plan, tick: &Tick) {
@@ -428,17 +343,6 @@ impl KeySet {
             self.epoch += 1;
         }
         events
-    }
-
-    /// The seats that the plan wants, in its order.
-    pub(super) fn seats_of(&self, plan: &Plan) -> Vec<SeatId> {
-        plan.tracks
-            .iter()
-            .map(|&(algorithm, _)| SeatId {
-                algorithm,
-                group: plan.group.clone(),
-            })
-            .collect()
     }
 
     /// Whether an activation of this key is scheduled.

@@ -236,6 +236,17 @@ impl Key {
         matches!(self.phase, Phase::Generating) && self.has_private_half()
     }
 
+    /// Whether it signs, will sign, or is to be made for its track: it leaves
+    /// with the track. Once only: what was given up before it existed is on its
+    /// way out.
+    pub(super) fn is_for_its_track(&self) -> bool {
+        match self.phase {
+            Phase::Generating => self.is_coming(),
+            Phase::Published { .. } | Phase::Active { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether automation must not touch it.
     #[must_use]
     pub const fn is_held(&self) -> bool {

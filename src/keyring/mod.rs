@@ -16,6 +16,7 @@ mod confirm;
 mod destroy;
 mod event;
 mod forget;
+mod genesis;
 mod intent;
 mod key;
 mod last;
@@ -28,10 +29,12 @@ mod set;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod tracks;
 mod view;
 
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
+pub use genesis::GenesisError;
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
 pub use last::{NotReplaced, Replacement};
@@ -39,8 +42,8 @@ pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
 pub use refusal::OperatorError;
 pub use set::{
-    Genesis, GenesisError, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat,
-    SeatId, Switch, Tick,
+    Genesis, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat, SeatId, Switch,
+    Tick,
 };
 pub use timing::{HardLimit, LARGEST_SET, Timing, Violation};
 pub use view::{Moment, NoSigner, PublishedKey, SeatView, SigningKey, View};

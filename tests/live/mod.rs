@@ -1,6 +1,7 @@
 //! The whole program: real processes, a real token, real sockets.
 
 pub(crate) mod bad_days;
+mod begin;
 mod browser;
 mod callers;
 mod destroy;

@@ -42,6 +42,7 @@ impl World {
         }
         let after = Rc::clone(&self.store.record);
         let before = std::mem::replace(&mut self.ledger.previous, Rc::clone(&after));
+        invariant_held(&before, &after);
         invariant_never_back(&before, &after);
         self.note_switches(&before, &after);
         for key in after.keys.values() {
@@ -412,6 +413,35 @@ impl World {
             return Err("the device holds something else".to_owned());
         }
         Ok(())
+    }
+}
+
+/// (n) Automation does not touch what an operator holds. A switch that was near
+/// when the hold came still happens, and a revocation does.
+fn invariant_held(before: &KeySet, after: &KeySet) {
+    let gone = |key: &Key| key.placements.values().any(|half| *half != Half::Present);
+    for (id, key) in before.keys.iter().filter(|(_, key)| key.is_held()) {
+        let Some(now) = after.keys.get(id) else {
+            // Released and forgotten in one change.
+            assert!(gone(key), "{id} is held, and was forgotten");
+            continue;
+        };
+        if !now.is_held() {
+            continue;
+        }
+        assert!(gone(key) || !gone(now), "{id} is held, and its half goes");
+        let seat = before.seats.get(&key.seat());
+        let switches = seat.is_some_and(|seat| {
+            let switch = seat.switch.as_ref();
+            switch.is_some_and(|switch| switch.to == *id || seat.active == Some(*id))
+        });
+        let revoked = matches!(now.phase, Phase::Revoked { .. });
+        assert!(
+            switches || revoked || key.phase.name() == now.phase.name(),
+            "{id} is held, and goes from {} to {}",
+            key.phase.name(),
+            now.phase.name()
+        );
     }
 }
 

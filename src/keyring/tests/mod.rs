@@ -9,12 +9,14 @@
 mod confirm;
 mod destroy;
 mod forget;
+mod genesis;
 mod last;
 mod life;
 mod operator;
 mod outlook;
 mod record;
 mod revoked;
+mod tracks;
 mod view;
 
 use std::collections::BTreeSet;
@@ -144,17 +146,22 @@ impl Bench {
         self.tick.now = at(s);
         let mut done = Vec::new();
         for (id, intent) in self.set.intents.clone() {
-            let outcome = match intent.task {
-                Task::Generate { .. } => {
-                    self.made += 1;
-                    made(self.made)
-                }
-                Task::Destroy { .. } => Outcome::Destroyed,
-            };
-            let events = self.set.complete(id, outcome, &self.tick).unwrap();
-            done.extend(names(&events));
+            done.extend(self.complete(id, &intent.task, s));
         }
         done
+    }
+
+    /// A device does one thing that it is asked.
+    pub(super) fn complete(&mut self, id: IntentId, task: &Task, s: i64) -> Vec<&'static str> {
+        self.tick.now = at(s);
+        let outcome = match task {
+            Task::Generate { .. } => {
+                self.made += 1;
+                made(self.made)
+            }
+            Task::Destroy { .. } => Outcome::Destroyed,
+        };
+        names(&self.set.complete(id, outcome, &self.tick).unwrap())
     }
 
     pub(super) fn observe(&mut self, origin: &str, s: i64) -> Vec<&'static str> {
