@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use crate::agent;
 use crate::config::{Config, KeySet};
 use crate::jose::Algorithm;
-use crate::keyring::{self, Genesis, Half, Key, Phase};
+use crate::keyring::{self, Genesis, Half, Key, Phase, Task};
 use crate::store::{Sqlite, Store};
 
-/// One warning for each key set that would not sign. Nothing where the store
+/// What of each key set would not go on. Nothing where the store
 /// cannot be read: that is for `doctor` to say.
 pub(super) async fn look(config: &Config) -> Vec<String> {
     let Ok(store) = Sqlite::open_read_only(config.state_dir.join("keys.sqlite")) else {
@@ -24,19 +24,30 @@ pub(super) async fn look(config: &Config) -> Vec<String> {
         let Ok(record) = agent::inspect(&stored.bytes, 0) else {
             continue;
         };
-        let known: BTreeSet<&str> = config.devices.keys().map(String::as_str).collect();
-        if let Some(warning) = warning(&record, wanted, &known) {
-            warnings.push(format!("key set {name}: {warning}"));
-        }
+        let told = warnings_of(&record, wanted, config);
+        warnings.extend(told.map(|warning| format!("key set {name}: {warning}")));
     }
     warnings
 }
 
-/// What keeps each track from signing once this configuration is in force.
-fn warning(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) -> Option<String> {
-    if matches!(record.genesis, Genesis::Pending { .. }) {
-        return None;
-    }
+/// What keeps a key set from signing, or from rotating, once this
+/// configuration is in force.
+pub(super) fn warnings_of(
+    record: &keyring::KeySet,
+    wanted: &KeySet,
+    config: &Config,
+) -> impl Iterator<Item = String> {
+    let begun = !matches!(record.genesis, Genesis::Pending { .. });
+    let known: BTreeSet<&str> = config.devices.keys().map(String::as_str).collect();
+    let told = [
+        outage(record, wanted, &known),
+        unreachable_standby(record, &known),
+        unreachable_halves(record, &known),
+    ];
+    told.into_iter().flatten().filter(move |_| begun)
+}
+
+fn outage(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) -> Option<String> {
     let active: Vec<&Key> = (record.keys.values())
         .filter(|key| matches!(key.phase, Phase::Active { .. }))
         .collect();
@@ -53,19 +64,58 @@ fn warning(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) 
             names(active.iter().map(|key| key.algorithm)),
         ));
     }
-    let held = |key: &Key| {
-        let mut halves = key.placements.iter();
-        halves.any(|(device, half)| *half == Half::Present && devices.contains(device.as_str()))
-    };
-    if kept.is_empty() || kept.iter().any(|key| held(key)) {
+    if kept.is_empty() || kept.iter().any(|key| is_reachable(key, devices)) {
         return None;
     }
-    let missing = kept.iter().flat_map(|key| key.placements.keys());
-    let missing: BTreeSet<&str> = missing.map(String::as_str).collect();
     Some(format!(
         "after a restart with this configuration nothing is signed: its active keys are on {}, which is not configured. Keep [device.NAME] under the name that it had",
-        missing.into_iter().collect::<Vec<_>>().join(", "),
+        homes(kept.iter().copied()),
     ))
+}
+
+/// A standby that cannot sign when its time comes.
+fn unreachable_standby(record: &keyring::KeySet, devices: &BTreeSet<&str>) -> Option<String> {
+    let next: Vec<&Key> = (record.keys.values())
+        .filter(|key| matches!(key.phase, Phase::Published { .. }) && key.has_private_half())
+        .filter(|key| !is_reachable(key, devices))
+        .collect();
+    let first = next.first()?;
+    let kid = first.kid.as_deref().unwrap_or_default();
+    Some(format!(
+        "the next {} key, {kid}, is on {}, which is not configured: once it is active nothing is signed. Keep [device.NAME] under the name that it had, or end that key, so that another is made: sealkeeper keys revoke {kid}",
+        first.algorithm,
+        homes(next.iter().copied()),
+    ))
+}
+
+/// Private halves that nobody can destroy.
+fn unreachable_halves(record: &keyring::KeySet, devices: &BTreeSet<&str>) -> Option<String> {
+    let tasks = record.intents.values().map(|intent| &intent.task);
+    let stuck: Vec<&str> = tasks
+        .map(Task::device)
+        .filter(|device| !devices.contains(device))
+        .collect();
+    let names: BTreeSet<&str> = stuck.iter().copied().collect();
+    let what = match stuck.len() {
+        0 => return None,
+        1 => "a private key is".to_owned(),
+        n => format!("{n} private keys are"),
+    };
+    Some(format!(
+        "{what} to be destroyed on {}, which is not configured: it stays there. Keep [device.NAME] until it is gone",
+        names.into_iter().collect::<Vec<_>>().join(", "),
+    ))
+}
+
+fn is_reachable(key: &Key, devices: &BTreeSet<&str>) -> bool {
+    let mut halves = key.placements.iter();
+    halves.any(|(device, half)| *half == Half::Present && devices.contains(device.as_str()))
+}
+
+fn homes<'a>(keys: impl Iterator<Item = &'a Key>) -> String {
+    let homes = keys.flat_map(|key| key.placements.keys());
+    let homes: BTreeSet<&str> = homes.map(String::as_str).collect();
+    homes.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn names(algorithms: impl Iterator<Item = Algorithm>) -> String {

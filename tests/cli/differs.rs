@@ -1,7 +1,7 @@
 //! A configuration that would stop signing says so before the restart.
 
 use crate::live::bad_days::signs;
-use crate::live::lab::{CALM, Lab};
+use crate::live::lab::{CALM, Lab, wait_for};
 
 const WARNING: &str = "nothing is signed for at least 1day 10m";
 
@@ -40,4 +40,28 @@ async fn a_swapped_track_is_warned_of() {
     lab.amend("device = \"softhsm\"", "device = \"other\"");
     let told = lab.ok(&["config", "check"]);
     assert!(told.contains("active keys are on softhsm"), "{told}");
+}
+
+/// Found by review: nothing was said, and in a period nothing would have signed.
+#[tokio::test]
+async fn a_standby_on_a_device_that_is_gone_is_warned_of() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let standby = || {
+        lab.keys()
+            .into_iter()
+            .find(|key| key["phase"] == "published")
+    };
+    wait_for(|| standby().is_some()).await;
+    let kid = standby().expect("it was there")["kid"].clone();
+    daemon.kill();
+    lab.amend("[device.softhsm]", "[device.other]");
+    lab.amend("device = \"softhsm\"", "device = \"other\"");
+    let told = lab.ok(&["config", "check"]);
+    let next = format!(
+        "the next ES256 key, {}, is on softhsm, which is not configured",
+        kid.as_str().expect("a kid")
+    );
+    assert!(told.contains(&next), "{told}");
 }
