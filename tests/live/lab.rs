@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -432,16 +433,24 @@ pub(crate) async fn sign(
 }
 
 /// Waits for a condition; polls, because the condition is another process'.
-pub(crate) async fn wait_for(mut condition: impl FnMut() -> bool) {
-    wait_until(async || condition()).await;
+/// Where it gives up it says who waited.
+#[track_caller]
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    poll(Location::caller(), async move || condition())
 }
 
 /// The same, for a condition that takes a question to find out.
-pub(crate) async fn wait_until(mut condition: impl AsyncFnMut() -> bool) {
+#[track_caller]
+pub(crate) fn wait_until(condition: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
+    poll(Location::caller(), condition)
+}
+
+async fn poll(waiting: &Location<'_>, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     while !condition().await {
-        assert!(began.elapsed() < PATIENCE, "gave up after {PATIENCE:?}");
+        let waited = began.elapsed();
+        assert!(waited < PATIENCE, "gave up after {waited:?}: {waiting}");
         ticks.tick().await;
     }
 }
