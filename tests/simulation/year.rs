@@ -294,6 +294,9 @@ impl World {
         } else if self.plan.tracks.len() == 1 {
             self.totals.count("track added");
             self.plan.tracks = TRACKS.to_vec();
+            // After a compromise a track that comes back waits for no room, and
+            // its keys of before are still in the set.
+            self.ledger.oversize |= !self.store.record.revoked.is_empty();
         } else {
             self.totals.count("track taken off");
             let gone = self.random.below(2);
