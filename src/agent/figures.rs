@@ -10,7 +10,7 @@ use super::signing::SignError;
 use super::writer::{Held, Writer};
 use crate::hsm::State;
 use crate::jose::Algorithm;
-use crate::keyring::{Phase, Plan, rules};
+use crate::keyring::{Key, Phase, Plan, rules};
 use crate::metrics::{DeviceState, Gauges, Outcome};
 use crate::time::{Span, Time};
 
@@ -30,7 +30,7 @@ pub trait Measured: Send + Sync + 'static {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Overview {
     keys: BTreeMap<(Algorithm, &'static str), usize>,
-    rotations: Vec<Rotation>,
+    pub(super) rotations: Vec<Rotation>,
     doubt: bool,
     /// The origins that have not answered lately.
     pub(super) silent: BTreeSet<String>,
@@ -38,13 +38,15 @@ pub(super) struct Overview {
     pub(super) at: Time,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Rotation {
-    algorithm: Algorithm,
+#[derive(Clone, Debug)]
+pub(super) struct Rotation {
+    pub(super) algorithm: Algorithm,
     /// When the active key is planned to be replaced.
     planned: Option<Time>,
     /// When it has been active for a whole period.
-    due: Time,
+    pub(super) due: Time,
+    /// What that waits for, for people.
+    pub(super) waits_for: String,
 }
 
 const PHASES: [&str; 6] = [
@@ -57,7 +59,7 @@ const PHASES: [&str; 6] = [
 ];
 
 impl Overview {
-    pub(super) fn of(held: &Held, plan: &Plan, doubt: bool) -> Self {
+    fn of(held: &Held, plan: &Plan, waits_for: impl Fn(&Key) -> String) -> Self {
         let set = &held.record.set;
         let mut keys = BTreeMap::new();
         for (algorithm, _) in &plan.tracks {
@@ -76,31 +78,38 @@ impl Overview {
                     algorithm: key.algorithm,
                     planned: set.outlook(key, plan).retires,
                     due: since + plan.timing.rotate_every,
+                    waits_for: waits_for(key),
                 });
             }
         }
         Self {
             keys,
             rotations,
-            doubt,
-            silent: BTreeSet::new(),
-            at: Time::default(),
+            ..Self::default()
         }
     }
 }
 
 impl Writer {
     /// For the figures, and for whoever watches over the writer's loop.
-    pub(super) fn came_round(&self) {
-        let doubt = self.guard.doubt().is_some();
+    pub(super) fn came_round(&mut self) {
         let at = self.context.clock.read().wall;
         let live = self.tick_for(at).live;
-        let saw = self.held.as_ref().map(|held| Overview {
-            silent: self.plan.origins.difference(&live).cloned().collect(),
-            at,
-            ..Overview::of(held, &self.plan, doubt)
+        let silent: BTreeSet<String> = self.plan.origins.difference(&live).cloned().collect();
+        // In the dark, what the last good record says: its rotations are not
+        // done by being out of sight.
+        let known = self.held.as_ref().or(self.last.as_ref());
+        let saw = known.map(|held| {
+            let waits_for = |key: &Key| self.rotation_waits_for(held, key, &silent);
+            Overview {
+                doubt: self.guard.doubt().is_some(),
+                at,
+                ..Overview::of(held, &self.plan, waits_for)
+            }
         });
-        self.reader.came_round(saw);
+        self.reader
+            .came_round(saw.map(|saw| Overview { silent, ..saw }));
+        self.page();
     }
 }
 
@@ -114,10 +123,10 @@ impl Measured for Agent {
                 gauges.track(name, *algorithm, state.is_ok());
             }
         }
-        let now = self.clock().read().wall;
+        let reading = self.clock().read();
         for (name, room) in &self.0.rooms {
             let reader = &room.reader;
-            let overview = reader.overview();
+            let (overview, now) = (reader.overview(), reader.judged(reading));
             for ((algorithm, phase), count) in &overview.keys {
                 gauges.keys(name, *algorithm, phase, *count);
             }
@@ -126,6 +135,8 @@ impl Measured for Agent {
                 let overdue = rules::exception_overdue(rotation.due, now, &reader.timing);
                 let late = overdue.map_or(Span::ZERO, |overdue| overdue.late);
                 gauges.rotation(name, rotation.algorithm, left, late);
+                let page = overdue.is_some_and(|overdue| overdue.page);
+                gauges.page(name, rotation.algorithm, page);
             }
             gauges.writer(name, overview.doubt, reader.idle());
         }

@@ -1,5 +1,6 @@
 //! What works and what does not, for an operator who looks for the cause.
 
+use super::overdue::LateRotation;
 use super::readiness::Trouble;
 use super::record::{Record, RecordError};
 use super::{Agent, Reader};
@@ -23,6 +24,8 @@ pub struct KeySetHealth {
     pub name: String,
     /// Where it does not: the code that callers get, and why.
     pub fault: Option<(&'static str, String)>,
+    /// The rotations that should have been done. The old keys sign on.
+    pub late: Vec<LateRotation>,
 }
 
 /// Whether a device is open and logged in.
@@ -43,12 +46,16 @@ pub struct DeviceHealth {
 impl Agent {
     /// As everything is now, from memory.
     pub(super) fn look(&self) -> Health {
-        let rooms = self.0.rooms.iter();
+        let (rooms, reading) = (self.0.rooms.iter(), self.clock().read());
         Health {
             key_sets: rooms
                 .map(|(name, room)| KeySetHealth {
                     name: name.clone(),
                     fault: self.fault(name, &room.reader),
+                    late: room
+                        .reader
+                        .overview()
+                        .late(room.reader.judged(reading), &room.reader.timing),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),

@@ -243,6 +243,16 @@ impl Reader {
         self.snapshot.load_full()
     }
 
+    /// The instant of a reading, as the writer would judge it: a clock that is
+    /// not believed says nothing here. As it is where nobody can judge.
+    pub(super) fn judged(&self, reading: Reading) -> Time {
+        let snapshot = self.load();
+        let signers = snapshot.signers.as_ref();
+        signers.map_or(reading.wall, |signers| {
+            signers.moment(reading, &self.timing).time()
+        })
+    }
+
     /// What to sign with, or why nothing is.
     pub(super) fn signers(&self) -> Result<Arc<Signers>, SignError> {
         self.load()

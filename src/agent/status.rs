@@ -27,7 +27,7 @@ pub(super) enum Stuck {
 }
 
 impl Stuck {
-    fn waits_for(&self, key_set: &str) -> String {
+    pub(super) fn waits_for(&self, key_set: &str) -> String {
         match self {
             Self::Doubt => format!("{}: the clock is in doubt", confirm(key_set)),
             Self::Owed(kid) => format!("the store to take the revocation of the key {kid}"),
@@ -189,7 +189,7 @@ fn way_out(held: &Held, key: &Key) -> String {
     format!("; `sealkeeper keys revoke {kid} --then activate` has it sign earlier")
 }
 
-fn waits_for(wait: &Wait, key: &Key) -> String {
+pub(super) fn waits_for(wait: &Wait, key: &Key) -> String {
     match wait {
         Wait::Hold(kid) if key.kid.as_ref() == Some(kid) => "the key is held".to_owned(),
         Wait::Hold(kid) => format!("the next key {kid} is held"),

@@ -7,7 +7,7 @@
 //! device must do is done beside this loop and reported back into it, so a
 //! slow device delays no rotation of a track that does not need it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::revoke::Owed;
 use super::show::Kept;
 use super::tasks::Tasks;
 use crate::clock::Reading;
+use crate::jose::Algorithm;
 use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
@@ -63,6 +64,8 @@ pub(super) struct Writer {
     pub(super) logged: u64,
     /// Revocations that hold in memory but not yet in the store.
     pub(super) owed: BTreeMap<String, Owed>,
+    /// The tracks of whose late rotation the log says already.
+    pub(super) paged: BTreeSet<Algorithm>,
     /// What is on disk of what readers see.
     pub(super) kept: Kept,
     /// What devices are at.
@@ -131,6 +134,7 @@ impl Writer {
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
+            paged: BTreeSet::new(),
             kept: Kept::default(),
             tasks: Tasks::default(),
             answered: super::orders::Answered::default(),

@@ -15,6 +15,7 @@ pub struct Gauges {
     keys: GaugeVec,
     next_rotation: GaugeVec,
     overdue: GaugeVec,
+    page: GaugeVec,
     signing: GaugeVec,
     track_signing: GaugeVec,
     jwks: GaugeVec,
@@ -81,6 +82,11 @@ impl Gauges {
                 "For how long the active key should have been replaced; 0 while all is well.",
                 &["key_set", "algorithm"],
             ),
+            page: make(
+                "sealkeeper_rotation_page",
+                "Whether the active key should have been replaced for longer than hard_limit: look at what it waits for.",
+                &["key_set", "algorithm"],
+            ),
             signing: make(
                 "sealkeeper_key_set_signing",
                 "Whether the key set signs with its default track.",
@@ -136,6 +142,13 @@ impl Gauges {
         };
         set(&self.next_rotation, left);
         set(&self.overdue, late);
+    }
+
+    /// Whether a track's rotation is so late that whoever is on call should
+    /// know.
+    pub fn page(&self, key_set: &str, algorithm: Algorithm, page: bool) {
+        let labels = [key_set, algorithm.name()];
+        set(self.page.with_label_values(&labels), page);
     }
 
     /// Whether a key set does its work.

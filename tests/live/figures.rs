@@ -7,7 +7,8 @@ use std::{env, fs};
 
 use sealkeeper::api::v1::{SignJwsRequest, SignJwtRequest};
 
-use super::lab::{CALM, Daemon, Lab, PIN, fetch, kids, sign, wait_until};
+use super::bad_days::active;
+use super::lab::{CALM, Daemon, Lab, PIN, QUICK, fetch, kids, sign, wait_until};
 
 async fn scrape(daemon: &Daemon) -> String {
     let address = daemon.address("metrics_listen");
@@ -147,6 +148,47 @@ async fn a_device_that_is_gone_shows_and_so_does_its_return() {
         .await
         .expect("an answer");
     assert_eq!(status, 200);
+}
+
+/// Found by review: `hard_limit = { page = ... }` did nothing.
+#[tokio::test]
+async fn a_rotation_past_its_hard_limit_pages_once() {
+    let schedule = format!("{QUICK}\nhard_limit = {{ page = \"1s\" }}");
+    let lab = Lab::new(&schedule, &["ES256"]);
+    lab.amend("[serve]", "[serve]\nmetrics_listen = \"127.0.0.1:0\"");
+    lab.init();
+    let daemon = lab.serve().await;
+    let page = |text: &str| {
+        let name = r#"rotation_page{algorithm="ES256",key_set="main"}"#;
+        figure(text, name) > 0.5
+    };
+    assert!(!page(&scrape(&daemon).await));
+    let held = active(&lab);
+    lab.ok(&["keys", "hold", &held]);
+    wait_until(async || page(&scrape(&daemon).await)).await;
+    let doctor = || String::from_utf8(lab.run(&["doctor"]).stdout).expect("text");
+    let told = doctor();
+    for line in [
+        "fail  rotation main: the ES256 key should have been replaced ",
+        "ago, longer than hard_limit\n      hint: waits for: the key is held",
+        "ok    key set main: signs",
+    ] {
+        assert!(told.contains(line), "{line:?} is not in\n{told}");
+    }
+    lab.ok(&["keys", "release", &held]);
+    wait_until(async || !page(&scrape(&daemon).await)).await;
+    let over = "the rotation of the ES256 key is no longer late past hard_limit";
+    wait_until(async || lab.log().contains(over)).await;
+    let log = lab.log();
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    let began = "late, past hard_limit; waits for: the key is held";
+    assert_eq!((lines(began), lines(over)), (1, 1), "{log}");
+    let line = log.lines().find(|line| line.contains(began));
+    assert!(
+        line.is_some_and(|line| line.contains(r#""level":"ERROR""#)),
+        "{line:?}"
+    );
+    assert!(!doctor().contains("hard_limit"));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod device;
 mod last_good;
 mod last_key;
 mod notes;
+mod overdue;
 mod revoke;
 mod troubles;
 

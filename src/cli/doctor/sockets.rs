@@ -8,9 +8,12 @@ use super::Report;
 use super::machine::{self, Access};
 use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
-use crate::api::v1::{DeviceHealth, GetHealthRequest, KeySet, ListKeysRequest, Phase};
+use crate::api::v1::{
+    DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase,
+};
 use crate::config::Config;
 use crate::observe::{self, Origin, Trust};
+use crate::time::Span;
 
 /// How long the agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -52,6 +55,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                     let found = format!("does not sign: {} ({})", set.why, set.reason);
                     report.fail("key_set", &set.name, found, cure(&set.reason));
                 }
+                late_rotations(set, report);
             }
             return Some(Agent {
                 key_sets: keys,
@@ -64,6 +68,29 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
     let hint = "its log says more; if it hangs, restart it: what it had begun is finished then";
     report.fail("agent", "", why, hint);
     Some(Agent::default())
+}
+
+/// The keys that should have been replaced.
+fn late_rotations(set: &KeySetHealth, report: &mut Report) {
+    for rotation in &set.late_rotations {
+        let late = rotation.late.and_then(|late| late.try_into().ok());
+        let late = Span::from(late.unwrap_or(Duration::ZERO));
+        let found = format!(
+            "the {} key should have been replaced {late} ago",
+            rotation.alg
+        );
+        let hint = format!(
+            "waits for: {}; `sealkeeper keys list` shows the plan",
+            rotation.waits_for
+        );
+        match rotation.past_hard_limit {
+            true => {
+                let found = format!("{found}, longer than hard_limit");
+                report.fail("rotation", &set.name, found, hint);
+            }
+            false => report.warn("rotation", &set.name, found, hint),
+        }
+    }
 }
 
 /// What to do about a key set that does not sign, by the reason that callers

@@ -13,7 +13,7 @@ use crate::agent::admin::{
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
-use crate::agent::{Administration, Health};
+use crate::agent::{Administration, Health, LateRotation};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
@@ -167,6 +167,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             signs: set.fault.is_none(),
             reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
             why: set.fault.map(|(_, why)| why).unwrap_or_default(),
+            late_rotations: set.late.into_iter().map(late_rotation).collect(),
         });
         let devices = devices.into_iter().map(|device| v1::DeviceHealth {
             name: device.name,
@@ -316,6 +317,15 @@ fn time(at: prost_types::Timestamp) -> Option<Time> {
     }
     let ms = at.seconds.checked_mul(1000)?.checked_add(ms)?;
     Some(Time::from_millis(ms))
+}
+
+fn late_rotation(rotation: LateRotation) -> v1::LateRotation {
+    v1::LateRotation {
+        alg: rotation.algorithm.name().to_owned(),
+        late: prost_types::Duration::try_from(rotation.late.to_duration()).ok(),
+        past_hard_limit: rotation.page,
+        waits_for: rotation.waits_for,
+    }
 }
 
 fn change_response(changed: Changed) -> v1::ChangeResponse {
