@@ -5,11 +5,12 @@
 //! JWKS is served and nothing is signed.
 
 use super::Agent;
-use super::reader::Signers;
+use super::reader::{Reader, Signers};
 use super::signing::SignError;
 use crate::hsm::State;
 use crate::jose::Algorithm;
 use crate::keyring::{Moment, SigningKey};
+use crate::time::Time;
 
 /// What the edges ask about health. It is a trait so that an edge is tested
 /// without a device.
@@ -26,8 +27,8 @@ pub struct Readiness {
     pub key_set: String,
     /// Whether its JWKS can be served.
     pub jwks: Result<(), Trouble>,
-    /// Whether a request that names no algorithm would be signed, were policy
-    /// to allow it.
+    /// Whether a request that names no algorithm and no `exp` would be signed,
+    /// were policy to allow it.
     pub signing: Result<(), Trouble>,
     /// The same for each track. One that was just added does not sign until
     /// verifiers hold its key, and that is as it should be.
@@ -68,7 +69,7 @@ impl Agent {
                     let key = signers.view.signer(algorithm, moment);
                     let key = key.map_err(|e| trouble(&e.into()))?;
                     reader.check_blocked(key).map_err(|e| trouble(&e))?;
-                    self.can_sign(signers, key, moment)
+                    self.can_sign(reader, signers, key, moment)
                 };
                 let tracks = signers.view.seats.iter();
                 let tracks = tracks.map(|seat| (seat.algorithm, asked(Some(seat.algorithm))));
@@ -83,16 +84,25 @@ impl Agent {
         }
     }
 
-    /// Whether this key's signature would be released: it is published, its
-    /// ceiling lies ahead, and a device that holds it is up.
-    fn can_sign(&self, signers: &Signers, key: &SigningKey, moment: Moment) -> Result<(), Trouble> {
+    /// Whether this key's signature would be released: it is published, it may
+    /// sign as far ahead as a token of the default lifetime goes, and a device
+    /// that holds it is up.
+    fn can_sign(
+        &self,
+        reader: &Reader,
+        signers: &Signers,
+        key: &SigningKey,
+        moment: Moment,
+    ) -> Result<(), Trouble> {
         if signers.verifier(&key.kid).is_none() {
             let why = format!("the set does not show the key {}", key.kid);
             return Err(new("KEY_NOT_PUBLISHED", why));
         }
-        if key.exp_ceiling <= moment.time() {
+        // As policy fills it in: in whole seconds.
+        let exp = Time::from_secs((moment.time() + reader.rules.default_lifetime()).as_secs());
+        if exp > key.exp_ceiling {
             let why = format!(
-                "nothing may be signed that expires after {}",
+                "nothing may be signed that expires after {}, and a token of the default lifetime would at {exp}: the store or the clock is in trouble",
                 key.exp_ceiling
             );
             return Err(new("CEILING_REACHED", why));

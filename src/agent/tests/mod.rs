@@ -10,6 +10,7 @@ mod last_good;
 mod last_key;
 mod notes;
 mod overdue;
+mod probes;
 mod revoke;
 mod troubles;
 
@@ -213,4 +214,19 @@ async fn wait_for(mut condition: impl FnMut() -> bool) {
 
 fn placeholder(writer: &Writer) -> String {
     writer.kids(|phase| *phase == Phase::Placeholder).remove(0)
+}
+
+/// An agent around a writer, which works on what it is asked when it is run.
+fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
+    let (mailbox, inbox) = mpsc::channel(MAILBOX);
+    let reader = Arc::clone(&writer.reader);
+    let rooms = BTreeMap::from([(NAME.to_owned(), Room { reader, mailbox })]);
+    let agent = Agent(Arc::new(Inner {
+        strangers: writer.context.metrics.key_set(""),
+        context: Arc::clone(&writer.context),
+        rooms,
+        well_known: None,
+        pulse: Pulse::default(),
+    }));
+    (agent, inbox)
 }

@@ -48,21 +48,6 @@ async fn a_tombstone_that_found_no_room_is_written_once_there_is_some() {
     }
 }
 
-/// An agent around a writer, which works on what it is asked when it is run.
-fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
-    let (mailbox, inbox) = mpsc::channel(MAILBOX);
-    let reader = Arc::clone(&writer.reader);
-    let rooms = BTreeMap::from([(NAME.to_owned(), Room { reader, mailbox })]);
-    let agent = Agent(Arc::new(Inner {
-        strangers: writer.context.metrics.key_set(""),
-        context: Arc::clone(&writer.context),
-        rooms,
-        well_known: None,
-        pulse: Pulse::default(),
-    }));
-    (agent, inbox)
-}
-
 fn order(change: Change, request_id: &str) -> Order {
     Order {
         request_id: request_id.to_owned(),

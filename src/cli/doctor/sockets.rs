@@ -109,6 +109,9 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "NO_ACTIVE_KEY" => {
             "`sealkeeper keys list` shows when the next key may sign, what it waits for, and after a revocation which order has it sign earlier"
         }
+        "CEILING_REACHED" => {
+            "while the store or the clock is in trouble, nothing is signed further ahead: see `store` and `clock`"
+        }
         "ROTATION_OVERDUE" => "`sealkeeper keys list` shows what the rotation waits for",
         "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
             "its device does not work: see `device` below"
