@@ -330,8 +330,8 @@ impl Reader {
     }
 
     /// The JWKS, with the longest time for which it may be kept.
-    pub(super) fn published(&self, now: Time) -> Option<Published> {
-        let snapshot = self.load();
+    pub(super) fn published(&self, reading: Reading) -> Option<Published> {
+        let (snapshot, now) = (self.load(), self.judged(reading));
         let set = snapshot.published.as_ref()?;
         let max_age = match &set.view {
             Some(view) => view.max_age(now),

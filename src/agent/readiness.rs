@@ -78,7 +78,7 @@ impl Agent {
         };
         Readiness {
             key_set: name.to_owned(),
-            jwks: reader.published(reading.wall).map(drop).ok_or_else(why_not),
+            jwks: reader.published(reading).map(drop).ok_or_else(why_not),
             signing,
             tracks,
         }

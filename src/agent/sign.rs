@@ -47,7 +47,7 @@ impl Signing for Agent {
 
     fn published(&self, key_set: &str) -> Option<Published> {
         let reader = self.reader(key_set).ok()?;
-        reader.published(self.clock().read().wall)
+        reader.published(self.clock().read())
     }
 
     fn well_known(&self) -> Option<Published> {

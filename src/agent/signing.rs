@@ -86,7 +86,8 @@ pub struct Published {
     pub body: Arc<[u8]>,
     /// A strong entity tag with its quotes (RFC 9110 section 8.8.3).
     pub etag: Arc<str>,
-    /// For `Cache-Control`: never reaches past the next planned removal.
+    /// For `Cache-Control`: never reaches past the next planned removal that lies
+    /// ahead.
     pub max_age: Duration,
 }
 

@@ -23,8 +23,10 @@ pub struct View {
     /// The public keys in the order of the set. Never empty once a key or the
     /// placeholder exists.
     pub published: Vec<PublishedKey>,
-    /// When the next key is planned to leave the set.
-    pub next_removal: Option<Time>,
+    /// When keys are planned to leave the set, soonest first. What keeps one in
+    /// it beyond that (a clock in doubt, a store that takes no change) is not
+    /// known here.
+    pub removals: Vec<Time>,
     /// The tracks of this signer group; the default first.
     pub seats: Vec<SeatView>,
     /// Every `kid` that was ever revoked.
@@ -131,16 +133,16 @@ impl KeySet {
             Some(self.seat_view(algorithm, self.seats.get(&id)?, plan))
         });
         let seats: Vec<SeatView> = seats.collect();
+        let keys = self.keys.values();
+        let removals: BTreeSet<Time> = keys
+            .filter_map(|key| self.outlook(key, plan).removed)
+            .collect();
         View {
             key_set: self.name.clone(),
             epoch: self.epoch,
             sign_until,
             published: self.published(plan),
-            next_removal: self
-                .keys
-                .values()
-                .filter_map(|key| self.outlook(key, plan).removed)
-                .min(),
+            removals: removals.into_iter().collect(),
             seats,
             revoked: self.revoked.keys().cloned().collect(),
             timing: plan.timing,
@@ -301,10 +303,17 @@ impl View {
     }
 
     /// How long a verifier may keep the set, at most `max_age`: never past the
-    /// next planned removal.
+    /// next planned removal that lies ahead.
+    ///
+    /// Why one that has passed bounds nothing: the key may leave in a moment,
+    /// or not for days, and with no time to keep the set all verifiers would
+    /// ask for it with each token until then. A cache that keeps the key for
+    /// `max_age` longer does no harm: no token of it is alive (rule 3 forbids
+    /// that it goes too early, not too late), and a revocation is never
+    /// planned.
     #[must_use]
     pub fn max_age(&self, now: Time) -> Span {
-        match self.next_removal {
+        match self.removals.iter().find(|at| **at > now) {
             Some(at) => self.timing.max_age.min(at.since(now)),
             None => self.timing.max_age,
         }

@@ -127,12 +127,28 @@ fn the_hard_limit_counts_from_the_schedule() {
 fn no_cache_outlives_the_next_removal() {
     let mut bench = Bench::rotated();
     let max_age = |bench: &Bench, s| bench.view().max_age(at(s)).as_secs();
-    assert_eq!(bench.view().next_removal, Some(at(15_045)));
+    assert_eq!(bench.view().removals, [at(15_045)]);
     assert_eq!(max_age(&bench, 10_000), 600);
     assert_eq!(max_age(&bench, 15_000), 45);
+    assert_eq!(max_age(&bench, 15_044), 1);
     // A key that is held is not about to go.
     bench.hold("k1", 12_000);
     assert_eq!(max_age(&bench, 16_000), 600);
+}
+
+/// Found by review: while a removal was overdue, no verifier could keep the
+/// set, and all asked for it again and again.
+#[test]
+fn a_removal_that_is_overdue_bounds_no_cache_and_hides_none() {
+    let mut view = Bench::rotated().view();
+    let max_age = |view: &View, s| view.max_age(at(s)).as_secs();
+    assert_eq!(max_age(&view, 15_045), 600);
+    assert_eq!(max_age(&view, 90_000), 600);
+    view.removals.push(at(15_500));
+    for now in 14_000..15_500 {
+        let next = if now < 15_045 { 15_045 } else { 15_500 };
+        assert_eq!(max_age(&view, now), (next - now).min(600), "{now}");
+    }
 }
 
 #[test]

@@ -1,0 +1,61 @@
+//! A hold that is ordered while the clock is in doubt.
+//!
+//! A hold only restricts, so it waits for no clock: a key that is revoked in
+//! the meantime would be destroyed as soon as the time is confirmed, and with
+//! it what forensics need. What it must not do on the word of such a clock is
+//! take back a switch: whether readers have taken it already is a question of
+//! time alone. In doubt none of them switches, so it is decided when the time
+//! is confirmed.
+
+use super::event::{Event, What};
+use super::key::{Hold, KeyId, Mandate};
+use super::operator::{OperatorError, ordered};
+use super::rules::Action;
+use super::set::{KeySet, Plan, SeatId, Tick};
+use crate::time::Time;
+
+impl KeySet {
+    /// Keeps automation away from a key, as [`KeySet::hold`] does, but leaves a
+    /// switch that lies ahead to [`KeySet::confirm_clock`]. `tick.now` is an
+    /// estimate, and dates the hold.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownKid`].
+    pub fn hold_in_doubt(
+        &mut self,
+        kid: &str,
+        mandate: &Mandate,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let id = self.find(kid)?.id;
+        let key = self.key_mut(id);
+        let since = key.hold.as_ref().map_or(tick.now, |hold| hold.since);
+        key.hold = Some(Hold {
+            since,
+            mandate: mandate.clone(),
+        });
+        let held = Event::of(key, tick.now, What::Held);
+        Ok(ordered(vec![held], Action::Hold, mandate))
+    }
+
+    /// Takes back the switches that touch a held key, as far as every replica
+    /// can still hear of it at `now`, which is believed.
+    pub(super) fn keep_holds(&mut self, now: Time, plan: &Plan) -> Vec<Event> {
+        let is_held = |id: KeyId| self.key(id).is_held();
+        let touched = self.seats.iter().filter(|(_, seat)| {
+            let ahead = seat.switch.as_ref().filter(|switch| {
+                (is_held(switch.to) || seat.active.is_some_and(is_held))
+                    && now + plan.timing.adoption <= switch.at
+            });
+            ahead.is_some()
+        });
+        let touched: Vec<SeatId> = touched.map(|(id, _)| id.clone()).collect();
+        let mut events = Vec::new();
+        for seat in touched {
+            if let Some(to) = self.take_switch(&seat) {
+                events.push(Event::of(self.key(to), now, What::ActivationCancelled));
+            }
+        }
+        events
+    }
+}
