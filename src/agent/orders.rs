@@ -192,10 +192,7 @@ impl Writer {
                 end_rollback,
                 note,
             } => self.destroy(kid, *end_rollback, &by(note)).await?,
-            Change::Hold { kid, note } => {
-                self.ask(|set, plan, tick| set.hold(kid, &by(note), plan, tick))
-                    .await?
-            }
+            Change::Hold { kid, note } => self.hold(kid, &by(note)).await?,
             Change::Release { kid } => {
                 self.ask(|set, _, tick| set.release(kid, &by(""), tick))
                     .await?
@@ -241,7 +238,47 @@ impl Writer {
         let step = self.step(Clock::Sure, |set, plan, tick| {
             change(set, plan, tick).map(|events| (events.clone(), events))
         });
-        Ok(Did::of(&step.await.map_err(operator_error)?))
+        Ok(Did::of(&step.await.map_err(|e| self.not_done(e))?))
+    }
+
+    /// Holds a key. That restricts, and so it waits for no clock.
+    async fn hold(&mut self, kid: &str, by: &Mandate) -> Result<Did, AdminError> {
+        let sure = self.step(Clock::Sure, |set, plan, tick| {
+            let held = set.hold(kid, by, plan, tick);
+            held.map(|events| (events.clone(), events))
+        });
+        let doubt = match sure.await {
+            Ok(events) => return Ok(Did::of(&events)),
+            Err(StepError::Doubt(doubt)) => doubt,
+            Err(e) => return Err(self.not_done(e)),
+        };
+        let in_doubt = self.step(Clock::Any, |set, _, tick| {
+            let held = set.hold_in_doubt(kid, by, tick);
+            held.map(|events| (events.clone(), events))
+        });
+        let mut did = Did::of(&in_doubt.await.map_err(|e| self.not_done(e))?);
+        let confirm = status::confirm(&self.reader.name);
+        did.pending.push(format!(
+            "{doubt}: nothing moves until {confirm}; an activation that this hold forbids is taken back then"
+        ));
+        Ok(did)
+    }
+
+    fn not_done(&self, error: StepError<OperatorError>) -> AdminError {
+        match error {
+            StepError::Keyring(error) => refusal(error),
+            StepError::Doubt(_) => AdminError::Refused {
+                reason: "CLOCK_IN_DOUBT",
+                rule: "exception_clock".to_owned(),
+                why: error.to_string(),
+                hint: format!(
+                    "compare `date -u` with a clock that you trust; if this one is right, {}",
+                    status::confirm(&self.reader.name)
+                ),
+                remaining: None,
+            },
+            other => other.into(),
+        }
     }
 
     /// Destroys a private half: for the record at once, in the device as soon
@@ -320,13 +357,6 @@ const ALONE: &str = "one person did alone what may want a second one: others may
 
 /// An operator's confirmation takes a moment to arrive.
 const CONFIRMATION_LATENCY: Span = Span::from_secs(30);
-
-fn operator_error(error: StepError<OperatorError>) -> AdminError {
-    match error {
-        StepError::Keyring(error) => refusal(error),
-        other => other.into(),
-    }
-}
 
 impl From<RevocationReason> for Reason {
     fn from(reason: RevocationReason) -> Self {

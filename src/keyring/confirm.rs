@@ -40,7 +40,14 @@ impl KeySet {
     /// The operator vouches for `now`. The clock that dated the record would
     /// read `expected`, as far as the agent can tell from its boot time; where
     /// that agrees, it was right, and no wait is longer for it.
+    /// Then switches that touch a key which was held meanwhile are taken back.
     pub fn confirm_clock(&mut self, now: Time, expected: Time, plan: &Plan) -> Vec<Event> {
+        let mut events = self.date_anew(now, expected, plan);
+        events.extend(self.keep_holds(now, plan));
+        events
+    }
+
+    fn date_anew(&mut self, now: Time, expected: Time, plan: &Plan) -> Vec<Event> {
         let old = expected.max(self.high_water);
         self.high_water = now;
         let mut events = self.date_back(now, plan);

@@ -9,7 +9,8 @@
 
 use super::event::{Event, What};
 use super::key::{Hold, KeyId, Mandate};
-use super::operator::{OperatorError, ordered};
+use super::operator::ordered;
+use super::refusal::OperatorError;
 use super::rules::Action;
 use super::set::{KeySet, Plan, SeatId, Tick};
 use crate::time::Time;

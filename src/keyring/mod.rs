@@ -17,6 +17,7 @@ mod destroy;
 mod event;
 mod forget;
 mod genesis;
+mod hold;
 mod intent;
 mod key;
 mod last;

@@ -1,9 +1,10 @@
 //! The clock of a replica: judged before each step, noted in the record, and
 //! confirmed by an operator.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use sealkeeper::keyring::{ClockGuard, Doubt, KeySet, Tick};
+use sealkeeper::keyring::{ClockGuard, Doubt, Event, KeySet, OperatorError, Tick};
 
 use super::agent::Stop;
 use super::world::World;
@@ -88,6 +89,36 @@ impl World {
             self.replicas[r].cached = Some((set, version + 1));
         } else {
             self.replicas[r].cached = None;
+        }
+    }
+
+    /// A restriction, dated by an estimate.
+    pub(crate) fn change_in_doubt(
+        &mut self,
+        r: usize,
+        apply: &dyn Fn(&mut KeySet, &Tick) -> Result<Vec<Event>, OperatorError>,
+    ) {
+        let (Some(moment), Some((before, version))) =
+            (self.moment(r), self.replicas[r].cached.clone())
+        else {
+            return;
+        };
+        let tick = Tick {
+            now: moment.time(),
+            replica: self.replicas[r].name.clone(),
+            adopted: 0,
+            live: BTreeSet::new(),
+        };
+        let mut set = KeySet::clone(&before);
+        let Ok(events) = apply(&mut set, &tick) else {
+            return;
+        };
+        let set = Rc::new(set);
+        if self.reaches_store(r) && self.store.compare_and_swap(version, &set, false) {
+            self.totals.count("held in doubt");
+            self.stored(r, &events, tick.now);
+            self.replicas[r].cached = Some((set, version + 1));
+            self.adopt(r);
         }
     }
 

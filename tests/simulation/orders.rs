@@ -54,6 +54,23 @@ impl World {
         !key.has_private_half() && self.now + self.plan.timing.skew < over
     }
 
+    /// In doubt too, since it only restricts.
+    pub(crate) fn hold(&mut self, r: usize) {
+        let kids = self.kids(|_| true);
+        let Some(kid) = self.random.pick(&kids).cloned() else {
+            return;
+        };
+        let done = self.change(r, &|set, plan, tick| {
+            set.hold(&kid, &Mandate::default(), plan, tick)
+        });
+        self.say(|| format!("hold {kid} at {r}: {done:?}"));
+        if let Err(Stop::Doubt) = done {
+            self.change_in_doubt(r, &|set, tick| {
+                set.hold_in_doubt(&kid, &Mandate::default(), tick)
+            });
+        }
+    }
+
     pub(crate) fn release_all(&mut self, r: usize) {
         let held: Vec<String> = self
             .store

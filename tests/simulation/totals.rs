@@ -39,6 +39,7 @@ pub(crate) const EXPECTED: &[&str] = &[
     "device: slow",
     "generation-abandoned",
     "held",
+    "held in doubt",
     "init asked for again",
     "observed-everywhere",
     "origin: died",

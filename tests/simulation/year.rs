@@ -270,15 +270,7 @@ impl World {
                 self.say(|| format!("rotate at {r}: {done:?}"));
                 self.carry_out(r);
             }
-            8 => {
-                let kids = self.kids(|_| true);
-                if let Some(kid) = self.random.pick(&kids).cloned() {
-                    let done = self.change(r, &|set, plan, tick| {
-                        set.hold(&kid, &Mandate::default(), plan, tick)
-                    });
-                    self.say(|| format!("hold {kid} at {r}: {done:?}"));
-                }
-            }
+            8 => self.hold(r),
             9 => self.release_all(r),
             10 => self.order_destruction(r),
             _ => self.begin_again(r),

@@ -198,3 +198,47 @@ async fn a_step_between_two_processes_is_seen() {
         Some(Doubt::LeaptForward { .. })
     ));
 }
+
+/// Found by review: nothing could be held in doubt, and a key that was revoked
+/// then was destroyed with the confirmation.
+#[tokio::test]
+async fn a_key_is_held_while_the_clock_is_in_doubt() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let kid = writer.active();
+    bench
+        .clock
+        .set_wall(bench.clock.read().wall + Span::from_days(1));
+    writer.tick().await;
+    writer.order(revoke(&kid)).await.unwrap();
+    let note = "forensics".to_owned();
+    let hold = Change::Hold {
+        kid: kid.clone(),
+        note,
+    };
+    let held = writer.order(hold).await.unwrap();
+    let pending = held.pending.join(" ");
+    let command = "`sealkeeper clock confirm --key-set main`";
+    assert!(held.durable && pending.contains(command), "{held:?}");
+    // What permits waits, and says what for.
+    for change in [
+        Change::Release { kid: kid.clone() },
+        Change::Rotate { algorithm: None },
+    ] {
+        let refused = writer.order(change).await.unwrap_err();
+        let AdminError::Refused { reason, hint, .. } = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(reason, "CLOCK_IN_DOUBT");
+        assert!(hint.contains(command), "{hint}");
+    }
+    let reading = bench.clock.read().wall;
+    let confirm = Change::ConfirmClock { reading };
+    writer.order(confirm).await.unwrap();
+    writer.settle().await;
+    let key = writer.held.as_ref().unwrap().record.set.by_kid(&kid);
+    let key = key.unwrap();
+    assert!(matches!(key.phase, Phase::Revoked { .. }));
+    assert!(key.has_private_half(), "it was destroyed");
+}

@@ -166,3 +166,34 @@ fn a_switch_that_a_fast_clock_put_far_ahead_comes_in_time() {
     assert_eq!(names(&events), ["activation-cancelled"]);
     assert_eq!(bench.signer(1_201), Ok("k1".to_owned()));
 }
+
+/// Found by review: a hold waited for the clock, and what was revoked
+/// meanwhile was destroyed as soon as the time was confirmed.
+#[test]
+fn a_hold_in_doubt_leaves_the_switch_to_whoever_confirms_the_time() {
+    for kid in ["k1", "k3"] {
+        let mut bench = Bench::with_standby();
+        assert_eq!(bench.advance(9_910), ["activation-scheduled"]);
+        let switch = bench.seat().switch.clone().unwrap();
+        let seats = bench.set.seats.clone();
+        // Whatever that clock says: readers may have switched by a better one.
+        for estimate in [0, 9_911, 90_000] {
+            bench.tick.now = at(estimate);
+            let held = bench.set.hold_in_doubt(kid, &anna(), &bench.tick).unwrap();
+            assert_eq!(names(&held), ["held"]);
+            assert_eq!(bench.set.seats, seats);
+        }
+        let adoption = bench.plan.timing.adoption;
+        let in_time = Time::from_millis(switch.at.as_millis() - adoption.as_millis());
+        let mut late = bench.set.clone();
+        let too_late = in_time + Span::from_millis(1);
+        assert_eq!(
+            names(&late.confirm_clock(too_late, too_late, &bench.plan)),
+            [""; 0]
+        );
+        assert_eq!(late.seats, seats);
+        let confirmed = bench.set.confirm_clock(in_time, in_time, &bench.plan);
+        assert_eq!(names(&confirmed), ["activation-cancelled"]);
+        assert_eq!(bench.seat().switch, None);
+    }
+}
