@@ -97,7 +97,7 @@ pub fn check_jwt(
     let exp = own
         .exp
         .unwrap_or_else(|| (now + rules.default_lifetime().min(longest)).as_secs());
-    let expires = check_expiry(rules, rule, exp, key.exp_limit, now)?;
+    let expires = check_expiry(rules, rule, &own, exp, key.exp_limit, now)?;
 
     let mut added = Vec::new();
     if !own.iss {
@@ -141,7 +141,7 @@ pub fn check_jws(
     let claims = Claims::parse(rules, rule, &payload)?;
     let own = claims.examine(rules, rule, now)?;
     let exp = complete(rules, &own)?;
-    let exp = check_expiry(rules, rule, exp, key.exp_limit, now)?;
+    let exp = check_expiry(rules, rule, &own, exp, key.exp_limit, now)?;
     Ok(CheckedJws {
         kid: key.kid.clone(),
         algorithm: key.algorithm,

@@ -29,6 +29,8 @@ pub(super) struct Own {
     pub(super) iat: Option<i64>,
     /// In seconds; not yet held against the clock.
     pub(super) exp: Option<i64>,
+    /// In seconds; not yet held against `exp`.
+    pub(super) nbf: Option<i64>,
 }
 
 impl<'a> Claims<'a> {
@@ -73,7 +75,7 @@ impl<'a> Claims<'a> {
         if let Some(iat) = iat {
             check_issued(rules, iat, now)?;
         }
-        self.date(rules, "nbf")?;
+        let nbf = self.date(rules, "nbf")?;
         let exp = self.date(rules, "exp")?;
         for name in ["sub", "jti"] {
             self.check_string(rules, name)?;
@@ -82,7 +84,7 @@ impl<'a> Claims<'a> {
         if let Some(preset) = rule.preset {
             self.check_preset(rules, rule, preset)?;
         }
-        Ok(Own { iss, iat, exp })
+        Ok(Own { iss, iat, exp, nbf })
     }
 
     /// What a kind of token demands beyond what every token is held to.
@@ -263,7 +265,8 @@ fn check_issued(rules: &Rules, iat: i64, now: Time) -> Result<(), Refusal> {
     ))
 }
 
-/// Holds `exp` against the clock and the key's ceiling.
+/// Holds the token's `exp`, given or filled in, against the clock, the claims'
+/// `nbf` and the key's ceiling.
 ///
 /// Why there are two limits: beyond the longest lifetime the caller asks for
 /// too much. Beyond the ceiling the agent has not yet written down that the
@@ -271,6 +274,7 @@ fn check_issued(rules: &Rules, iat: i64, now: Time) -> Result<(), Refusal> {
 pub(super) fn check_expiry(
     rules: &Rules,
     rule: &Rule,
+    own: &Own,
     exp: i64,
     exp_limit: Time,
     now: Time,
@@ -297,10 +301,29 @@ pub(super) fn check_expiry(
             ),
         )));
     }
+    check_not_before(rules, own.nbf, exp)?;
     if at > exp_limit {
         return Err(CheckError::CeilingReached { exp: at, exp_limit });
     }
     Ok(at)
+}
+
+/// A token is taken from its `nbf` on and before its `exp` (RFC 7519 sections
+/// 4.1.4 and 4.1.5): one with no instant between them verifies nowhere.
+fn check_not_before(rules: &Rules, nbf: Option<i64>, exp: i64) -> Result<(), Refusal> {
+    let Some(nbf) = nbf.filter(|nbf| *nbf >= exp) else {
+        return Ok(());
+    };
+    Err(rules.refuse(
+        Reason::ClaimNotAllowed,
+        "builtin.nbf_before_exp".into(),
+        format!(
+            "expected nbf before exp {}, got {}",
+            Time::from_secs(exp),
+            Time::from_secs(nbf)
+        ),
+        "set an earlier nbf or a later exp, or leave nbf out: such a token is never valid",
+    ))
 }
 
 /// Holds a payload of `len` bytes to the rule's bound.

@@ -65,7 +65,12 @@ const MEMBERS: &[(&str, &str, &str, &str)] = &[
     (r#""nbf":0"#, r#""nbf":-0"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
     (r#""nbf":0"#, r#""nbf":0e0"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
     (r#""nbf":0"#, r#""nbf":{}"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
-    (r#""nbf":9007199254740991"#, r#""nbf":9007199254740992"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
+    (r#""nbf":-9007199254740991"#, r#""nbf":-9007199254740992"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":9007199254740992"#, "CLAIM_NOT_ALLOWED", "builtin.integer_dates"),
+    // No instant lies between `nbf` and `exp`.
+    (r#""exp":<600>,"nbf":<540>"#, r#""exp":<600>,"nbf":<600>"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
+    (r#""exp":<600>,"nbf":<540>"#, r#""exp":<600>,"nbf":9007199254740991"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
+    (r#""nbf":<540>"#, r#""nbf":<1860>"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
     // Dates against the clock, a minute off the edge: it runs.
     (r#""exp":<60>"#, r#""exp":<-60>"#, "EXPIRED", "builtin.not_expired"),
     (r#""exp":<60>"#, r#""exp":0"#, "EXPIRED", "builtin.not_expired"),

@@ -330,6 +330,38 @@ fn the_first_rule_that_matches_decides() {
 }
 
 /// Nothing is added to a signing input, so what would be must be there.
+/// Found by review: a token was signed that no verifier ever takes.
+#[test]
+fn a_token_is_valid_for_a_second_at_least() {
+    for (twin, hostile, exp) in [
+        (
+            r#""exp":1800000600,"nbf":1800000599"#,
+            r#""exp":1800000600,"nbf":1800000600"#,
+            "2027-01-15T08:10:00Z",
+        ),
+        // Filled in for one call, and by the test for the other.
+        (
+            r#""nbf":1800000599"#,
+            r#""nbf":1800000600"#,
+            "2027-01-15T08:10:00Z",
+        ),
+    ] {
+        ask(framed(twin)).check().unwrap();
+        input(&complete_claims(&framed(twin))).check().unwrap();
+        let refused = [
+            refusal(ask(framed(hostile)).check(), hostile),
+            refusal(input(&complete_claims(&framed(hostile))).check(), hostile),
+        ];
+        for refused in refused {
+            assert_eq!(refused.rule, "builtin.nbf_before_exp");
+            assert_eq!(
+                refused.message,
+                format!("expected nbf before exp {exp}, got {exp}")
+            );
+        }
+    }
+}
+
 #[test]
 fn a_signing_input_must_be_complete() {
     for (name, member) in [
