@@ -106,7 +106,7 @@ impl Timing {
     /// may be loaded.
     #[must_use]
     pub fn check(&self) -> Vec<Violation> {
-        let mut found = Vec::new();
+        let mut found = self.too_short();
         let mut require = |holds: bool, rule, field, message: String, hint: &str| {
             if !holds {
                 found.push(Violation {
@@ -117,17 +117,6 @@ impl Timing {
                 });
             }
         };
-        let second = Span::from_secs(1);
-        require(
-            self.max_token_lifetime >= second,
-            "rule_3_overlap",
-            "max_token_lifetime",
-            format!(
-                "expected at least {second}, got {}",
-                self.max_token_lifetime
-            ),
-            "JWT dates are whole seconds",
-        );
         let standby = self.pre_publish() + self.adoption.times(3);
         require(
             self.rotate_every > standby,
@@ -196,6 +185,76 @@ impl Timing {
         );
         found
     }
+
+    /// The numbers below which an agent does not work, whatever the rules say:
+    /// it would doubt its own clock, or refuse what it is asked.
+    ///
+    /// No others have such a bound. Without `propagation`, `verifier_cache`,
+    /// `max_age` and `cdn_stale` nobody caches; without a `rollback_window`
+    /// nobody goes back; and a hard limit of nothing begins where lateness
+    /// does, after the handover.
+    fn too_short(&self) -> Vec<Violation> {
+        let ms = Span::from_millis;
+        let least = [
+            (
+                "max_token_lifetime",
+                self.max_token_lifetime,
+                Span::from_secs(1),
+                "rule_3_overlap",
+                "JWT dates are whole seconds",
+            ),
+            (
+                "rotate_every",
+                self.rotate_every,
+                Span::from_secs(1),
+                "rule_1_pre_publish",
+                "each rotation makes a key pair on the device and stores the record several times",
+            ),
+            (
+                // The two clocks are read one after the other, each in whole
+                // milliseconds: between them lies a slice of the scheduler.
+                "skew",
+                self.skew,
+                ms(10),
+                "exception_clock",
+                "the agent would soon doubt its own clock: two readings of it differ by some milliseconds, and two machines by more",
+            ),
+            (
+                "adoption",
+                self.adoption,
+                ms(50),
+                "rule_2_last_use",
+                "a change of the record is synced to disk before anybody adopts it",
+            ),
+            (
+                "signing_deadline",
+                self.signing_deadline,
+                ms(50),
+                "rule_2_last_use",
+                "each signature waits for the device and for a line synced to disk; nothing would be signed in time",
+            ),
+            (
+                // The record's own time is stored again after an eighth of
+                // it, at the writer's next heartbeat.
+                "max_gap",
+                self.max_gap,
+                Span::from_secs(30),
+                "exception_clock",
+                "a restart takes some seconds, and each would need its time confirmed by hand",
+            ),
+        ];
+        let below = least
+            .into_iter()
+            .filter(|(_, given, least, ..)| given < least);
+        below
+            .map(|(field, given, least, rule, hint)| Violation {
+                rule,
+                field,
+                message: format!("expected at least {least}, got {given}"),
+                hint: hint.to_owned(),
+            })
+            .collect()
+    }
 }
 
 /// An inequality that a configuration breaks, with the numbers.
@@ -214,6 +273,8 @@ pub struct Violation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -294,9 +355,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_schedule_of_seconds_holds_too() {
-        let quick = Timing {
+    /// A schedule of seconds.
+    fn quick() -> Timing {
+        Timing {
             rotate_every: Span::from_secs(10),
             verifier_cache: Span::from_secs(2),
             propagation: Span::from_millis(200),
@@ -307,7 +368,53 @@ mod tests {
             signing_deadline: Span::from_secs(2),
             max_age: Span::from_secs(1),
             ..Timing::default()
+        }
+    }
+
+    #[test]
+    fn a_schedule_of_seconds_holds_too() {
+        assert_eq!(quick().check(), []);
+    }
+
+    /// Found by review: schedules with which nothing is signed, or with which
+    /// the clock is soon in doubt, were good.
+    #[test]
+    fn a_number_with_which_nothing_works_is_too_short() {
+        // So short that everything else is kept at each bound.
+        let least = Timing {
+            rotate_every: Span::from_secs(1),
+            verifier_cache: Span::from_millis(100),
+            propagation: Span::ZERO,
+            skew: Span::from_millis(10),
+            max_token_lifetime: Span::from_secs(1),
+            rollback_window: Span::ZERO,
+            adoption: Span::from_millis(50),
+            signing_deadline: Span::from_millis(50),
+            max_age: Span::ZERO,
+            cdn_stale: Span::ZERO,
+            max_gap: Span::from_secs(30),
+            hard_limit: HardLimit::Stop(Span::ZERO),
         };
-        assert_eq!(quick.check(), []);
+        assert_eq!(least.check(), []);
+        type Number = fn(&mut Timing) -> &mut Span;
+        let numbers: [(&str, Number); 6] = [
+            ("rotate_every", |t| &mut t.rotate_every),
+            ("skew", |t| &mut t.skew),
+            ("max_token_lifetime", |t| &mut t.max_token_lifetime),
+            ("adoption", |t| &mut t.adoption),
+            ("signing_deadline", |t| &mut t.signing_deadline),
+            ("max_gap", |t| &mut t.max_gap),
+        ];
+        for (field, number) in numbers {
+            let mut short = least;
+            let at_least = *number(&mut short);
+            let less = Span::from(at_least.to_duration() - Duration::from_millis(1));
+            *number(&mut short) = less;
+            let found = short.check();
+            assert_eq!(found.len(), 1, "{field}: {found:?}");
+            assert_eq!(found[0].field, field);
+            let message = format!("expected at least {at_least}, got {less}");
+            assert_eq!(found[0].message, message);
+        }
     }
 }
