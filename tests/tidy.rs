@@ -5,6 +5,7 @@
 //! Each rule reads a [`tree::Tree`] and returns what breaks it, so that each
 //! is also shown a tree that does.
 
+mod disguises;
 mod house;
 mod paths;
 mod reached;
@@ -94,6 +95,97 @@ fn an_upward_import_is_caught_in_every_form() {
     expect(&all_of_it, &["takes in every floor"]);
     let nowhere = breaches_in("src/keyring/rules.rs", "use crate::elsewhere::X;");
     expect(&nowhere, &["elsewhere is not in the table"]);
+}
+
+#[test]
+fn no_import_is_in_disguise() {
+    expect_none(&disguises::found(&Tree::of_this_repository()));
+}
+
+/// Found by review: each of these compiles, and the floors saw none.
+#[test]
+fn an_import_in_disguise_is_caught() {
+    let root = "names the crate's root";
+    let apart = "takes `crate` apart";
+    let variable = "makes a path of a variable";
+    let forms: &[(&str, &[&str])] = &[
+        (
+            "extern crate self as sk; fn f() { sk::clock::f() }",
+            &["extern crate self"],
+        ),
+        (
+            "mod a { pub(super) use crate as root; } fn f() { a::root::clock::f() }",
+            &[root],
+        ),
+        (
+            "mod a { use super::super::super as up; mod b { fn f() { super::up::agent::f() } } }",
+            &[root],
+        ),
+        ("use super::super::{self as up};", &[root]),
+        ("use crate as a; pub use a as b;", &[root, root]),
+        (
+            "use super::{self as mine};",
+            &["names keyring, which it stands in"],
+        ),
+        (
+            "macro_rules! p { ($m:ident) => { crate::$m::f() } }",
+            &[apart, variable, variable],
+        ),
+        (
+            "macro_rules! p { ($m:ident) => { $crate::$m } }",
+            &[apart, variable],
+        ),
+        (
+            "macro_rules! p { ($($m:ident),*) => { use crate::{$($m::f),*}; } }",
+            &[variable, variable],
+        ),
+        (
+            "macro_rules! p { ($c:ident) => { $c::agent::f() } }",
+            &[variable],
+        ),
+        (
+            "macro_rules! p { ($($t:tt)*) => { crate $($t)* } }",
+            &[apart],
+        ),
+        ("fn f() { p!(crate agent) }", &[apart]),
+        (
+            "fn f() { p!(super super agent) }",
+            &["`super` apart", "`super` apart"],
+        ),
+        ("p! { extern crate self as sk; }", &[apart]),
+        ("include!(\"../agent/x.rs\");", &["include!"]),
+        ("mod y { std::include!(\"../agent/x.rs\"); }", &["include!"]),
+        (
+            "use std::include as i; i!(\"../agent/x.rs\");",
+            &["include!"],
+        ),
+        ("fn f() { p! { include!(\"x.rs\") } }", &["include!"]),
+        (
+            concat!("#[pa", "th = \"../agent/x.rs\"] mod y;"),
+            &["attribute `path`"],
+        ),
+        (
+            "#[cfg_attr(all(), path = \"../agent/x.rs\")] mod y;",
+            &["attribute `path`"],
+        ),
+        ("#[macro_use] mod y;", &["#[macro_use]"]),
+    ];
+    for (form, about) in forms {
+        let files = [("src/lib.rs", ROOT), ("src/keyring/rules.rs", form)];
+        expect(&disguises::found(&Tree::of(&files)), about);
+    }
+}
+
+#[test]
+fn a_path_that_stands_there_is_no_disguise() {
+    let fine = "
+        use super::{rules, set::KeySet}; use crate::time::Span;
+        pub(crate) fn f() { vec![crate::time::f(), super::g()]; format!(\"{}\", include_str!(\"x\")) }
+        macro_rules! p { ($m:ident, $t:ty) => { pub(crate) fn $m() -> $t { $crate::time::f::<$t>() } } }
+        #[cfg_attr(test, derive(Debug))] struct Path { path: u8 }
+    ";
+    let files = [("src/keyring/view.rs", fine)];
+    expect_none(&disguises::found(&Tree::of(&files)));
 }
 
 #[test]

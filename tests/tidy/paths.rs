@@ -34,6 +34,8 @@ pub(super) struct Mention {
     pub(super) written: String,
     pub(super) target: Target,
     pub(super) glob: bool,
+    /// Whether it is a `use` that brings a name into the module.
+    pub(super) binds: bool,
     pub(super) in_tests: bool,
 }
 
@@ -54,6 +56,7 @@ pub(super) fn mentions(file: &syn::File, module: &[String], in_tests: bool) -> V
             written: raw.segments.join("::") + if raw.glob { "::*" } else { "" },
             module: raw.module,
             glob: raw.glob,
+            binds: raw.binds.is_some(),
             in_tests: raw.in_tests,
         })
         .collect()
