@@ -241,6 +241,21 @@ impl Writer {
         Ok(Did::of(&step.await.map_err(|e| self.not_done(e))?))
     }
 
+    /// What a hold did, and what it could not keep from happening.
+    fn held(&self, kid: &str, events: &[Event]) -> Did {
+        let mut did = Did::of(events);
+        let switches = self
+            .held
+            .as_ref()
+            .and_then(|held| held.record.set.switches_at(kid));
+        did.pending.extend(switches.map(|at| {
+            format!(
+                "the change of the active key at {at} is too near to be taken back and goes on: agents may have it already. `sealkeeper keys rollback` goes back after it, once the hold is released"
+            )
+        }));
+        did
+    }
+
     /// Holds a key. That restricts, and so it waits for no clock.
     async fn hold(&mut self, kid: &str, by: &Mandate) -> Result<Did, AdminError> {
         let sure = self.step(Clock::Sure, |set, plan, tick| {
@@ -248,7 +263,7 @@ impl Writer {
             held.map(|events| (events.clone(), events))
         });
         let doubt = match sure.await {
-            Ok(events) => return Ok(Did::of(&events)),
+            Ok(events) => return Ok(self.held(kid, &events)),
             Err(StepError::Doubt(doubt)) => doubt,
             Err(e) => return Err(self.not_done(e)),
         };

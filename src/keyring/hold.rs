@@ -1,6 +1,6 @@
-//! A hold that is ordered while the clock is in doubt.
+//! That automation keeps away from a key.
 //!
-//! A hold only restricts, so it waits for no clock: a key that is revoked in
+//! A hold only restricts, so it waits for no clock that is in doubt: a key that is revoked in
 //! the meantime would be destroyed as soon as the time is confirmed, and with
 //! it what forensics need. What it must not do on the word of such a clock is
 //! take back a switch: whether readers have taken it already is a question of
@@ -16,6 +16,38 @@ use super::set::{KeySet, Plan, SeatId, Tick};
 use crate::time::Time;
 
 impl KeySet {
+    /// Keeps automation away from a key: no activation, retirement, removal
+    /// or destruction. A revocation still blocks and unpublishes it; the
+    /// private half is kept for forensics. A key that is held already stays
+    /// held since then, by the latest wish.
+    ///
+    /// A switch that touches it is taken back as long as every replica can
+    /// still hear of that; [`KeySet::switches_at`] says which one goes on.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownKid`].
+    pub fn hold(
+        &mut self,
+        kid: &str,
+        mandate: &Mandate,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let held = self.hold_in_doubt(kid, mandate, tick)?;
+        let mut events = ordered(self.keep_holds(tick.now, plan), Action::Hold, mandate);
+        events.extend(held);
+        Ok(events)
+    }
+
+    /// When the active key of this key's track changes from it, or to it.
+    #[must_use]
+    pub fn switches_at(&self, kid: &str) -> Option<Time> {
+        let key = self.by_kid(kid)?;
+        let seat = self.seats.get(&key.seat())?;
+        let switch = seat.switch.as_ref()?;
+        (switch.to == key.id || seat.active == Some(key.id)).then_some(switch.at)
+    }
+
     /// Keeps automation away from a key, as [`KeySet::hold`] does, but leaves a
     /// switch that lies ahead to [`KeySet::confirm_clock`]. `tick.now` is an
     /// estimate, and dates the hold.
@@ -37,6 +69,20 @@ impl KeySet {
         });
         let held = Event::of(key, tick.now, What::Held);
         Ok(ordered(vec![held], Action::Hold, mandate))
+    }
+
+    /// Gives a held key back to automation.
+    pub fn release(
+        &mut self,
+        kid: &str,
+        mandate: &Mandate,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let id = self.find(kid)?.id;
+        let key = self.key_mut(id);
+        key.hold = None;
+        let event = Event::of(key, tick.now, What::Released);
+        Ok(vec![event.ordered(Action::Release, mandate)])
     }
 
     /// Takes back the switches that touch a held key, as far as every replica

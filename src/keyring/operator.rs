@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::advance::ahead;
 use super::event::{Event, What};
-use super::key::{Hold, Key, KeyId, Mandate, Phase, Reason};
+use super::key::{Key, KeyId, Mandate, Phase, Reason};
 use super::refusal::OperatorError;
 use super::rules::{self, Action, Exposure};
 use super::set::{KeySet, Plan, Revocation, SeatId, Switch, Tick};
@@ -395,56 +395,6 @@ impl KeySet {
             .map(|event| event.ordered(Action::Rotate, mandate))
             .into_iter()
             .collect())
-    }
-
-    /// Keeps automation away from a key: no activation, retirement, removal
-    /// or destruction. A revocation still blocks and unpublishes it; the
-    /// private half is kept for forensics. A key that is held already stays
-    /// held since then, by the latest wish.
-    pub fn hold(
-        &mut self,
-        kid: &str,
-        mandate: &Mandate,
-        plan: &Plan,
-        tick: &Tick,
-    ) -> Result<Vec<Event>, OperatorError> {
-        let key = self.find(kid)?;
-        let (id, seat_id) = (key.id, key.seat());
-        let mut events = Vec::new();
-        let touches = |switch: &Switch, active: Option<KeyId>| {
-            (switch.to == id || active == Some(id)) && tick.now + plan.timing.adoption <= switch.at
-        };
-        let seat = self.seats.get(&seat_id);
-        if seat.is_some_and(|seat| {
-            seat.switch
-                .as_ref()
-                .is_some_and(|s| touches(s, seat.active))
-        }) && let Some(to) = self.take_switch(&seat_id)
-        {
-            events.push(Event::of(self.key(to), tick.now, What::ActivationCancelled));
-        }
-        let key = self.key_mut(id);
-        let since = key.hold.as_ref().map_or(tick.now, |hold| hold.since);
-        key.hold = Some(Hold {
-            since,
-            mandate: mandate.clone(),
-        });
-        events.push(Event::of(key, tick.now, What::Held));
-        Ok(ordered(events, Action::Hold, mandate))
-    }
-
-    /// Gives a held key back to automation.
-    pub fn release(
-        &mut self,
-        kid: &str,
-        mandate: &Mandate,
-        tick: &Tick,
-    ) -> Result<Vec<Event>, OperatorError> {
-        let id = self.find(kid)?.id;
-        let key = self.key_mut(id);
-        key.hold = None;
-        let event = Event::of(key, tick.now, What::Released);
-        Ok(vec![event.ordered(Action::Release, mandate)])
     }
 
     pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {

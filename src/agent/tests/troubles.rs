@@ -1,6 +1,7 @@
 //! What fails, and is tried again.
 
 use super::*;
+use crate::agent::news::{Answers, Item};
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
 use crate::keyring::Doubt;
@@ -241,4 +242,41 @@ async fn a_key_is_held_while_the_clock_is_in_doubt() {
     let key = key.unwrap();
     assert!(matches!(key.phase, Phase::Revoked { .. }));
     assert!(key.has_private_half(), "it was destroyed");
+}
+
+/// Found by review: the answer was "done", and the key was activated.
+#[tokio::test]
+async fn a_hold_that_comes_too_late_says_so() {
+    let adoption = Timing::default().adoption;
+    // The switch lies twice that far ahead, and is taken back until once.
+    let second = Span::from_secs(1);
+    for (pause, late) in [(adoption, false), (adoption + second, true)] {
+        let bench = Bench::begun().await;
+        let mut writer = bench.writer().await;
+        writer.settle().await;
+        let kids: BTreeSet<String> = writer.shown().into_iter().collect();
+        let seen = Answers {
+            all: kids.clone(),
+            latest: kids,
+        };
+        writer
+            .learn(Item::Seen("web".to_owned(), seen.clone()))
+            .await;
+        bench.clock.advance(Timing::default().pre_publish());
+        writer.learn(Item::Seen("web".to_owned(), seen)).await;
+        let rotate = Change::Rotate { algorithm: None };
+        writer.order(rotate).await.unwrap();
+        writer.settle().await;
+        bench.clock.advance(pause);
+        let note = String::new();
+        let kid = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
+        let kid = kid[0].clone();
+        let held = writer.order(Change::Hold { kid, note }).await.unwrap();
+        assert_eq!(held.pending.len(), usize::from(late), "{held:?}");
+        if late {
+            assert!(held.pending[0].contains("too near"), "{held:?}");
+        } else {
+            assert_eq!(held.done.len(), 2, "{held:?}");
+        }
+    }
 }
