@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use sealkeeper::keyring::{ClockGuard, Doubt, Event, KeySet, OperatorError, Tick};
+use sealkeeper::keyring::{ClockGuard, Doubt, KeySet, Mandate, Tick};
 
 use super::agent::Stop;
 use super::world::World;
@@ -92,12 +92,8 @@ impl World {
         }
     }
 
-    /// A restriction, dated by an estimate.
-    pub(crate) fn change_in_doubt(
-        &mut self,
-        r: usize,
-        apply: &dyn Fn(&mut KeySet, &Tick) -> Result<Vec<Event>, OperatorError>,
-    ) {
+    /// A hold only restricts: an estimate dates it.
+    pub(crate) fn hold_in_doubt(&mut self, r: usize, kid: &str) {
         let (Some(moment), Some((before, version))) =
             (self.moment(r), self.replicas[r].cached.clone())
         else {
@@ -110,7 +106,7 @@ impl World {
             live: BTreeSet::new(),
         };
         let mut set = KeySet::clone(&before);
-        let Ok(events) = apply(&mut set, &tick) else {
+        let Ok(events) = set.hold_in_doubt(kid, &Mandate::default(), &tick) else {
             return;
         };
         let set = Rc::new(set);

@@ -65,9 +65,7 @@ impl World {
         });
         self.say(|| format!("hold {kid} at {r}: {done:?}"));
         if let Err(Stop::Doubt) = done {
-            self.change_in_doubt(r, &|set, tick| {
-                set.hold_in_doubt(&kid, &Mandate::default(), tick)
-            });
+            self.hold_in_doubt(r, &kid);
         }
     }
 

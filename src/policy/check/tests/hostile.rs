@@ -53,8 +53,14 @@ const MEMBERS: &[(&str, &str, Reason, &str)] = &[
     (r#""nbf":0"#, r#""nbf":-0"#, ClaimNotAllowed, "builtin.integer_dates"),
     (r#""nbf":0"#, r#""nbf":0e0"#, ClaimNotAllowed, "builtin.integer_dates"),
     (r#""nbf":0"#, r#""nbf":{}"#, ClaimNotAllowed, "builtin.integer_dates"),
-    (r#""nbf":9007199254740991"#, r#""nbf":9007199254740992"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":-9007199254740991"#, r#""nbf":-9007199254740992"#, ClaimNotAllowed, "builtin.integer_dates"),
+    (r#""nbf":0"#, r#""nbf":9007199254740992"#, ClaimNotAllowed, "builtin.integer_dates"),
     (r#""nbf":-1"#, r#""nbf":-99999999999999999999"#, ClaimNotAllowed, "builtin.integer_dates"),
+    // `nbf` against `exp`, which is 1800000600 where none is given.
+    (r#""exp":1800000060,"nbf":1800000059"#, r#""exp":1800000060,"nbf":1800000060"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
+    (r#""nbf":1800000060,"exp":1800000061"#, r#""nbf":1800000062,"exp":1800000061"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
+    (r#""nbf":1800000599"#, r#""nbf":1800000600"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
+    (r#""nbf":0"#, r#""nbf":9007199254740991"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
     // `exp` against the clock: NOW is 1800000000.250.
     (r#""exp":1800000001"#, r#""exp":1800000000"#, Expired, "builtin.not_expired"),
     (r#""exp":1800000001"#, r#""exp":0"#, Expired, "builtin.not_expired"),
