@@ -1,5 +1,6 @@
 //! The rules that claims are held to, whoever assembled them.
 
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::preset::{Preset, Shape};
@@ -224,13 +225,15 @@ impl<'a> Claims<'a> {
             None => serde_json::from_str::<Vec<String>>(value.get()).unwrap_or_default(),
         };
         if audiences.is_empty() {
+            let got = match (kind(value), is_empty_list(value)) {
+                (_, true) => "an empty list",
+                ("a list", _) => "a list with something else in it",
+                (kind, _) => kind,
+            };
             return Err(rules.refuse(
                 Reason::ClaimNotAllowed,
                 "builtin.registered_claims".into(),
-                format!(
-                    "expected aud to be a string or a list of strings, got {}",
-                    kind(value)
-                ),
+                format!("expected aud to be a string or a list of strings, got {got}"),
                 "name at least one audience",
             ));
         }
@@ -393,6 +396,10 @@ fn kind(value: &RawValue) -> &'static str {
         Some(b'n') => "null",
         _ => "another number",
     }
+}
+
+fn is_empty_list(value: &RawValue) -> bool {
+    serde_json::from_str::<Vec<IgnoredAny>>(value.get()).is_ok_and(|list| list.is_empty())
 }
 
 /// A member's name, escaped and cut.

@@ -330,6 +330,26 @@ fn the_first_rule_that_matches_decides() {
 }
 
 /// Nothing is added to a signing input, so what would be must be there.
+#[test]
+fn an_audience_that_is_none_is_named_for_what_it_is() {
+    for (aud, got) in [
+        ("[]", "an empty list"),
+        ("[ ]", "an empty list"),
+        (
+            "[\"https://one.example\",1]",
+            "a list with something else in it",
+        ),
+        ("[[]]", "a list with something else in it"),
+        ("{}", "an object"),
+        ("7", "another number"),
+    ] {
+        let claims = format!(r#"{{"sub":"a","aud":{aud}}}"#);
+        let message = refusal(ask(claims).check(), aud).message;
+        let expected = "expected aud to be a string or a list of strings, got";
+        assert_eq!(message, format!("{expected} {got}"));
+    }
+}
+
 /// Found by review: a token was signed that no verifier ever takes.
 #[test]
 fn a_token_is_valid_for_a_second_at_least() {
