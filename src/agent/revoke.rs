@@ -385,6 +385,6 @@ const FORGOTTEN: &str =
 /// What an operator must know of a revocation that a restart would lose.
 fn not_on_disk(why: &DurableError) -> String {
     format!(
-        "and not on disk either: {why}; make room, and do not restart the agent before its log says `a revocation is on disk now` or the store has it"
+        "and not on disk either: {why}; do not restart the agent before its log says `a revocation is on disk now` or the store has it"
     )
 }

@@ -164,9 +164,7 @@ impl DurableError {
 
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room, and it is tried again"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room",
         io::ErrorKind::PermissionDenied => "; it must belong to the agent's user",
         io::ErrorKind::ReadOnlyFilesystem => "; mount the file system writable",
         _ => "",
