@@ -58,6 +58,8 @@ pub(super) struct Writer {
     pub(super) dark: Option<Dark>,
     /// Whether the store refused the last change, as the log says already.
     pub(super) store_fails: bool,
+    /// Whether sightings find no record, as the log says already.
+    pub(super) sightings_fail: bool,
     /// The epoch that readers have.
     pub(super) adopted: u64,
     /// The number of the last key event that the log has.
@@ -131,6 +133,7 @@ impl Writer {
             live: BTreeMap::new(),
             dark: None,
             store_fails: false,
+            sightings_fail: false,
             adopted: 0,
             logged: 0,
             owed: BTreeMap::new(),
@@ -318,8 +321,12 @@ impl Writer {
         });
         match step.await {
             // The log has a line already, from where that was found out.
-            Ok(()) | Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            Ok(()) => self.sightings_fail = false,
+            Err(StepError::Doubt(_) | StepError::Store(_)) => {}
+            // Once for each outage: an origin is asked several times within P.
+            Err(_) if self.sightings_fail => {}
             Err(e) => {
+                self.sightings_fail = true;
                 tracing::warn!(
                     key_set = self.reader.name,
                     origin,

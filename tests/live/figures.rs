@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use sealkeeper::api::v1::{SignJwsRequest, SignJwtRequest};
 
-use super::bad_days::active;
+use super::bad_days::{active, damage};
 use super::lab::{CALM, Daemon, Lab, PIN, QUICK, fetch, kids, sign, wait_until};
 
 async fn scrape(daemon: &Daemon) -> String {
@@ -189,6 +189,26 @@ async fn a_rotation_past_its_hard_limit_pages_once() {
         "{line:?}"
     );
     assert!(!doctor().contains("hard_limit"));
+}
+
+/// Found by review: on a schedule of seconds, four times a second.
+#[tokio::test]
+async fn a_store_that_is_damaged_is_said_to_be_so_once() {
+    let lab = Lab::new(QUICK, &["ES256"]);
+    lab.amend("[serve]", "[serve]\nmetrics_listen = \"127.0.0.1:0\"");
+    lab.init();
+    lab.serve().await.kill();
+    damage(&lab);
+    let daemon = lab.serve().await;
+    let said = || lab.log().matches("a sighting was not stored").count();
+    wait_until(async || said() > 0).await;
+    let fetched = async || {
+        let name = r#"jwks_requests_total{key_set="main",status="200"}"#;
+        figure(&scrape(&daemon).await, name)
+    };
+    let before = fetched().await;
+    wait_until(async || fetched().await > before + 10.0).await;
+    assert_eq!(said(), 1, "{}", lab.log());
 }
 
 #[tokio::test]
