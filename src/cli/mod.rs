@@ -377,9 +377,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
         Command::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "sealkeeper", &mut std::io::stdout());
-            Ok(())
+            // Not straight to standard output: nobody may listen any more.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sealkeeper", &mut script);
+            output::say(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Man { folder } => std::fs::create_dir_all(&folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))

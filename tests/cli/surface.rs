@@ -47,6 +47,16 @@ fn exit_codes_tell_kinds_of_failure_apart() {
         .output()
         .unwrap();
     assert!(piped.status.success() && piped.stderr.is_empty());
+    // Found by review: this one panicked.
+    let (unread, pipe) = std::io::pipe().unwrap();
+    drop(unread);
+    let piped = Command::new(env!("CARGO_BIN_EXE_sealkeeper"))
+        .args(["completions", "bash"])
+        .stdout(pipe)
+        .output()
+        .unwrap();
+    assert!(piped.status.success(), "{piped:?}");
+    assert!(piped.stderr.is_empty(), "{piped:?}");
 }
 
 /// Found by review: `error: error: ...`, and the hint in the middle of "error".
