@@ -234,6 +234,8 @@ pub enum KeyPhase {
 /// Whether the private half of a key exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PrivateHalf {
+    /// A device was asked to make it, and has not said that it did.
+    Wanted,
     /// A device holds it.
     Present,
     /// No device holds it any more.

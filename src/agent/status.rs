@@ -114,6 +114,8 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
             PrivateHalf::None
         } else if key.placements.values().all(|half| *half == Half::Destroyed) {
             PrivateHalf::Destroyed
+        } else if key.is_coming() {
+            PrivateHalf::Wanted
         } else {
             PrivateHalf::Present
         },
@@ -123,7 +125,10 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
             .map(|(device, half)| PlacementStatus {
                 device: device.clone(),
                 handle_id: key.id.0.to_vec(),
-                state: half.name().to_owned(),
+                state: match (key.is_coming(), half) {
+                    (true, Half::Present) => "wanted".to_owned(),
+                    _ => half.name().to_owned(),
+                },
             })
             .collect(),
         published: key.published,

@@ -250,6 +250,7 @@ pub(super) fn half(half: PrivateHalf) -> &'static str {
         PrivateHalf::Present => "present",
         PrivateHalf::Destroyed => "destroyed",
         PrivateHalf::None => "none",
+        PrivateHalf::Wanted => "wanted",
     }
 }
 

@@ -1,6 +1,7 @@
 //! What fails, and is tried again.
 
 use super::*;
+use crate::agent::admin::{KeyPhase, PrivateHalf};
 use crate::agent::news::{Answers, Item};
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
@@ -242,6 +243,36 @@ async fn a_key_is_held_while_the_clock_is_in_doubt() {
     let key = key.unwrap();
     assert!(matches!(key.phase, Phase::Revoked { .. }));
     assert!(key.has_private_half(), "it was destroyed");
+}
+
+/// Found by review: what a device was still to make was said to be there.
+#[tokio::test]
+async fn a_key_that_is_not_made_yet_has_no_private_half() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    let halves = |writer: &Writer| {
+        let status = writer.status().unwrap();
+        let halves = status.keys.into_iter().map(|key| {
+            let placed = key.placements[0].state.clone();
+            (key.phase, key.private_half, placed)
+        });
+        halves.collect::<Vec<_>>()
+    };
+    let active = (KeyPhase::Active, PrivateHalf::Present, "present".to_owned());
+    let wanted = (
+        KeyPhase::Generating,
+        PrivateHalf::Wanted,
+        "wanted".to_owned(),
+    );
+    assert_eq!(halves(&writer), [active.clone(), wanted]);
+    writer.settle().await;
+    let made = (
+        KeyPhase::Published,
+        PrivateHalf::Present,
+        "present".to_owned(),
+    );
+    assert_eq!(halves(&writer), [active, made]);
 }
 
 /// Found by review: the answer was "done", and the key was activated.

@@ -360,6 +360,7 @@ fn key(key: KeyStatus) -> v1::Key {
         KeyPhase::Revoked => v1::Phase::Revoked,
     };
     let private_half = match key.private_half {
+        PrivateHalf::Wanted => v1::PrivateHalf::Wanted,
         PrivateHalf::Present => v1::PrivateHalf::Present,
         PrivateHalf::Destroyed => v1::PrivateHalf::Destroyed,
         PrivateHalf::None => v1::PrivateHalf::None,
