@@ -4,5 +4,6 @@ mod differs;
 mod doctor;
 mod kid;
 mod policy;
+mod readme;
 mod surface;
 mod verify;
