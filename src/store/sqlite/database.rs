@@ -141,7 +141,7 @@ impl Database {
             .pragma_query_value(None, "quick_check", |row| row.get(0))
             .map_err(self.fault("check"))?;
         if said != "ok" {
-            return Err(self.damaged(said));
+            return Err(self.damaged(in_a_line(&said)));
         }
         Ok(())
     }
@@ -412,6 +412,17 @@ fn damaged(path: &Path, why: String) -> StoreError {
         path: path.to_owned(),
         why,
         hint: RESTORE,
+    }
+}
+
+/// The first fault of a `quick_check`, which writes a heading and a line for
+/// each: the cure of one is the cure of all.
+fn in_a_line(said: &str) -> String {
+    let mut faults = said.lines().filter(|line| !line.starts_with("***"));
+    let first = faults.next().unwrap_or(said).trim();
+    match faults.count() {
+        0 => first.to_owned(),
+        more => format!("{first}, and {more} more"),
     }
 }
 

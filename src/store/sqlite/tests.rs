@@ -285,6 +285,26 @@ fn a_damaged_store_is_not_opened_in_time() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
 }
 
+/// Found by an operator: what SQLite says of each page filled the terminal.
+#[tokio::test]
+async fn what_is_said_of_damaged_pages_is_one_line() {
+    let (_dir, path) = place();
+    let store = Sqlite::open(&path).unwrap();
+    store.compare_and_swap("main", None, b"x").await.unwrap();
+    drop(store);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.iter_mut().skip(4096).for_each(|byte| *byte ^= 0x5a);
+    fs::write(&path, bytes).unwrap();
+    for beside in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{beside}", path.display()));
+    }
+    let said = Sqlite::open(&path).unwrap_err().to_string();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for part in ["is damaged: Tree ", " more; stop the agent"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn a_writer_that_holds_the_store_makes_it_busy_for_a_bounded_time() {
     let (_dir, path) = place();
