@@ -32,7 +32,7 @@ impl Writer {
                 }
             }
             Ok(Some(dark)) => self.go_dark(dark),
-            Err(StepError::Store(e)) => self.go_dark(Dark::NoStore(e.to_string())),
+            Err(StepError::Store(e)) => self.go_dark(Dark::NoStore(e)),
             Err(e) => self.go_dark(Dark::BadRecord(e.to_string())),
         }
     }

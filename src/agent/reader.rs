@@ -16,7 +16,7 @@ use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
 use crate::policy::{Caller, Reason, Refusal, Rules};
-use crate::store::WITHOUT_COPY;
+use crate::store::{StoreError, WITHOUT_COPY};
 use crate::time::Time;
 
 /// One key set, for its readers and its one writer.
@@ -126,7 +126,7 @@ pub(super) enum Dark {
     BadRecord(String),
     /// The store cannot be read.
     #[error("{0}")]
-    NoStore(String),
+    NoStore(StoreError),
     /// A revocation on disk cannot be read: it may be of any key.
     #[error("{0}; look at it, then restart the agent")]
     BadTombstone(String),
@@ -149,7 +149,8 @@ impl Dark {
             Self::RecordLost { .. } => "RECORD_LOST",
             Self::InitUnfinished(_) => "INIT_UNFINISHED",
             Self::BadRecord(_) => "RECORD_UNUSABLE",
-            Self::NoStore(_) => "STORE_UNAVAILABLE",
+            Self::NoStore(e) if e.may_pass() => "STORE_UNAVAILABLE",
+            Self::NoStore(_) => "STORE_UNUSABLE",
             Self::BadTombstone(_) => "TOMBSTONE_UNREADABLE",
         }
     }

@@ -215,7 +215,7 @@ impl Writer {
                 Err(e) => {
                     // The write may have happened all the same: the next step
                     // begins with what the store really has.
-                    self.go_dark(Dark::NoStore(e.to_string()));
+                    self.go_dark(Dark::NoStore(e.clone()));
                     return Err(StepError::Store(e));
                 }
             }

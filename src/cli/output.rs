@@ -102,13 +102,14 @@ impl From<tonic::Status> for Failure {
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone());
+        let lasting = info.is_some_and(|info| info.metadata.contains_key("lasting"));
         let hint = info.and_then(|info| info.metadata.get("hint").cloned());
         let message = match reason {
             Some(reason) => format!("{} ({reason})", status.message()),
             None => format!("{}: {}", status.code(), status.message()),
         };
         let failure = match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted if !lasting => {
                 Self::not_now(message)
             }
             _ => Self::failed(message),

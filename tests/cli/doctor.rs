@@ -36,6 +36,13 @@ impl Said {
         self
     }
 
+    /// Failed, and trying again would be no use.
+    #[track_caller]
+    fn for_good(&self) -> &Self {
+        assert_eq!(self.code, Some(1), "{}", self.text);
+        self.failed()
+    }
+
     #[track_caller]
     fn failed(&self) -> &Self {
         assert!(matches!(self.code, Some(1 | 3)), "{}", self.text);
@@ -65,6 +72,7 @@ fn doctor(lab: &Lab) -> Said {
             .all(|check| check["level"] == "ok" || check["hint"].is_string())
     );
     assert_eq!(json["ok"], of("fail") == 0);
+    assert_eq!(said.code, Some(i32::from(of("fail") > 0)));
     let failed = said.text.lines().filter(|line| line.starts_with("fail  "));
     said.says(&[&format!(" checks: {} failed", failed.count())]);
     said
@@ -149,7 +157,7 @@ async fn breakage_1_a_wrong_pin() {
     fs::write(lab.path("pin"), "00000000").unwrap();
     let mut daemon = lab.serve().await;
     let said = refused(&lab, "PIN_BLOCKED").await;
-    said.failed().says(&["sealkeeper device unlock softhsm"]);
+    said.for_good().says(&["sealkeeper device unlock softhsm"]);
     let found = doctor(&lab);
     found.failed().says(&[
         "fail  pin marker softhsm: the PIN is not tried any more",
@@ -231,6 +239,7 @@ async fn breakage_3_a_key_that_a_running_agent_misses() {
     let _daemon = lab.serve().await;
     refused(&lab, "the token holds no key")
         .await
+        .for_good()
         .says(&["hint: trying again does not mend it", "`sealkeeper doctor`"]);
     doctor(&lab).failed().says(&[
         "fail  key set main: does not sign: the token did not have the key",
@@ -269,7 +278,9 @@ async fn breakage_4_a_module_that_is_not_there() {
     let module = crate::live::lab::softhsm_module();
     edit(&lab, module.to_str().unwrap(), "/usr/lib/nothing.so");
     let _daemon = lab.serve().await;
-    refused(&lab, "/usr/lib/nothing.so").await.failed();
+    // The agent cannot know that it stays so: it tries again by itself.
+    let said = refused(&lab, "/usr/lib/nothing.so").await;
+    assert_eq!(said.failed().code, Some(3), "{}", said.text);
     doctor(&lab).failed().says(&[
         "fail  module softhsm: /usr/lib/nothing.so: No such file",
         "hint: install the HSM's PKCS#11 library, or correct device.softhsm.module",
@@ -330,7 +341,7 @@ async fn breakage_6_no_rule_for_the_caller() {
     edit(&lab, &format!("uid = [{us}]"), "uid = [4000000000]");
     let daemon = lab.serve().await;
     let said = refused(&lab, "NOT_ALLOWED").await;
-    said.failed().says(&[
+    said.for_good().says(&[
         &format!("no rule is about unix:{us}"),
         "hint: ask the operator for a rule that names this caller",
     ]);
@@ -352,7 +363,7 @@ async fn breakage_6_a_caller_that_is_blocked() {
     let _daemon = lab.serve().await;
     let us = format!("unix:{}", rustix::process::getuid().as_raw());
     lab.ok(&["callers", "block", &us]);
-    refused(&lab, "CALLER_BLOCKED").await.failed();
+    refused(&lab, "CALLER_BLOCKED").await.for_good();
     doctor(&lab).says(&[
         "warn  blocked callers",
         &format!("{us} is blocked since"),
@@ -369,7 +380,11 @@ async fn breakage_7_a_key_set_that_has_not_begun() {
         .says(&["fail  state folder", "`sealkeeper init` makes it"]);
     let daemon = lab.serve().await;
     let said = refused(&lab, "NOT_INITIALIZED").await;
-    said.failed().says(&["run `sealkeeper init`"]);
+    said.for_good().says(&["run `sealkeeper init`"]);
+    // Nor is an order any use.
+    Said::of(&lab.run(&["keys", "rotate"]))
+        .for_good()
+        .says(&["hint: nothing was changed, and ordering again does not mend it"]);
     let cure = "stop the agent, run `sealkeeper init`, and start it again";
     doctor(&lab).failed().says(&[
         "fail  store main: has no record",
@@ -428,8 +443,8 @@ async fn breakage_9_a_damaged_database() {
         let _ = fs::remove_file(lab.path("state").join(beside));
     }
     let _daemon = lab.serve().await;
-    let said = refused(&lab, "STORE_UNAVAILABLE").await;
-    said.failed().says(&["damaged"]);
+    let said = refused(&lab, "STORE_UNUSABLE").await;
+    said.for_good().says(&["damaged"]);
     doctor(&lab).failed().says(&[
         "fail  store",
         "is damaged",

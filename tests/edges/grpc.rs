@@ -274,6 +274,16 @@ async fn each_fault_of_the_service_has_its_code_and_details() {
             None,
         ),
         (
+            SignError::Unavailable {
+                reason: "PIN_BLOCKED",
+                why: "the token refused the PIN".into(),
+                retry_after: None,
+            },
+            Code::Unavailable,
+            "PIN_BLOCKED",
+            None,
+        ),
+        (
             SignError::Overloaded {
                 device: "hsm1".into(),
                 queued: 64,
@@ -306,6 +316,8 @@ async fn each_fault_of_the_service_has_its_code_and_details() {
         let told = Told::of(&status);
         assert_eq!(told.reason, reason);
         assert_eq!(told.metadata("fault"), Some("service"));
+        let lasting = (reason == "PIN_BLOCKED").then_some("true");
+        assert_eq!(told.metadata("lasting"), lasting, "{reason}");
         assert!(told.metadata("hint").is_some(), "{reason}");
         assert_eq!(told.metadata("rule"), None);
         assert_eq!(told.retry_after(), retry, "{reason}");

@@ -87,7 +87,7 @@ async fn a_damaged_database_stops_signing_and_not_the_set() {
     damage(&lab);
 
     let mut daemon = lab.serve().await;
-    refused(&mut daemon, &["STORE_UNAVAILABLE", "RECORD_UNUSABLE"]).await;
+    refused(&mut daemon, &["STORE_UNUSABLE", "RECORD_UNUSABLE"]).await;
     assert_eq!(shown(daemon.jwks().await), before);
     let again = lab.run(&["init"]);
     assert!(!again.status.success(), "init over a damaged database");

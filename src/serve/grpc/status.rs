@@ -144,21 +144,10 @@ impl Fault {
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
                 fault.0.retry_after = retry_after;
-                let hint = match reason {
-                    // Somebody has to mend it.
-                    "PIN_BLOCKED"
-                    | "KEY_MISSING"
-                    | "NOT_INITIALIZED"
-                    | "INIT_UNFINISHED"
-                    | "RECORD_LOST"
-                    | "RECORD_UNUSABLE"
-                    | "STORE_UNAVAILABLE"
-                    | "TOMBSTONE_UNREADABLE" => {
-                        "trying again does not mend it: the operator runs `sealkeeper doctor`"
-                    }
-                    _ => "try again; if it stays, the operator runs `sealkeeper doctor`",
-                };
-                fault.hint(hint)
+                fault.hint(match is_lasting(reason) {
+                    true => "trying again does not mend it: the operator runs `sealkeeper doctor`",
+                    false => "try again; if it stays, the operator runs `sealkeeper doctor`",
+                })
             }
             SignError::Overloaded { retry_after, .. } => {
                 let mut fault = Self::new(
@@ -246,7 +235,10 @@ impl Fault {
             } => {
                 let mut fault = Self::new(Code::Unavailable, reason, Side::Service, message);
                 fault.0.retry_after = retry_after;
-                fault.hint("nothing was changed: order again; if it stays, `sealkeeper doctor` looks for the cause")
+                fault.hint(match is_lasting(reason) {
+                    true => "nothing was changed, and ordering again does not mend it: `sealkeeper doctor` looks for the cause",
+                    false => "nothing was changed: order again; if it stays, `sealkeeper doctor` looks for the cause",
+                })
             }
             AdminError::Internal { reason, .. } => Self::internal(reason, message),
         }
@@ -281,6 +273,9 @@ impl Fault {
             Side::Service => "service",
         };
         metadata.insert("fault".to_owned(), fault.to_owned());
+        if is_lasting(parts.reason) {
+            metadata.insert("lasting".to_owned(), "true".to_owned());
+        }
         if let Some(rule) = parts.rule {
             metadata.insert("rule".to_owned(), rule);
         }
@@ -299,6 +294,22 @@ impl Fault {
         }
         Status::with_error_details(parts.code, parts.message, details)
     }
+}
+
+/// Whether a fault of the service stays until somebody mends it.
+fn is_lasting(reason: &str) -> bool {
+    matches!(
+        reason,
+        "PIN_BLOCKED"
+            | "KEY_MISSING"
+            | "NOT_INITIALIZED"
+            | "INIT_UNFINISHED"
+            | "RECORD_LOST"
+            | "RECORD_UNUSABLE"
+            | "STORE_UNUSABLE"
+            | "TOMBSTONE_UNREADABLE"
+            | "CLOCK_IN_DOUBT"
+    )
 }
 
 /// The request's field that a refusal is about, if it is about one.
