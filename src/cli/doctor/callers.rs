@@ -28,7 +28,7 @@ fn blocked(config: &Config, report: &mut Report) {
             for one in blocked {
                 let found = format!("{} is blocked since {}, by {}", one.id, one.since, one.by);
                 let hint = format!(
-                    "every request of it is refused; to let it in again: sealkeeper callers unblock {}",
+                    "every request of it is refused; to let it in again, at once: sealkeeper callers unblock {}",
                     one.id
                 );
                 report.warn(CHECK, of.clone(), found, hint);
@@ -67,7 +67,7 @@ fn set(address: SocketAddr, files: &Files, report: &mut Report) {
         Ok(state) => state,
         Err(e) => {
             let hint = format!(
-                "an agent that runs goes on with the set that it has; one that starts {who} until the files make sense"
+                "an agent that runs goes on with the set that it has; one that starts {who} until the files make sense, and then takes them by itself"
             );
             return report.fail(CHECK, of, e.to_string(), hint);
         }

@@ -3,10 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::Report;
 use super::machine::user_name;
 use super::sockets::Agent;
 use super::state::Records;
+use super::{Report, counted};
 use crate::config::{self, Config};
 use crate::hsm::pin_marker::{self, Status};
 use crate::hsm::pin_source::{PinError, PinSource};
@@ -15,6 +15,9 @@ use crate::keyring::{Half, Key};
 
 /// The name of most checks here.
 const DEVICE: &str = "device";
+
+/// After a repair that a running agent finds.
+const BY_ITSELF: &str = "an agent that runs then goes on by itself";
 
 /// How much longer than its own patience a device may take to come up.
 const GRACE: Duration = Duration::from_secs(2);
@@ -25,12 +28,12 @@ pub(super) async fn look(
     agent: Option<&Agent>,
     report: &mut Report,
 ) {
-    for (name, device) in &config.devices {
+    for device in config.devices.values() {
         let module = module(device, report);
         let pin = pin(device, report);
         let free = marker(config, device, report);
         if let Some(agent) = agent {
-            held(name, device, agent, report);
+            held(config, device, agent, report);
         } else if module && pin && free {
             open(config, device, records, report).await;
         }
@@ -46,7 +49,7 @@ fn module(device: &config::Device, report: &mut Report) -> bool {
                 &device.name,
                 format!("{}: {e}", device.module.display()),
                 format!(
-                    "install the HSM's PKCS#11 library, or correct device.{}.module",
+                    "install the HSM's PKCS#11 library: the agent tries again by itself; or correct device.{}.module, then restart the agent",
                     device.name
                 ),
             );
@@ -86,15 +89,19 @@ fn pin(device: &config::Device, report: &mut Report) -> bool {
             return false;
         }
         Err(ref e) => match e {
-            PinError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            PinError::Exposed { path, .. } => {
+                format!("chmod 600 {}; {BY_ITSELF}", path.display())
+            }
             PinError::Io { path, .. } => format!(
-                "the agent's user must own it: chown USER {0} && chmod 600 {0}",
+                "the agent's user must own it: chown USER {0} && chmod 600 {0}; {BY_ITSELF}",
                 path.display()
             ),
             PinError::NotInEnvironment { .. } => {
-                "set it for the agent; a file or a systemd credential is safer".to_owned()
+                "set it for the agent, then restart it; a file or a systemd credential is safer"
+                    .to_owned()
             }
-            _ => "the PIN alone stands there, in one line".to_owned(),
+            _ => "the PIN alone stands there, in one line; mend it, then restart the agent"
+                .to_owned(),
         },
     };
     let why = read.map_or_else(|e| e.to_string(), |_| String::new());
@@ -122,13 +129,17 @@ fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool
                 name,
                 format!("the PIN is not tried any more: {reason}{since}"),
                 format!(
-                    "the token counts wrong PINs: make sure that it is right, then run: sealkeeper device unlock {name}"
+                    "the token counts wrong PINs: make sure that it is right{}, then run: sealkeeper device unlock {name}; {BY_ITSELF}",
+                    match &device.pin {
+                        PinSource::File(path) => format!(" in {}", path.display()),
+                        _ => String::new(),
+                    }
                 ),
             );
             false
         }
         Err(e) => {
-            let hint = "the agent's user must be able to write to the state folder";
+            let hint = "the agent's user must be able to write to the state folder; then it tries again by itself";
             report.fail(CHECK, name, e.to_string(), hint);
             false
         }
@@ -136,8 +147,9 @@ fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool
 }
 
 /// A device in the hands of the running agent: only the agent is asked.
-fn held(name: &str, device: &config::Device, agent: &Agent, report: &mut Report) {
-    let Some(health) = agent.devices.iter().find(|health| health.name == name) else {
+fn held(config: &Config, device: &config::Device, agent: &Agent, report: &mut Report) {
+    let name = &device.name;
+    let Some(health) = agent.devices.iter().find(|health| health.name == *name) else {
         let found = "in the hands of the running agent: not looked at";
         return report.ok(DEVICE, name, found);
     };
@@ -150,18 +162,42 @@ fn held(name: &str, device: &config::Device, agent: &Agent, report: &mut Report)
         return report.warn(DEVICE, name, found, "look again in a moment");
     }
     let hint = if health.pin_blocked {
-        format!("check the PIN, then run: sealkeeper device unlock {name}")
+        unlock(name)
     } else {
         which(device, &health.why)
     };
     report.fail(DEVICE, name, format!("not open: {}", health.why), hint);
+    explained(config, device, &health.why, report);
+}
+
+fn unlock(name: &str) -> String {
+    format!("check the PIN, then run: sealkeeper device unlock {name}; {BY_ITSELF}")
+}
+
+/// What a device needs before it can open.
+fn explained(config: &Config, device: &config::Device, why: &str, report: &mut Report) {
+    report
+        .explained_by("module", &device.name)
+        .explained_by("pin_marker", &device.name);
+    // What we may not read ourselves need not be what the agent lacks.
+    let pin = (report.0.iter()).find(|it| it.check == "pin" && it.of == device.name);
+    if pin.is_some_and(|pin| why.contains(&pin.found)) {
+        report.explained_by("pin", &device.name);
+    }
+    // The marker is a file of the state folder, and is written before a login.
+    if why.starts_with("PIN marker ") {
+        report.explained_by("state_folder", config.state_dir.display().to_string());
+    }
 }
 
 /// What to do about a device that does not open, and how to see what its
 /// module sees.
 fn which(device: &config::Device, why: &str) -> String {
     if !device.module.exists() {
-        return format!("correct device.{}.module: see `module`", device.name);
+        return format!(
+            "correct device.{}.module, then restart the agent",
+            device.name
+        );
     }
     let mut env: Vec<String> = device
         .env
@@ -175,12 +211,12 @@ fn which(device: &config::Device, why: &str) -> String {
     let seen = env.join(" ");
     if why.contains("C_Initialize") {
         return format!(
-            "the module fails before it looks for a token: what its own configuration names must be there and be readable for the agent's user. Without the agent: {seen}"
+            "the module fails before it looks for a token: what its own configuration names must be there and be readable for the agent's user; the agent then goes on by itself. To see what the module says: {seen}"
         );
     }
     format!(
-        "expected the token with {}; what the module sees: {seen}",
-        device.token
+        "expected the token with {}: put it back, and the agent goes on by itself; or correct device.{}, then restart the agent. What the module sees: {seen}",
+        device.token, device.name
     )
 }
 
@@ -199,7 +235,9 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
     }
     if owner.is_err() {
         let found = "not opened: a login needs the state folder";
-        return report.warn(DEVICE, name, found, "make the state folder first");
+        report.warn(DEVICE, name, found, "make the state folder first");
+        report.explained_by("state_folder", config.state_dir.display().to_string());
+        return;
     }
     let port = match device.to_port(&config.state_dir) {
         Ok(port) => port,
@@ -224,17 +262,18 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             why, pin_blocked, ..
         } => {
             let hint = if pin_blocked {
-                format!("check the PIN, then run: sealkeeper device unlock {name}")
+                unlock(name)
             } else {
                 which(device, &why)
             };
-            report.fail(DEVICE, name, why, hint);
+            report.fail(DEVICE, name, &why, hint);
+            explained(config, device, &why, report);
         }
         State::Starting | State::Closed => report.fail(
             DEVICE,
             name,
             format!("did not open within {patience:?}"),
-            "the module hangs: is the HSM reachable from here? device.open_timeout bounds it",
+            "the module hangs: is the HSM reachable from here? The agent tries again by itself; device.open_timeout bounds each try",
         ),
     }
     opened.shut_down().await;
@@ -252,7 +291,7 @@ async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
                     "mechanisms",
                     name,
                     e.to_string(),
-                    "take another algorithm for the track, or another token",
+                    "take another algorithm for the track, or another token, then restart the agent",
                 ),
             }
         }
@@ -288,7 +327,8 @@ async fn keys(device: &Device, require_local: bool, records: &Records, report: &
             "keys",
             name,
             format!(
-                "{good} on {}: the recorded ones, and none can leave",
+                "{} on {}: as recorded, and none can leave",
+                counted(good, "private half").replace("halfs", "halves"),
                 device.name()
             ),
         );
@@ -301,7 +341,7 @@ async fn fault(device: &Device, key: &Key, require_local: bool) -> Option<(Strin
         Ok(None) => {
             return Some((
                 "the token does not hold it".to_owned(),
-                "was the token replaced or cleared? bring it back, or `sealkeeper keys revoke` the key",
+                "was the token replaced or cleared? bring it back, and the agent goes on by itself; or `sealkeeper keys revoke` the key",
             ));
         }
         Err(e) => {

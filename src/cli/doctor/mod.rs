@@ -39,6 +39,31 @@ struct Finding {
     of: String,
     found: String,
     hint: Option<String>,
+    /// Findings, by check and of what, whose failure would explain this one.
+    explained_by: Vec<(&'static str, String)>,
+    /// The failure that does: nothing can be said here before that is mended.
+    waits_for: Option<String>,
+}
+
+impl Finding {
+    /// What was looked at.
+    fn about(&self) -> String {
+        let about = format!("{} {}", self.check.replace('_', " "), self.of);
+        about.trim_end().to_owned()
+    }
+
+    /// For people: a consequence is one line.
+    fn tell(&self) -> Result<(), Failure> {
+        let (level, about) = (self.level.name(), self.about());
+        if let Some(cause) = &self.waits_for {
+            return say(format!("{level:<4}  {about}: waits for {cause}"));
+        }
+        say(format!("{level:<4}  {about}: {}", self.found))?;
+        match &self.hint {
+            Some(hint) => say(format!("      hint: {hint}")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +71,8 @@ enum Level {
     Ok,
     Warn,
     Fail,
+    /// Would be one of these, and is a consequence of a failure.
+    Skip,
 }
 
 impl Level {
@@ -54,6 +81,7 @@ impl Level {
             Self::Ok => "ok",
             Self::Warn => "warn",
             Self::Fail => "fail",
+            Self::Skip => "skip",
         }
     }
 }
@@ -111,7 +139,48 @@ impl Report {
             of,
             found,
             hint,
+            explained_by: Vec::new(),
+            waits_for: None,
         });
+    }
+
+    /// The finding that was added last is no failure of its own where this
+    /// other check failed, before or after it.
+    ///
+    /// Invariant: no check explains, over any others, itself. Sockets are
+    /// explained by the store, a key set by its device and the store, a device
+    /// by its parts and the state folder, a store by the state folder.
+    fn explained_by(&mut self, check: &'static str, of: impl Into<String>) -> &mut Self {
+        if let Some(last) = self.0.last_mut() {
+            last.explained_by.push((check, of.into()));
+        }
+        self
+    }
+
+    /// Which failure explains a finding, and is itself explained by none.
+    fn cause(&self, finding: &Finding) -> Option<&Finding> {
+        let explains = |other: &&Finding| {
+            let by = |(check, of): &(&str, String)| *check == other.check && *of == other.of;
+            other.level == Level::Fail && finding.explained_by.iter().any(by)
+        };
+        let cause = self.0.iter().find(explains)?;
+        Some(self.cause(cause).unwrap_or(cause))
+    }
+
+    /// Takes what follows from another failure out of the failures, so that
+    /// what is left is what to mend.
+    fn settle(&mut self) {
+        let causes: Vec<_> = (self.0.iter())
+            .map(|finding| self.cause(finding).map(Finding::about))
+            .collect();
+        for (finding, cause) in self.0.iter_mut().zip(causes) {
+            let Some(cause) = cause.filter(|_| finding.level != Level::Ok) else {
+                continue;
+            };
+            finding.level = Level::Skip;
+            finding.hint = Some(format!("mend first: {cause}"));
+            finding.waits_for = Some(cause);
+        }
     }
 
     fn count(&self, level: Level) -> usize {
@@ -127,6 +196,7 @@ impl Report {
                     "of": finding.of,
                     "found": finding.found,
                     "hint": finding.hint,
+                    "waits_for": finding.waits_for,
                 })
             });
             say(json!({
@@ -135,20 +205,15 @@ impl Report {
             }))?;
         } else {
             for finding in &self.0 {
-                let about = format!("{} {}", finding.check.replace('_', " "), finding.of);
-                say(format!(
-                    "{:<4}  {}: {}",
-                    finding.level.name(),
-                    about.trim_end(),
-                    finding.found
-                ))?;
-                if let Some(hint) = &finding.hint {
-                    say(format!("      hint: {hint}"))?;
-                }
+                finding.tell()?;
             }
+            let skipped = match self.count(Level::Skip) {
+                0 => String::new(),
+                skipped => format!(", {skipped} skipped"),
+            };
             say(format!(
-                "\n{} checks: {} failed, {} to look at",
-                self.0.len(),
+                "\n{}: {} failed, {} to look at{skipped}",
+                counted(self.0.len(), "check"),
                 self.count(Level::Fail),
                 self.count(Level::Warn)
             ))?;
@@ -168,19 +233,28 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
             "configuration",
             path.display().to_string(),
             e.to_string().trim_end().to_owned(),
-            "`sealkeeper config check` shows the same; nothing else can be looked at before it loads",
+            "`sealkeeper config check` shows the same; nothing else can be looked at before it loads. Correct the file, then restart the agent",
         ),
         Ok(config) => {
-            let key_sets = config.key_sets.len();
-            report.ok(
-                "configuration",
-                path.display().to_string(),
-                format!("good, {key_sets} key sets"),
+            let found = format!(
+                "good, with {} and {}",
+                counted(config.key_sets.len(), "key set"),
+                counted(config.devices.len(), "device")
             );
+            report.ok("configuration", path.display().to_string(), found);
             compose::block_on(look(&config, &mut report))?;
         }
     }
+    report.settle();
     report.tell(as_json)
+}
+
+/// `1 key`, `2 keys`.
+fn counted(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
 }
 
 async fn look(config: &Config, report: &mut Report) {

@@ -1,8 +1,9 @@
 //! Rules: whether anybody is let in, and can get as far as the socket.
 
-use super::Report;
 use super::machine::{self, Access, Unknown};
+use super::{Report, counted};
 use crate::config::Config;
+use crate::policy::rules::Matcher;
 
 /// The name of these checks.
 const RULES: &str = "rules";
@@ -13,11 +14,11 @@ pub(super) fn look(config: &Config, report: &mut Report) {
     for (name, set) in &config.key_sets {
         let rules = set.rules.rules();
         if rules.is_empty() {
-            report.warn(
+            report.fail(
                 RULES,
                 name,
                 "there are none: nothing is signed for anybody",
-                format!("add [[key_set.{name}.rule]] with a name, uid = [...] and operations = [\"sign-jwt\"]"),
+                format!("add [[key_set.{name}.rule]] with a name, uid = [...] and operations = [\"sign-jwt\"], then restart the agent"),
             );
             continue;
         }
@@ -34,15 +35,37 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                         RULES,
                         &of,
                         format!("no group of this machine has the gid {gid}"),
-                        "correct the rule's gid, or make the group",
+                        "correct the rule's gid and restart the agent, or make the group",
                     );
                 }
             }
         }
-        if good {
-            report.ok(RULES, name, format!("{} of them", rules.len()));
+        let number = counted(rules.len(), "rule");
+        if !rules
+            .iter()
+            .any(|rule| is_about_somebody(&rule.who, config))
+        {
+            report.fail(
+                RULES,
+                name,
+                format!("{number}, and nobody whom one could be about: nothing is signed for anybody"),
+                "name users and groups that this machine has (`id` shows your own), then restart the agent",
+            );
+        } else if good {
+            report.ok(RULES, name, number);
         }
     }
+}
+
+/// Whether a caller can be there whom this is about. Where the machine does
+/// not say, there may be one.
+fn is_about_somebody(who: &Matcher, config: &Config) -> bool {
+    let user = |uid: &u32| machine::user(*uid) != Err(Unknown::Nobody);
+    let group = |gid: &u32| machine::group(*gid) != Err(Unknown::Nobody);
+    let by_certificate = who.dns.is_some() || who.spiffe.is_some();
+    who.uids.as_ref().is_none_or(|uids| uids.iter().any(user))
+        && who.gids.as_ref().is_none_or(|gids| gids.iter().any(group))
+        && (!by_certificate || config.serve.signing_tls.is_some())
 }
 
 /// A user who is let in by a rule: is there one, and can they connect?
@@ -55,7 +78,7 @@ fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) -> bo
                 RULES,
                 of,
                 format!("no user of this machine has the uid {uid}"),
-                "correct the rule's uid (`id -u NAME` shows it), or make the user",
+                "correct the rule's uid (`id -u NAME` shows it) and restart the agent, or make the user",
             );
             return false;
         }
@@ -79,7 +102,7 @@ fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) -> bo
             socket.shown()
         ),
         format!(
-            "serve.socket_mode = \"0660\", and `usermod -aG {} {}`",
+            "serve.socket_mode = \"0660\", and `usermod -aG {} {}`; then restart the agent and the caller",
             machine::group(socket.gid).map_or("GROUP".to_owned(), |group| group.name),
             user.name
         ),

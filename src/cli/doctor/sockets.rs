@@ -1,11 +1,10 @@
 //! Sockets: who may connect, whether the agent answers, and what it says.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::time::Duration;
 
-use super::Report;
 use super::machine::{self, Access};
+use super::{Report, counted};
 use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
@@ -28,8 +27,8 @@ pub(super) struct Agent {
 /// Looks at both sockets and asks the agent. None where it does not answer; an
 /// empty one where it runs, and does not talk to us.
 pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> {
-    let signing = connect("signing_socket", &config.serve.signing_socket, report).await;
-    let admin = connect("admin_socket", &config.serve.admin_socket, report).await;
+    let signing = connect("signing_socket", config, report).await;
+    let admin = connect("admin_socket", config, report).await;
     let Some(channel) = admin else {
         return signing.map(|_| Agent::default());
     };
@@ -54,6 +53,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                 } else {
                     let found = format!("does not sign: {} ({})", set.why, set.reason);
                     report.fail("key_set", &set.name, found, cure(&set.reason));
+                    explained(config, &set.name, &set.reason, report);
                 }
                 late_rotations(set, report);
             }
@@ -93,6 +93,49 @@ fn late_rotations(set: &KeySetHealth, report: &mut Report) {
     }
 }
 
+/// What else would have a key set not sign for this reason.
+fn explained(config: &Config, name: &str, reason: &str, report: &mut Report) {
+    match reason {
+        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
+            if let Some(set) = config.key_sets.get(name) {
+                report.explained_by("device", &set.device);
+            }
+        }
+        "TOMBSTONE_UNREADABLE" => {
+            report.explained_by("tombstones", below(config, "tombstones"));
+        }
+        "ROTATION_OVERDUE" | "CEILING_REACHED" => {
+            report.explained_by("clock", name);
+        }
+        reason if reason.starts_with("STORE_") || is_of_record(reason) => {
+            of_store(config, name, report);
+        }
+        _ => {}
+    }
+}
+
+fn is_of_record(reason: &str) -> bool {
+    let of_record = [
+        "NOT_INITIALIZED",
+        "INIT_UNFINISHED",
+        "RECORD_LOST",
+        "RECORD_UNUSABLE",
+        "NO_ACTIVE_KEY",
+    ];
+    of_record.contains(&reason)
+}
+
+/// The store as a whole, or what it has of this key set.
+fn of_store(config: &Config, name: &str, report: &mut Report) {
+    report
+        .explained_by("store", below(config, "keys.sqlite"))
+        .explained_by("store", name);
+}
+
+fn below(config: &Config, file: &str) -> String {
+    config.state_dir.join(file).display().to_string()
+}
+
 /// What to do about a key set that does not sign, by the reason that callers
 /// get.
 pub(super) fn cure(reason: &str) -> &'static str {
@@ -100,24 +143,27 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "NOT_INITIALIZED" | "INIT_UNFINISHED" => {
             "if this key set has signed before, its record is lost: put the newest copy of the store back; else stop the agent, run `sealkeeper init`, and start it again"
         }
-        "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNAVAILABLE" => {
-            "a copy of the store that is put back must be the newest one: an older one is refused, since it may not know of a revocation"
+        "STORE_UNAVAILABLE" => "see `store`; once it works, the agent goes on by itself",
+        "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => {
+            "stop the agent, put the newest copy of the store in its place, and start it again: an older one is refused, since it may not know of a revocation"
         }
         "TOMBSTONE_UNREADABLE" => {
             "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"
         }
         "NO_ACTIVE_KEY" => {
-            "`sealkeeper keys list` shows when the next key may sign, what it waits for, and after a revocation which order has it sign earlier"
+            "the agent goes on by itself: `sealkeeper keys list` shows when the next key may sign, what it waits for, and after a revocation which order has it sign earlier"
+        }
+        "ROTATION_OVERDUE" => {
+            "`sealkeeper keys list` shows what the rotation waits for; after that the agent goes on by itself"
         }
         "CEILING_REACHED" => {
             "while the store or the clock is in trouble, nothing is signed further ahead: see `store` and `clock`"
         }
-        "ROTATION_OVERDUE" => "`sealkeeper keys list` shows what the rotation waits for",
         "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
             "its device does not work: see `device` below"
         }
         "KEY_MISSING" => {
-            "if the token has a backup with the key, put it back; else `sealkeeper keys list` shows the standby, and `sealkeeper keys revoke KID` has that sign"
+            "if the token has a backup with the key, put it back: the next signature finds it; else `sealkeeper keys list` shows the standby, and `sealkeeper keys revoke KID` of the key that is gone has that sign, with no restart"
         }
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",
@@ -126,14 +172,15 @@ pub(super) fn cure(reason: &str) -> &'static str {
 
 async fn connect(
     check: &'static str,
-    path: &Path,
+    config: &Config,
     report: &mut Report,
 ) -> Option<tonic::transport::Channel> {
-    let of = path.display().to_string();
-    let setting = match check {
-        "admin_socket" => "serve.admin_socket_mode",
-        _ => "serve.socket_mode",
+    let serve = &config.serve;
+    let (path, setting) = match check {
+        "admin_socket" => (&serve.admin_socket, "serve.admin_socket_mode"),
+        _ => (&serve.signing_socket, "serve.socket_mode"),
     };
+    let of = path.display().to_string();
     let access = match std::fs::metadata(path) {
         Ok(meta) => Access::of(&meta),
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -143,6 +190,7 @@ async fn connect(
                 "not there: the agent is not running",
                 "start it: `sealkeeper serve`; if it ends at once, what it says last is why",
             );
+            no_agent(check, config, report);
             return None;
         }
         Err(e) => {
@@ -152,7 +200,8 @@ async fn connect(
         }
     };
     if !access.socket {
-        let hint = "move it away, or name another path in the configuration";
+        let hint =
+            "move it away, or name another path in the configuration; then restart the agent";
         report.fail(check, of, "there is a file that is no socket", hint);
         return None;
     }
@@ -169,7 +218,7 @@ async fn connect(
                 access.shown()
             );
             let hint = format!(
-                "run this as its owner, or set {setting} = \"0660\" and join its group: `usermod -aG GROUP USER`, then log in again"
+                "run this as its owner, or set {setting} = \"0660\", restart the agent, and join its group: `usermod -aG GROUP USER`, then log in again"
             );
             report.fail(check, of, found, hint);
             None
@@ -177,8 +226,24 @@ async fn connect(
         Err(e) => {
             let hint = "the agent that made it has ended: start it again, and look at what its log says last";
             report.fail(check, of, e.to_string(), hint);
+            no_agent(check, config, report);
             None
         }
+    }
+}
+
+/// That no agent runs shows at each socket; and where there is nothing that it
+/// could work with, that comes first.
+fn no_agent(check: &str, config: &Config, report: &mut Report) {
+    report
+        .explained_by("state_folder", config.state_dir.display().to_string())
+        .explained_by("store", below(config, "keys.sqlite"));
+    for name in config.key_sets.keys() {
+        report.explained_by("store", name);
+    }
+    if check == "admin_socket" {
+        let signing = config.serve.signing_socket.display().to_string();
+        report.explained_by("signing_socket", signing);
     }
 }
 
@@ -213,8 +278,9 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
         let served = match fetched {
             Ok(served) => served,
             Err(why) => {
-                let hint = "does another program hold the port? `serve.jwks_listen` names it";
+                let hint = "does another program hold the port? `serve.jwks_listen` names it; restart the agent once it is free, or after changing it";
                 report.fail("jwks", name, why, hint);
+                of_store(config, name, report);
                 continue;
             }
         };
@@ -229,9 +295,9 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
                 "jwks",
                 name,
                 format!("{url} does not show the active key {kid}"),
-                "somebody else answers at this address, or a cache stands before it",
+                "somebody else answers at this address, or a cache stands before it: look at serve.jwks_listen, and restart the agent after changing it",
             ),
-            None => report.ok("jwks", name, format!("{url} shows {} keys", served.len())),
+            None => report.ok("jwks", name, format!("{url} shows {}", counted(served.len(), "key"))),
         }
     }
 }

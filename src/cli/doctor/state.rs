@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-use super::Report;
 use super::machine::user_name;
 use super::sockets::{Agent, cure};
+use super::{Report, counted};
 use crate::agent;
 use crate::audit;
 use crate::clock::{Clock, SystemClock};
@@ -46,12 +46,12 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
     let meta = match std::fs::metadata(dir) {
         Ok(meta) if meta.is_dir() => meta,
         Ok(_) => {
-            report.fail(CHECK, of, "is no folder", "state_dir must name a folder");
+            let hint = "state_dir must name a folder: correct it, then restart the agent";
+            report.fail(CHECK, of, "is no folder", hint);
             return false;
         }
         Err(e) => {
-            let hint =
-                "`sealkeeper init` makes it where its user may; or: install -d -m 0700 -o USER";
+            let hint = "`sealkeeper init` makes it where its user may; or: install -d -m 0700 -o USER. Then start the agent";
             report.fail(CHECK, of, format!("{e}"), hint);
             return false;
         }
@@ -77,7 +77,8 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
         );
     }
     if let Err(e) = rustix::fs::access(dir, Access::WRITE_OK | Access::EXEC_OK) {
-        let hint = "is the file system mounted read-only?";
+        let hint =
+            "is the file system mounted read-only? Once it can be written to, restart the agent";
         report.fail(CHECK, &of, format!("cannot be written to: {e}"), hint);
     }
     match rustix::fs::statvfs(dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) {
@@ -85,7 +86,7 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
             CHECK,
             of,
             format!("{} MiB left on its disk", left >> 20),
-            "nothing is signed that cannot be recorded: free space, or move old segments of the audit log away",
+            "nothing is signed that cannot be recorded: free space, or move old segments of the audit log away; the agent then goes on by itself",
         ),
         Ok(left) if left < LITTLE_SPACE => report.warn(
             CHECK,
@@ -111,7 +112,7 @@ fn log(dir: &Path, report: &mut Report) -> BTreeMap<String, u64> {
     if !dir.exists() {
         return events; // Nothing has begun; the store says so.
     }
-    let hint = "keep a copy; what it says of revocations must not be lost";
+    let hint = "keep a copy: what it says of revocations must not be lost. Once it can be read again, restart the agent";
     match audit::key_events(&OsDisk, dir) {
         Ok(lines) => {
             for line in lines {
@@ -135,7 +136,10 @@ fn log(dir: &Path, report: &mut Report) -> BTreeMap<String, u64> {
         Ok(lines) => report.ok(
             CHECK,
             of,
-            format!("reads, {} lines on signatures", lines.len()),
+            format!(
+                "can be read, {} on signatures",
+                counted(lines.len(), "line")
+            ),
         ),
         Err(e) => report.fail(CHECK, of, e.to_string(), hint),
     }
@@ -149,7 +153,11 @@ fn tombstones(dir: &Path, report: &mut Report) {
     let read = Tombstones::open(std::sync::Arc::new(OsDisk), dir).and_then(|stones| stones.all());
     let of = dir.display().to_string();
     match read {
-        Ok(stones) => report.ok("tombstones", of, format!("{} read", stones.len())),
+        Ok(stones) => report.ok(
+            "tombstones",
+            of,
+            format!("can be read, {}", counted(stones.len(), "revocation")),
+        ),
         Err(e) => report.fail(
             "tombstones",
             of,
@@ -174,9 +182,25 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
             }
             return records;
         }
+        Err(StoreError::Damaged { why, hint, .. }) => {
+            let hint = format!("nothing is signed, and the last JWKS is still served: {hint}");
+            report.fail(CHECK, of, format!("is damaged: {why}"), hint);
+            return records;
+        }
         Err(e) => {
-            let hint = "nothing is signed, and the last JWKS is still served; a copy that is put back must be the newest one";
+            let passes = e.may_pass();
+            let hint = match passes {
+                true => {
+                    "nothing is signed, and the last JWKS is still served; once this is mended, the agent goes on by itself"
+                }
+                false => {
+                    "nothing is signed, and the last JWKS is still served; once this is mended, restart the agent"
+                }
+            };
             report.fail(CHECK, of, e.to_string(), hint);
+            if passes {
+                report.explained_by("state_folder", config.state_dir.display().to_string());
+            }
             return records;
         }
     };
@@ -203,6 +227,9 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
                 "has no record: nobody ran `init`".to_owned(),
                 cure("NOT_INITIALIZED").to_owned(),
             )),
+            Err(StoreError::Damaged { why, hint, .. }) => {
+                Some((format!("its record is damaged: {why}"), hint.to_owned()))
+            }
             Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE").to_owned())),
         };
         if let Some((found, hint)) = found {
@@ -211,7 +238,11 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
         }
     }
     if good {
-        report.ok(CHECK, of, format!("opens, {} records read", records.len()));
+        report.ok(
+            CHECK,
+            of,
+            format!("opens, with {}", counted(records.len(), "record")),
+        );
     }
     records
 }
@@ -248,7 +279,7 @@ pub(super) fn clock(
     report: &mut Report,
 ) {
     const CHECK: &str = "clock";
-    const HINT: &str = "compare `date -u` with a clock that you trust; if this one is right, `sealkeeper clock confirm --key-set NAME` while the agent runs";
+    const HINT: &str = "compare `date -u` with a clock that you trust; if this one is right, `sealkeeper clock confirm --key-set NAME` while the agent runs, which then goes on by itself";
     let clock = SystemClock::new();
     let (reading, boot_id) = (clock.read(), clock.boot_id());
     let mut good = true;

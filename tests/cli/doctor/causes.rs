@@ -1,0 +1,158 @@
+//! What follows from a fault is no fault of its own, and what is said last is
+//! what comes after the repair.
+
+use std::fs;
+
+use super::{Said, begun, doctor, edit, refused, sign};
+use crate::live::lab::{CALM, Lab, PIN, wait_for};
+
+/// Found by an operator: a folder that is not there had three failures.
+#[test]
+fn nothing_else_fails_where_there_is_no_state_folder() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  state folder",
+        " 1 failed, ",
+        "`sealkeeper init` makes it",
+        "Then start the agent",
+    ]);
+    for check in ["signing socket", "admin socket", "device"] {
+        let skipped = |line: &str| {
+            line.starts_with(&format!("skip  {check} "))
+                && line.contains(": waits for state folder /")
+        };
+        assert!(found.text.lines().any(skipped), "{check}: {}", found.text);
+    }
+}
+
+/// What is skipped is still told to programs, with its cause.
+#[tokio::test]
+async fn a_program_is_told_what_was_skipped_and_why() {
+    let lab = begun();
+    fs::write(lab.path("pin"), "00000000").unwrap();
+    let _daemon = lab.serve().await;
+    refused(&lab, "PIN_BLOCKED").await.for_good();
+    let json = lab.run(&["doctor", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let checks = json["checks"].as_array().unwrap();
+    let of = |check: &str| checks.iter().find(|it| it["check"] == check).unwrap();
+    for check in ["device", "key_set"] {
+        assert_eq!(of(check)["level"], "skip");
+        assert_eq!(of(check)["waits_for"], "pin marker softhsm");
+        assert_eq!(of(check)["hint"], "mend first: pin marker softhsm");
+        let found = of(check)["found"].as_str().unwrap();
+        assert!(found.contains("CKR_PIN_INCORRECT"), "{found}");
+    }
+    assert_eq!(of("pin_marker")["level"], "fail");
+    assert!(of("pin_marker")["waits_for"].is_null());
+}
+
+/// As the hints say: no restart.
+#[tokio::test]
+async fn an_agent_whose_pin_is_unlocked_goes_on_by_itself() {
+    let lab = begun();
+    fs::write(lab.path("pin"), "00000000").unwrap();
+    let _daemon = lab.serve().await;
+    refused(&lab, "PIN_BLOCKED").await;
+    let pin = lab.path("pin").display().to_string();
+    doctor(&lab).says(&[
+        &format!("make sure that it is right in {pin}, then run: sealkeeper device unlock softhsm"),
+        "an agent that runs then goes on by itself",
+    ]);
+    fs::write(lab.path("pin"), PIN).unwrap();
+    lab.ok(&["device", "unlock", "softhsm"]);
+    wait_for(|| sign(&lab).code == Some(0)).await;
+    let found = doctor(&lab);
+    assert_eq!(found.code, Some(0), "{}", found.text);
+}
+
+/// Found by an operator: all was well, and nobody could be signed for.
+#[tokio::test]
+async fn rules_that_nobody_can_match_are_a_failure() {
+    let lab = begun();
+    let _daemon = lab.serve().await;
+    wait_for(|| sign(&lab).code == Some(0)).await;
+    let us = rustix::process::getuid().as_raw();
+    let ours = format!("uid = [{us}]");
+    edit(&lab, &ours, "uid = [4000000000]");
+    let nobody = "fail  rules main: 1 rule, and nobody whom one could be about";
+    doctor(&lab).failed().says(&[
+        nobody,
+        "warn  rules main.me: no user of this machine has the uid 4000000000",
+        " 1 failed, 1 to look at",
+        "then restart the agent",
+    ]);
+    edit(&lab, "uid = [4000000000]", "dns = [\"a.example\"]");
+    doctor(&lab).failed().says(&[nobody]);
+    edit(&lab, "dns = [\"a.example\"]", "gid = [4000000000]");
+    doctor(&lab).failed().says(&[nobody]);
+    // One who is there is enough.
+    edit(
+        &lab,
+        "gid = [4000000000]",
+        &format!("uid = [{us}, 4000000000]"),
+    );
+    let found = doctor(&lab);
+    assert_eq!(found.code, Some(0), "{}", found.text);
+    found.says(&["warn  rules main.me", " 0 failed, 1 to look at"]);
+}
+
+/// Found by an operator: SQLite's list of pages, in the middle of the table.
+#[tokio::test]
+async fn each_finding_is_one_line_and_its_hint_another() {
+    let lab = begun();
+    let database = lab.path("state/keys.sqlite");
+    let mut bytes = fs::read(&database).unwrap();
+    bytes.iter_mut().skip(4096).for_each(|byte| *byte ^= 0x5a);
+    fs::write(&database, bytes).unwrap();
+    for beside in ["-wal", "-shm"] {
+        let _ = fs::remove_file(lab.path(&format!("state/keys.sqlite{beside}")));
+    }
+    let _daemon = lab.serve().await;
+    refused(&lab, "STORE_UNUSABLE").await;
+    let Said { text, .. } = doctor(&lab);
+    let known = ["ok    ", "warn  ", "fail  ", "skip  ", "      hint: "];
+    let (findings, summary) = text.split_once("\n\n").expect("findings, and their number");
+    for line in findings.lines() {
+        assert!(known.iter().any(|start| line.starts_with(start)), "{line}");
+    }
+    assert_eq!(summary.trim_end().lines().count(), 1, "{text}");
+}
+
+#[test]
+fn breakage_10_a_state_folder_that_cannot_be_made() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let state = format!("state_dir = \"{}\"", lab.path("state").display());
+    fs::write(lab.path("file"), "").unwrap();
+    let below = lab.path("file").join("state");
+    edit(
+        &lab,
+        &state,
+        &format!("state_dir = \"{}\"", below.display()),
+    );
+    for args in [&["init"][..], &["serve"][..]] {
+        Said::of(&lab.run(args)).failed().says(&[
+            "Not a directory",
+            "hint: state_dir must be a folder that the agent may write to",
+        ]);
+    }
+    doctor(&lab).failed().says(&[
+        "fail  state folder",
+        "Not a directory",
+        "install -d -m 0700",
+    ]);
+}
+
+#[test]
+fn a_configuration_that_does_not_load_is_the_first_finding() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    edit(&lab, "issuer =", "isuer =");
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  configuration",
+        "unknown field",
+        "^^^^^",
+        "config check",
+    ]);
+}
