@@ -1,5 +1,8 @@
 //! `keys destroy`, on a real token.
 
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
 use super::lab::{Lab, PIN, QUICK, folder_holds, wait_until};
 
 /// As [`QUICK`], rotated when somebody asks, and with time to go back.
@@ -93,4 +96,72 @@ async fn a_retiring_keys_private_half_goes_before_its_time_and_its_tokens_stay_g
         log.contains("one person did alone") && !log.contains(PIN),
         "{log}"
     );
+}
+
+/// Runs a command at a terminal of its own (script(1)), and types `answer`
+/// when it asks; nothing at all ends the input. Returns the exit code and what
+/// stood on the terminal.
+fn at_a_terminal(lab: &Lab, args: &[&str], answer: &str) -> (Option<i32>, String) {
+    let command = lab.command(args);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|word| format!("'{}'", word.to_str().expect("text")));
+    let line = words.collect::<Vec<_>>().join(" ");
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script(1)");
+    let mut screen = terminal.stdout.take().expect("a pipe");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"[y/N] ") {
+        let mut byte = [0];
+        match screen.read(&mut byte).expect("the terminal") {
+            0 => break,
+            _ => seen.push(byte[0]),
+        }
+    }
+    let mut keys = terminal.stdin.take().expect("a pipe");
+    keys.write_all(answer.as_bytes()).expect("an answer");
+    drop(keys);
+    screen.read_to_end(&mut seen).expect("the terminal");
+    let ended = terminal.wait().expect("the command");
+    (ended.code(), String::from_utf8_lossy(&seen).into_owned())
+}
+
+#[tokio::test]
+async fn at_a_terminal_a_private_half_goes_after_a_yes_alone() {
+    let lab = Lab::new(&schedule(), &["ES256"]);
+    lab.init();
+    let _daemon = lab.serve().await;
+    let old = key(&lab, "", "active").expect("an active key");
+    lab.ok(&["keys", "rotate"]);
+    // Past the handover nothing but the answer stands in the way.
+    wait_until(async || {
+        key(&lab, &old, "retiring").is_some()
+            && fails(&lab, &["keys", "destroy", &old, "--yes"], 1).contains("ENDS_ROLLBACK")
+    })
+    .await;
+    let half = || {
+        let keys = lab.keys();
+        let key = keys.into_iter().find(|key| key["kid"] == old.as_str());
+        key.expect("it is listed")["private_half"].clone()
+    };
+    let before = lab.objects_in_token();
+    let order = ["keys", "destroy", &old, "--end-rollback"];
+    let question = format!("Destroy the private half of {old} for ever? [y/N] ");
+    for no in ["n\n", "N\n", "\n", "", "nay\n", "yn\n"] {
+        let (code, screen) = at_a_terminal(&lab, &order, no);
+        assert!(screen.contains(&question), "{no:?}: {screen}");
+        assert!(screen.contains("nothing was changed"), "{no:?}: {screen}");
+        assert_eq!(code, Some(1), "{no:?}: {screen}");
+        assert_eq!(half(), "present", "{no:?}: {screen}");
+    }
+    assert_eq!(lab.objects_in_token(), before);
+    let (code, screen) = at_a_terminal(&lab, &order, "y\n");
+    assert!(screen.contains(&question), "{screen}");
+    assert!(screen.contains("is being destroyed on softhsm"), "{screen}");
+    assert_eq!(code, Some(0), "{screen}");
+    wait_until(async || half() == "destroyed").await;
+    assert_eq!(lab.objects_in_token().len(), before.len() - 1);
 }
