@@ -64,4 +64,7 @@ async fn a_standby_on_a_device_that_is_gone_is_warned_of() {
         kid.as_str().expect("a kid")
     );
     assert!(told.contains(&next), "{told}");
+    let doctor = lab.run(&["doctor"]);
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains(&next), "{told}");
 }

@@ -22,8 +22,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::compose;
 use super::output::{Failure, say};
+use super::{compose, differs};
 use crate::config::Config;
 
 /// What was found.
@@ -257,8 +257,22 @@ fn counted(number: usize, what: &str) -> String {
     }
 }
 
+/// Where the configuration and what is on record do not go together.
+fn differences(config: &Config, records: &state::Records, report: &mut Report) {
+    for (name, record) in records {
+        let Some(wanted) = config.key_sets.get(name) else {
+            continue;
+        };
+        for warning in differs::warnings_of(record, wanted, config) {
+            let hint = "correct the configuration, then restart the agent";
+            report.warn("configuration", name, warning, hint);
+        }
+    }
+}
+
 async fn look(config: &Config, report: &mut Report) {
     let records = state::look(config, report).await;
+    differences(config, &records, report);
     let agent = sockets::look(config, report).await;
     devices::look(config, &records, agent.as_ref(), report).await;
     state::clock(config, &records, agent.as_ref(), report);
