@@ -19,6 +19,8 @@ use crate::keyring::ClockGuard;
 use crate::keyring::{self, Genesis};
 use crate::store::{Sqlite, Store, StoreError, WITHOUT_COPY};
 
+/// The name of the checks of the store and of what it holds.
+const STORE: &str = "store";
 /// Below this a day of signing may fill the disk, or a rotation fail.
 const LITTLE_SPACE: u64 = 256 << 20;
 /// Below this a write may fail at any instant.
@@ -168,39 +170,13 @@ fn tombstones(dir: &Path, report: &mut Report) {
 }
 
 async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Report) -> Records {
-    const CHECK: &str = "store";
     let path = config.state_dir.join("keys.sqlite");
     let of = path.display().to_string();
     let mut records = Records::new();
     let store = match Sqlite::open_read_only(&path) {
         Ok(store) => store,
-        Err(StoreError::Absent { .. }) => {
-            let known = events.keys().any(|name| config.key_sets.contains_key(name));
-            match known {
-                true => report.fail(CHECK, of, "is gone; the log knows of it", lost()),
-                false => report.fail(CHECK, of, "there is none yet", cure("NOT_INITIALIZED")),
-            }
-            return records;
-        }
-        Err(StoreError::Damaged { why, hint, .. }) => {
-            let hint = format!("nothing is signed, and the last JWKS is still served: {hint}");
-            report.fail(CHECK, of, format!("is damaged: {why}"), hint);
-            return records;
-        }
         Err(e) => {
-            let passes = e.may_pass();
-            let hint = match passes {
-                true => {
-                    "nothing is signed, and the last JWKS is still served; once this is mended, the agent goes on by itself"
-                }
-                false => {
-                    "nothing is signed, and the last JWKS is still served; once this is mended, restart the agent"
-                }
-            };
-            report.fail(CHECK, of, e.to_string(), hint);
-            if passes {
-                report.explained_by("state_folder", config.state_dir.display().to_string());
-            }
+            unreadable(e, config, events, report);
             return records;
         }
     };
@@ -218,8 +194,11 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
             },
             Ok(None) if log_of(name) > 0 => Some((
                 format!(
-                    "its record is lost: the log knows {} key events",
-                    log_of(name)
+                    "its record is lost: the log has {} of it",
+                    counted(
+                        usize::try_from(log_of(name)).unwrap_or(usize::MAX),
+                        "key event"
+                    )
                 ),
                 lost(),
             )),
@@ -234,17 +213,50 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
         };
         if let Some((found, hint)) = found {
             good = false;
-            report.fail(CHECK, name, found, hint);
+            report.fail(STORE, name, found, hint);
         }
     }
     if good {
         report.ok(
-            CHECK,
+            STORE,
             of,
             format!("opens, with {}", counted(records.len(), "record")),
         );
     }
     records
+}
+
+/// There is a store that does not open, or none.
+fn unreadable(
+    error: StoreError,
+    config: &Config,
+    events: &BTreeMap<String, u64>,
+    report: &mut Report,
+) {
+    const LEFT: &str = "nothing is signed, and the last JWKS is still served";
+    let of = config.state_dir.join("keys.sqlite").display().to_string();
+    match error {
+        StoreError::Absent { .. } => {
+            let known = events.keys().any(|name| config.key_sets.contains_key(name));
+            match known {
+                true => report.fail(STORE, of, "is gone; the log knows of it", lost()),
+                false => report.fail(STORE, of, "there is none yet", cure("NOT_INITIALIZED")),
+            }
+        }
+        StoreError::Damaged { why, hint, .. } => {
+            let found = format!("is damaged: {why}");
+            report.fail(STORE, of, found, format!("{LEFT}: {hint}"));
+        }
+        e if e.may_pass() => {
+            let hint = format!("{LEFT}; once this is mended, the agent goes on by itself");
+            report.fail(STORE, of, e.to_string(), hint);
+            report.explained_by("state_folder", config.state_dir.display().to_string());
+        }
+        e => {
+            let hint = format!("{LEFT}; once this is mended, restart the agent");
+            report.fail(STORE, of, e.to_string(), hint);
+        }
+    }
 }
 
 /// What to do where a store was there before.
