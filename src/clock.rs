@@ -64,8 +64,11 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn read(&self) -> Reading {
-        let boot = since_start(ClockId::Boottime);
-        let wall = wall_millis(SystemTime::now());
+        let (wall, boot) = together(|| {
+            let before = since_start(ClockId::Boottime);
+            let wall = wall_millis(SystemTime::now());
+            (before, wall, since_start(ClockId::Boottime))
+        });
         #[cfg(feature = "failpoints")]
         let wall = wall.saturating_add(self.offset.millis());
         Reading {
@@ -85,6 +88,32 @@ impl Clock for SystemClock {
             .unwrap_or_default()
     }
 }
+
+/// The wall clock and the time since the start, of one instant.
+///
+/// Why again: a process that is put to sleep between the two readings would
+/// see the wall clock step by as long as it slept, and doubt it for good.
+fn together(look: impl Fn() -> (Duration, i64, Duration)) -> (i64, Duration) {
+    let apart = |&(before, _, after): &(Duration, i64, Duration)| after.saturating_sub(before);
+    let mut best = look();
+    for _ in 1..LOOKS {
+        if apart(&best) <= CLOSE {
+            break;
+        }
+        let next = look();
+        if apart(&next) < apart(&best) {
+            best = next;
+        }
+    }
+    let (before, wall, _) = best;
+    (wall, before + apart(&best) / 2)
+}
+
+/// How often the clocks are read until the readings are close enough.
+const LOOKS: usize = 5;
+
+/// Far below the least skew that a configuration may allow.
+const CLOSE: Duration = Duration::from_millis(1);
 
 /// Time since the machine started, as the service manager dates what it is told
 /// (`CLOCK_MONOTONIC`; sd_notify(3), `MONOTONIC_USEC`).
@@ -206,6 +235,30 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a machine that sleeps between two readings.
+    #[test]
+    fn readings_that_were_torn_apart_are_taken_again() {
+        let ms = Duration::from_millis;
+        let reading = |looks: Vec<(Duration, i64, Duration)>| {
+            let looks = std::cell::RefCell::new(looks.into_iter());
+            together(|| {
+                looks
+                    .borrow_mut()
+                    .next()
+                    .expect("no more looks than allowed")
+            })
+        };
+        let torn = (ms(1_000), 90_000, ms(1_400));
+        assert_eq!(
+            reading(vec![torn, (ms(1_500), 90_100, ms(1_500))]),
+            (90_100, ms(1_500))
+        );
+        // However busy the machine is: the one that was torn least.
+        let torn = |n: u64| (ms(n), i64::try_from(n).expect("small"), ms(n + n));
+        let looks = vec![torn(90), torn(40), torn(70), torn(60), torn(50)];
+        assert_eq!(reading(looks), (40, ms(60)));
+    }
 
     #[test]
     fn the_system_clock_tells_civil_time_and_time_since_boot() {
