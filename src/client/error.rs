@@ -32,6 +32,9 @@ pub struct Error {
     pub hint: Option<String>,
     /// When it makes sense to try again, where the agent said so.
     pub retry_after: Option<Duration>,
+    /// Whether trying again does not help before somebody has mended what is
+    /// wrong at the agent.
+    pub lasting: bool,
     /// For developers. Never a claim or a token.
     pub message: String,
     /// Whether the call did not get through: nobody said anything.
@@ -82,6 +85,7 @@ impl Error {
             rule: None,
             hint: None,
             retry_after: None,
+            lasting: false,
             message,
             lost: false,
         }
@@ -106,6 +110,7 @@ impl Error {
         self.reason = Some(info.reason.clone());
         self.rule = said("rule");
         self.hint = said("hint");
+        self.lasting = said("lasting").as_deref() == Some("true");
         if said("fault").as_deref() == Some("caller") {
             self.fault = Fault::Caller;
         }

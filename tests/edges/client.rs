@@ -87,7 +87,7 @@ async fn what_is_refused_is_not_tried_again_and_says_why() {
     });
     let error = client.sign_jwt("main", &claims()).await.unwrap_err();
     assert_eq!(error.reason.as_deref(), Some("PIN_BLOCKED"));
-    assert_eq!(error.fault, Fault::Service);
+    assert_eq!((error.fault, error.lasting), (Fault::Service, true));
     assert_eq!(signer.seen().len(), 4);
 }
 
@@ -104,6 +104,7 @@ async fn where_there_is_a_hint_it_is_tried_again_within_its_time() {
         "{error:?}"
     );
     assert!(signer.seen().len() > 1);
+    assert!(!error.lasting);
 
     let before = signer.seen().len();
     let call = tokio::spawn(async move { client.sign_jwt("main", &claims()).await });
