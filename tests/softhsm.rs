@@ -64,7 +64,8 @@ impl SoftHsm {
         let mut config = DeviceConfig::new("lab", Self::module(), token, pin, self.pin_marker());
         config.env = vec![self.env()];
         config.program = Some(env!("CARGO_BIN_EXE_sealkeeper").into());
-        // Beside other tests on few cores.
+        // Beside other tests on few cores, however slow.
+        config.max_wait = Duration::from_secs(60);
         config.health_interval = Duration::from_millis(500);
         config
     }

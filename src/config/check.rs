@@ -10,6 +10,9 @@ use crate::time::Span;
 /// Longer than anybody means.
 const LONGEST: Span = Span::from_days(100 * 365);
 
+/// `sun_path` has 108 bytes, one of them the final zero (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
+
 /// A check of one configuration. What returns an `Option` returns `None` only
 /// after a problem was noted.
 pub(super) struct Check<'a> {
@@ -81,6 +84,21 @@ impl<'a> Check<'a> {
             return None;
         }
         Some(self.folder.join(text.get_ref()))
+    }
+
+    /// The path of a Unix socket.
+    pub(super) fn socket(&mut self, text: &Text, field: &str) -> Option<PathBuf> {
+        let path = self.path(text, field)?;
+        let len = path.as_os_str().len();
+        if len > LONGEST_SOCKET_PATH {
+            self.say(
+                text.span(),
+                format!("{field}: expected at most {LONGEST_SOCKET_PATH} bytes, got {len}"),
+                "the kernel allows no longer path for a socket: use a shorter folder",
+            );
+            return None;
+        }
+        Some(path)
     }
 
     pub(super) fn path_or(

@@ -44,6 +44,9 @@ pub struct Device {
     /// The environment of the process that holds the module: this, and no
     /// more.
     pub env: BTreeMap<String, String>,
+    /// Where a service manager starts that process; the agent does where there
+    /// is none.
+    pub socket: Option<PathBuf>,
 }
 
 /// The file below `state_dir` that lets a wrong PIN be tried once, across
@@ -79,6 +82,7 @@ impl Device {
         port.generate_timeout = self.generate_timeout.to_duration();
         port.open_timeout = self.open_timeout.to_duration();
         port.require_local = self.require_local;
+        port.socket.clone_from(&self.socket);
         Ok(port)
     }
 }
@@ -121,6 +125,7 @@ pub(super) fn check(name: &Text, raw: &raw::Device, check: &mut Check<'_>) -> Op
     );
     let open_timeout = patience(raw.open_timeout.as_ref(), &field("open_timeout"), 30, check);
     let env = env(&field("env"), &raw.env, check);
+    let socket = socket(&field("socket"), raw, check)?;
     Some(Device {
         name: name.get_ref().clone(),
         module: module?,
@@ -134,6 +139,7 @@ pub(super) fn check(name: &Text, raw: &raw::Device, check: &mut Check<'_>) -> Op
         open_timeout: open_timeout?,
         require_local: raw.require_local.unwrap_or(true),
         env: env?,
+        socket,
     })
     .filter(|_| is_pkcs11)
 }
@@ -344,6 +350,23 @@ fn max_wait(text: Option<&Text>, field: &str, check: &mut Check<'_>) -> Option<S
         }
         _ => Some(span),
     }
+}
+
+/// Where the process of the device is started by somebody else. Its environment
+/// is then somebody else's, too.
+fn socket(field: &str, raw: &raw::Device, check: &mut Check<'_>) -> Option<Option<PathBuf>> {
+    let Some(socket) = &raw.socket else {
+        return Some(None);
+    };
+    if let Some(name) = raw.env.keys().next() {
+        check.say(
+            name.span(),
+            format!("{field}: the process there has an environment of its own, and env is for one that the agent starts"),
+            "Environment= of its unit holds what the module reads",
+        );
+        return None;
+    }
+    check.socket(socket, field).map(Some)
 }
 
 fn env(

@@ -75,6 +75,7 @@ pub(super) struct Device {
     pub(super) generate_timeout: Option<Text>,
     pub(super) open_timeout: Option<Text>,
     pub(super) require_local: Option<bool>,
+    pub(super) socket: Option<Text>,
     #[serde(default)]
     pub(super) env: BTreeMap<Text, Text>,
 }

@@ -9,9 +9,6 @@ use super::raw::{self, Text};
 use crate::serve::Limits;
 use crate::serve::tls::{ClientFiles, Files};
 
-/// `sun_path` has 108 bytes, one of them the final zero (unix(7)).
-const LONGEST_SOCKET_PATH: usize = 107;
-
 /// Sockets and listeners, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
@@ -112,18 +109,9 @@ fn socket(
     default: &str,
     check: &mut Check<'_>,
 ) -> Option<PathBuf> {
-    let path = check.path_or(text, field, default)?;
-    let len = path.as_os_str().len();
     match text {
-        Some(text) if len > LONGEST_SOCKET_PATH => {
-            check.say(
-                text.span(),
-                format!("{field}: expected at most {LONGEST_SOCKET_PATH} bytes, got {len}"),
-                "the kernel allows no longer path for a socket: use a shorter folder",
-            );
-            None
-        }
-        _ => Some(path),
+        Some(text) => check.socket(text, field),
+        None => Some(PathBuf::from(default)),
     }
 }
 

@@ -81,6 +81,11 @@ impl<'de> Deserialize<'de> for Pin {
     }
 }
 
+/// The first frame of each connection, to the child: who speaks. The messages
+/// are those of one release, and a process that another service started may be
+/// of another.
+pub(crate) const HELLO: &str = concat!("sealkeeper ", env!("CARGO_PKG_VERSION"));
+
 /// One thing to do, and the number under which the answer comes back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {

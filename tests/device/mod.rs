@@ -1,5 +1,6 @@
 //! Devices, through real child processes, on SoftHSM2.
 
+mod elsewhere;
 mod faults;
 mod keys;
 mod load;
@@ -32,7 +33,7 @@ async fn up(config: DeviceConfig) -> Device {
 
 async fn is_up(device: &Device) -> u32 {
     match reaches(device, |state| matches!(state, State::Up { .. })).await {
-        State::Up { pid, .. } => pid,
+        State::Up { pid: Some(pid), .. } => pid,
         other => panic!("expected it to be up, got {other:?}"),
     }
 }
@@ -45,11 +46,11 @@ async fn is_down(device: &Device) -> State {
 async fn is_replaced(device: &Device, old: u32) -> u32 {
     match reaches(
         device,
-        |state| matches!(state, State::Up { pid, .. } if *pid != old),
+        |state| matches!(state, State::Up { pid, .. } if *pid != Some(old)),
     )
     .await
     {
-        State::Up { pid, .. } => pid,
+        State::Up { pid: Some(pid), .. } => pid,
         other => panic!("expected another child, got {other:?}"),
     }
 }

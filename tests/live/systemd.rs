@@ -279,6 +279,7 @@ fn the_unit_is_sound_and_exposes_little() {
         );
     }
     reload_is_waited_for();
+    the_device_has_units_of_its_own();
     // Both see what is wrong.
     let folder = tempfile::tempdir().unwrap();
     let wrong = |text: String| text.replace("NoNewPrivileges=yes", "NoNewPrivilege=yes");
@@ -287,6 +288,41 @@ fn the_unit_is_sound_and_exposes_little() {
     assert!(said(&verified).contains("NoNewPrivilege"));
     let exposure = systemd_analyze(&["security", "--offline=true", "--threshold=16"], &unit);
     assert!(!exposure.status.success(), "{}", said(&exposure));
+}
+
+/// The form with two units.
+fn the_device_has_units_of_its_own() {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("hsm-config/systemd");
+    let folder = tempfile::tempdir().unwrap();
+    let take = |name: &str| {
+        let text = fs::read_to_string(from.join(name)).unwrap();
+        let text = text.replace("/usr/bin/sealkeeper", env!("CARGO_BIN_EXE_sealkeeper"));
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let service = take("sealkeeper-device@.service");
+    let socket = take("sealkeeper-device.socket");
+    for unit in [&socket, &service] {
+        let verified = systemd_analyze(&["verify", "--man=no"], unit);
+        let said_of_it = said(&verified);
+        assert!(verified.status.success(), "{said_of_it}");
+        assert!(!said_of_it.contains("sealkeeper-device"), "{said_of_it}");
+    }
+    let exposure = systemd_analyze(&["security", "--offline=true", "--threshold=12"], &service);
+    assert!(exposure.status.success(), "{}", said(&exposure));
+    // What it needs, and the agent does not have.
+    let agent = fs::read_to_string(from.join("sealkeeper.service")).unwrap();
+    let device = fs::read_to_string(&service).unwrap();
+    for (line, whose) in [
+        ("PrivateDevices=yes", &agent),
+        ("DeviceAllow=char-usb_device rw", &device),
+        ("PrivateNetwork=yes", &device),
+    ] {
+        let has = |text: &str| text.lines().any(|it| it == line);
+        assert!(has(whose), "{line}");
+        assert_ne!(has(&agent), has(&device), "{line}");
+    }
 }
 
 /// By a manager that knows how. An older one says that it does not know this

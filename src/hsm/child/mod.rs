@@ -13,6 +13,7 @@ mod control;
 mod outbox;
 mod queue;
 
+use std::fs;
 use std::io::{self, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -27,7 +28,7 @@ use rustix::fs::FileType;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use super::frame;
-use super::message::{Call, Request};
+use super::message::{Call, Cure, Fault, FaultKind, HELLO, Reply, Request};
 use control::Control;
 use outbox::Outbox;
 use queue::Queue;
@@ -42,18 +43,22 @@ pub(crate) const LOGIN_GRACE: Duration = Duration::from_secs(10);
 /// Serves the device until the daemon closes the socket on standard input.
 /// Returns only where there is no such socket: somebody started it by hand.
 pub fn run() -> ExitCode {
-    let socket = match standard_input() {
+    let socket = match standard_input().and_then(of_our_own) {
         Ok(socket) => socket,
         Err(e) => {
             let _ = writeln!(
                 io::stderr(),
-                "{MODE} is started by the daemon, with a socket as its standard input: {e}"
+                "{MODE} is started by the daemon or a socket unit, with a connection as its standard input: {e}"
             );
             return ExitCode::from(2);
         }
     };
     if let Err(e) = no_core_dumps() {
         complain(&format!("cannot switch core dumps off: {e}"));
+        leave(1)
+    }
+    if let Err(e) = no_standard_output() {
+        complain(&format!("cannot close standard output: {e}"));
         leave(1)
     }
     leave_on_panic();
@@ -71,14 +76,18 @@ fn serve(socket: UnixStream) -> ! {
     let queue = Arc::new(Queue::default());
     let gate = Arc::new(LoginGate::default());
     let (controls, jobs) = mpsc::channel();
-    let control = Control::new(
-        Arc::new(Outbox::new(socket)),
-        Arc::clone(&queue),
-        Arc::clone(&gate),
-    );
+    let outbox = Arc::new(Outbox::new(socket));
+    let control = Control::new(Arc::clone(&outbox), Arc::clone(&queue), Arc::clone(&gate));
     thread::spawn(move || control.run(&jobs));
 
-    // The first frame holds the PIN: it must not pass through a buffer that
+    if let Some(refusal) = greet(&mut reader) {
+        outbox.send(Reply {
+            id: 0,
+            result: Err(refusal),
+        });
+        leave(0)
+    }
+    // The next frame holds the PIN: it must not pass through a buffer that
     // is not wiped.
     let first = frame::read(&mut reader);
     let mut reader = BufReader::with_capacity(64 << 10, reader);
@@ -106,6 +115,23 @@ fn serve(socket: UnixStream) -> ! {
     }
     gate.wait(LOGIN_GRACE);
     leave(0)
+}
+
+/// Hears who speaks. One of another release is told so: nothing else that it
+/// says could be understood for certain.
+fn greet(reader: &mut UnixStream) -> Option<Fault> {
+    let hello: String = match frame::read(reader) {
+        Ok(Some(hello)) => hello,
+        // It went away before it said anything.
+        Ok(None) | Err(_) => leave(0),
+    };
+    if hello == HELLO {
+        return None;
+    }
+    let why = format!(
+        "its process is {HELLO:?}, and the agent {hello:?}: they were upgraded one without the other; restart the agent"
+    );
+    Some(Fault::new(FaultKind::Unavailable, Cure::Reopen, why))
 }
 
 /// Everything but signing goes to the control thread.
@@ -149,6 +175,23 @@ fn standard_input() -> io::Result<UnixStream> {
     Ok(UnixStream::from(stdin.as_fd().try_clone_to_owned()?))
 }
 
+/// Where a service manager accepts connections for this process, the mode of
+/// its socket says who may connect; this is the second lock. Root may do
+/// anything anyway.
+fn of_our_own(socket: UnixStream) -> io::Result<UnixStream> {
+    let peer = rustix::net::sockopt::socket_peercred(&socket)?.uid;
+    if peer.is_root() || peer == rustix::process::geteuid() {
+        return Ok(socket);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!(
+            "the other side is user {}, another than ours",
+            peer.as_raw()
+        ),
+    ))
+}
+
 /// The login and, for an instant, the PIN are in this memory.
 fn no_core_dumps() -> io::Result<()> {
     let none = Rlimit {
@@ -157,6 +200,13 @@ fn no_core_dumps() -> io::Result<()> {
     };
     rustix::process::setrlimit(Resource::Core, none)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// A service manager may have made it the connection itself, and modules print.
+fn no_standard_output() -> io::Result<()> {
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(nowhere)?;
     Ok(())
 }
 
@@ -213,6 +263,21 @@ mod tests {
             assert!(leaving.join().is_ok());
         });
         assert!(!*gate.lock());
+    }
+
+    #[test]
+    fn an_agent_of_another_release_is_told_so() {
+        let (mut agent, mut child) = UnixStream::pair().expect("two sockets");
+        let mut say = |hello: &str| {
+            let mut bytes = Vec::new();
+            frame::encode(hello, &mut bytes).expect("a short frame");
+            agent.write_all(&bytes).expect("room for it");
+            greet(&mut child)
+        };
+        assert!(say(HELLO).is_none());
+        let fault = say("sealkeeper 0.0.9").expect("another release");
+        assert_eq!(fault.cure, Cure::Reopen);
+        assert!(fault.why.contains("\"sealkeeper 0.0.9\""), "{fault:?}");
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct DeviceConfig {
     pub env: Vec<(OsString, OsString)>,
     /// The program to run as child: `None` for this one.
     pub program: Option<PathBuf>,
+    /// A Unix socket at which a service manager starts the child, with an
+    /// environment of its own; `None` where the daemon starts it.
+    pub socket: Option<PathBuf>,
     /// How many signatures may wait; more are turned away at once.
     pub queue: usize,
     /// How long a signature may wait for its turn, as far as can be told when
@@ -95,6 +98,7 @@ impl DeviceConfig {
             require_local: true,
             env: Vec::new(),
             program: None,
+            socket: None,
             queue: 1024,
             max_wait: Duration::from_millis(250),
             call_timeout: Duration::from_secs(10),
@@ -115,7 +119,7 @@ pub enum State {
         /// Which token.
         token: TokenIdentity,
         /// The process that holds it.
-        pid: u32,
+        pid: Option<u32>,
     },
     /// Requests are turned away; it is tried again and again.
     Down {

@@ -1,4 +1,5 @@
-//! One child process and the socket to it.
+//! One child process and the socket to it: a process that this one starts, or
+//! one that a service manager starts for each connection to its socket.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use zeroize::{Zeroize, Zeroizing};
@@ -17,26 +19,77 @@ use super::relay::{self, Mask, Masked};
 use crate::hsm::child::{LOGIN_GRACE, MODE};
 use crate::hsm::frame;
 use crate::hsm::message::{
-    Answer, Call, Cure, Fault, FaultKind, Open, Pin, Reply, Request, TokenIdentity,
+    Answer, Call, Cure, Fault, FaultKind, HELLO, Open, Pin, Reply, Request, TokenIdentity,
 };
+
+/// How long a service manager may take to accept.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// A running child. It is not killed when this is dropped: it leaves by
 /// itself when the socket closes, after the end of a login under way.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
+    /// None where a service manager started it.
+    child: Option<Child>,
     socket: UnixStream,
     input: Vec<u8>,
     /// Holds the PIN for an instant.
     output: Zeroizing<Vec<u8>>,
-    pub(super) pid: u32,
+    /// Of our own child.
+    pub(super) pid: Option<u32>,
     /// Keeps the PIN out of what the child says.
     masked: Masked,
 }
 
 impl Process {
-    /// Starts a child. It knows nothing yet: no module, no PIN.
-    pub(super) fn start(config: &DeviceConfig) -> io::Result<Self> {
+    /// A process that knows nothing yet: no module, no PIN.
+    pub(super) async fn start(config: &DeviceConfig) -> io::Result<Self> {
+        match &config.socket {
+            None => Self::spawn(config),
+            Some(path) => Self::connect(path).await,
+        }
+    }
+
+    /// At the socket of a service manager, which starts a process for each
+    /// connection.
+    async fn connect(path: &Path) -> io::Result<Self> {
+        let at = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let connecting = tokio::time::timeout(CONNECT, UnixStream::connect(path));
+        let socket = match connecting.await {
+            Ok(connected) => connected.map_err(at)?,
+            Err(_elapsed) => return Err(at(io::ErrorKind::TimedOut.into())),
+        };
+        // The PIN goes there: not to whoever happens to listen.
+        let owner = socket.peer_cred().map_err(at)?.uid();
+        let ours = rustix::process::geteuid().as_raw();
+        if owner != 0 && owner != ours {
+            return Err(at(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("user {owner} listens there, and neither root nor user {ours}"),
+            )));
+        }
+        Self::greeting(None, socket, None, Masked::default())
+    }
+
+    fn greeting(
+        child: Option<Child>,
+        socket: UnixStream,
+        pid: Option<u32>,
+        masked: Masked,
+    ) -> io::Result<Self> {
+        let mut output = Zeroizing::default();
+        frame::encode(HELLO, &mut output)?;
+        Ok(Self {
+            child,
+            socket,
+            input: Vec::new(),
+            output,
+            pid,
+            masked,
+        })
+    }
+
+    fn spawn(config: &DeviceConfig) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program(config)?);
@@ -61,14 +114,7 @@ impl Process {
             let relay = relay::run(config.name.clone(), pid, stderr, Arc::clone(&masked));
             tokio::spawn(relay);
         }
-        Ok(Self {
-            child,
-            socket: UnixStream::from_std(ours)?,
-            input: Vec::new(),
-            output: Zeroizing::default(),
-            pid,
-            masked,
-        })
+        Self::greeting(Some(child), UnixStream::from_std(ours)?, Some(pid), masked)
     }
 
     /// Has the child load the module, find the token and log in.
@@ -177,30 +223,49 @@ impl Process {
 
     /// Closes the socket and waits for the child to leave; kills it where it
     /// does not. Says how it ended.
-    pub(super) async fn leave(mut self) -> String {
-        drop(self.socket);
-        let patience = LOGIN_GRACE + Duration::from_secs(1);
-        match tokio::time::timeout(patience, self.child.wait()).await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(e)) => e.to_string(),
-            Err(_elapsed) => kill(self.child).await,
-        }
+    pub(super) async fn leave(self) -> String {
+        self.part(LOGIN_GRACE + Duration::from_secs(1)).await
     }
 
     /// Lets a child that was logged in leave, without much patience: no login
     /// is cut off. Says how it ended.
-    pub(super) async fn end(mut self) -> String {
-        drop(self.socket);
-        match tokio::time::timeout(Duration::from_millis(200), self.child.wait()).await {
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(e)) => e.to_string(),
-            Err(_elapsed) => kill(self.child).await,
+    pub(super) async fn end(self) -> String {
+        self.part(Duration::from_millis(200)).await
+    }
+
+    /// Ends a child that hangs; it is logged in already. One that is not ours
+    /// leaves as soon as its connection is closed, whatever it hangs in.
+    pub(super) async fn kill(self) -> String {
+        match self.child {
+            Some(child) => kill(child).await,
+            None => self.part(Duration::from_millis(200)).await,
         }
     }
 
-    /// Ends a child that hangs; it is logged in already.
-    pub(super) async fn kill(self) -> String {
-        kill(self.child).await
+    async fn part(self, patience: Duration) -> String {
+        let Some(mut child) = self.child else {
+            return hang_up(self.socket, patience).await;
+        };
+        drop(self.socket);
+        match tokio::time::timeout(patience, child.wait()).await {
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(e)) => e.to_string(),
+            Err(_elapsed) => kill(child).await,
+        }
+    }
+}
+
+/// Closes our side of a connection, and waits for the end of the other: then
+/// its process has left.
+async fn hang_up(mut socket: UnixStream, patience: Duration) -> String {
+    let parting = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+    };
+    match tokio::time::timeout(patience, parting).await {
+        Ok(Ok(_)) => "it left".into(),
+        Ok(Err(e)) => e.to_string(),
+        Err(_elapsed) => "it has not left yet".into(),
     }
 }
 

@@ -145,8 +145,16 @@ impl Supervisor {
             Ok(Err(e)) => return Ok(Err(unavailable(Cure::Never, e.to_string()))),
             Err(fault) => return Ok(Err(fault)),
         }
-        Ok(Process::start(&self.config)
-            .map_err(|e| unavailable(Cure::Restart, format!("cannot start its process: {e}"))))
+        let config = self.config.clone();
+        let starting = Process::start(&config);
+        let started = self.meanwhile(pin!(starting)).await?;
+        Ok(started.map_err(|e| {
+            let what = match &self.config.socket {
+                None => "cannot start its process",
+                Some(_) => "cannot reach its process",
+            };
+            unavailable(Cure::Restart, format!("{what}: {e}"))
+        }))
     }
 
     /// Has the child log in, with the PIN as it is now.
