@@ -316,7 +316,10 @@ impl Known {
             Reason::CallerBlocked,
             "builtin.caller_not_blocked",
             format!("{} is blocked", block.blocked.id),
-            "ask the operator, who can let the caller in again",
+            format!(
+                "an operator can let it in again: `sealkeeper callers unblock {}`; `sealkeeper callers list` shows who is blocked",
+                block.blocked.id
+            ),
         )))
     }
 

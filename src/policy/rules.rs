@@ -311,7 +311,7 @@ impl Rules {
             Reason::NotAllowed,
             format!("key_set.{}.rule", self.0.key_set),
             format!("no rule is about {caller}"),
-            "ask the operator for a rule that names this caller",
+            "an operator adds a rule that names this caller: `sealkeeper policy test` tries the rules out, `sealkeeper doctor` looks at them",
         ))
     }
 

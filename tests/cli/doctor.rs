@@ -359,7 +359,7 @@ async fn breakage_6_no_rule_for_the_caller() {
     let said = refused(&lab, "NOT_ALLOWED").await;
     said.for_good().says(&[
         &format!("no rule is about unix:{us}"),
-        "hint: ask the operator for a rule that names this caller",
+        "hint: an operator adds a rule that names this caller: `sealkeeper policy test`",
     ]);
     doctor(&lab).says(&["warn  rules main.me: no user of this machine has the uid 4000000000"]);
     drop(daemon);
@@ -379,12 +379,24 @@ async fn breakage_6_a_caller_that_is_blocked() {
     let _daemon = lab.serve().await;
     let us = format!("unix:{}", rustix::process::getuid().as_raw());
     lab.ok(&["callers", "block", &us]);
-    refused(&lab, "CALLER_BLOCKED").await.for_good();
-    doctor(&lab).says(&[
-        "warn  blocked callers",
+    let unblock = format!("sealkeeper callers unblock {us}");
+    let said = refused(&lab, "CALLER_BLOCKED").await;
+    said.for_good().says(&[&unblock, "sealkeeper callers list"]);
+    // Found by an operator: all was well with their being blocked themselves.
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "fail  blocked callers",
         &format!("{us} is blocked since"),
-        &format!("sealkeeper callers unblock {us}"),
+        ": that is you",
+        &unblock,
+        " 1 failed",
     ]);
+    // Who keeps somebody else out meant it.
+    lab.ok(&["callers", "unblock", &us]);
+    lab.ok(&["callers", "block", "unix:4000000000"]);
+    let found = doctor(&lab);
+    assert_eq!(found.code, Some(0), "{}", found.text);
+    found.says(&["warn  blocked callers", "unix:4000000000 is blocked since"]);
 }
 
 #[tokio::test]
