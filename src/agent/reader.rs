@@ -106,7 +106,9 @@ pub(super) enum Dark {
     #[error("the key set {0:?} is being loaded")]
     Loading(String),
     /// Nobody ran `init`.
-    #[error("the key set {0:?} has no record: run `sealkeeper init`")]
+    #[error(
+        "the key set {0:?} has no record, and the log knows no key event of it: if it never signed before, stop the agent, run `sealkeeper init`, and start it again; else put the newest copy of its store back"
+    )]
     NoRecord(String),
     /// There was one.
     #[error(
@@ -119,7 +121,9 @@ pub(super) enum Dark {
         events: u64,
     },
     /// `init` was cut short.
-    #[error("the init of the key set {0:?} was not finished: run `sealkeeper init` again")]
+    #[error(
+        "the init of the key set {0:?} was not finished: stop the agent, run `sealkeeper init` again, and start it"
+    )]
     InitUnfinished(String),
     /// The record cannot be used.
     #[error("{0}")]

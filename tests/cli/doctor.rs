@@ -413,9 +413,14 @@ async fn breakage_7_a_key_set_that_has_not_begun() {
     Said::of(&lab.run(&["keys", "rotate"]))
         .for_good()
         .says(&["hint: nothing was changed, and ordering again does not mend it"]);
+    // Found by an operator: a bare `init`, and "nobody ran it" of a record
+    // that may be lost.
+    said.says(&["the log knows no key event of it: if it never signed before, stop the agent"]);
     let cure = "stop the agent, run `sealkeeper init`, and start it again";
+    let store = lab.path("state/keys.sqlite").display().to_string();
     doctor(&lab).failed().says(&[
-        "fail  store main: has no record",
+        &format!("fail  store main: has no record in {store}, and the log knows nothing of it"),
+        "hint: `init` begins it: ",
         "skip  key set main: waits for store main",
         " 1 failed",
         cure,

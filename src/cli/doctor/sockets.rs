@@ -140,8 +140,11 @@ fn below(config: &Config, file: &str) -> String {
 /// get.
 pub(super) fn cure(reason: &str) -> &'static str {
     match reason {
-        "NOT_INITIALIZED" | "INIT_UNFINISHED" => {
+        "NOT_INITIALIZED" => {
             "if this key set has signed before, its record is lost: put the newest copy of the store back; else stop the agent, run `sealkeeper init`, and start it again"
+        }
+        "INIT_UNFINISHED" => {
+            "stop the agent, run `sealkeeper init` again, which goes on where it stopped, and start the agent"
         }
         "STORE_UNAVAILABLE" => "see `store`; once it works, the agent goes on by itself",
         "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => {

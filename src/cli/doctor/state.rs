@@ -1,7 +1,7 @@
 //! The state folder: its owner, its space, the store, the log; and the clock,
 //! by what they have on record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -36,9 +36,9 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Records {
     if !folder(dir, report) {
         return Records::new();
     }
-    let events = log(&dir.join("audit"), report);
+    let log = log(&dir.join("audit"), report);
     tombstones(&dir.join("tombstones"), report);
-    store(config, &events, report).await
+    store(config, &log, report).await
 }
 
 /// Whether there is a folder that can be looked into.
@@ -106,23 +106,55 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
     true
 }
 
-/// Reads the log; says how many key events each key set has had.
-fn log(dir: &Path, report: &mut Report) -> BTreeMap<String, u64> {
+/// What the log knows of key sets.
+struct Log {
+    /// How many key events each one has had.
+    events: BTreeMap<String, u64>,
+    /// Those that have signed.
+    signed: BTreeSet<String>,
+    /// Whether all of it was read: what it does not know did not happen here.
+    whole: bool,
+}
+
+impl Log {
+    fn events_of(&self, key_set: &str) -> u64 {
+        self.events.get(key_set).copied().unwrap_or_default()
+    }
+
+    /// What it has of a key set; none where it knows nothing.
+    fn has(&self, key_set: &str) -> Option<String> {
+        let events = usize::try_from(self.events_of(key_set)).unwrap_or(usize::MAX);
+        match events {
+            0 => (self.signed.contains(key_set)).then(|| "signatures".to_owned()),
+            _ => Some(counted(events, "key event")),
+        }
+    }
+}
+
+/// Reads the log.
+fn log(dir: &Path, report: &mut Report) -> Log {
     const CHECK: &str = "audit_log";
     let of = dir.display().to_string();
-    let mut events = BTreeMap::new();
+    let mut log = Log {
+        events: BTreeMap::new(),
+        signed: BTreeSet::new(),
+        whole: true,
+    };
     if !dir.exists() {
-        return events; // Nothing has begun; the store says so.
+        return log; // Nothing has begun; the store says so.
     }
     let hint = "keep a copy: what it says of revocations must not be lost. Once it can be read again, restart the agent";
     match audit::key_events(&OsDisk, dir) {
         Ok(lines) => {
             for line in lines {
-                let last = events.entry(line.what.key_set).or_insert(0);
+                let last = log.events.entry(line.what.key_set).or_insert(0);
                 *last = line.what.number.max(*last);
             }
         }
-        Err(e) => report.fail(CHECK, &of, e.to_string(), hint),
+        Err(e) => {
+            log.whole = false;
+            report.fail(CHECK, &of, e.to_string(), hint);
+        }
     }
     let size = std::fs::read_dir(dir).map_or(0, |files| {
         files
@@ -132,20 +164,26 @@ fn log(dir: &Path, report: &mut Report) -> BTreeMap<String, u64> {
     if size > LARGEST_LOG {
         let found = format!("{} MiB: signatures not read", size >> 20);
         report.ok(CHECK, of, found);
-        return events;
+        log.whole = false;
+        return log;
     }
     match audit::signatures(&OsDisk, dir) {
-        Ok(lines) => report.ok(
-            CHECK,
-            of,
-            format!(
-                "can be read, {} on signatures",
-                counted(lines.len(), "line")
-            ),
-        ),
-        Err(e) => report.fail(CHECK, of, e.to_string(), hint),
+        Ok(lines) => {
+            let number = counted(lines.len(), "line");
+            report.ok(CHECK, of, format!("can be read, {number} on signatures"));
+            log.signed = (lines.into_iter())
+                .filter_map(|line| match line.what {
+                    audit::Entry::Signing(intent) => Some(intent.key_set),
+                    audit::Entry::Outcome { .. } => None,
+                })
+                .collect();
+        }
+        Err(e) => {
+            log.whole = false;
+            report.fail(CHECK, of, e.to_string(), hint);
+        }
     }
-    events
+    log
 }
 
 fn tombstones(dir: &Path, report: &mut Report) {
@@ -169,22 +207,21 @@ fn tombstones(dir: &Path, report: &mut Report) {
     }
 }
 
-async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Report) -> Records {
+async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
     let path = config.state_dir.join("keys.sqlite");
     let of = path.display().to_string();
     let mut records = Records::new();
     let store = match Sqlite::open_read_only(&path) {
         Ok(store) => store,
         Err(e) => {
-            unreadable(e, config, events, report);
+            unreadable(e, config, log, report);
             return records;
         }
     };
-    let log_of = |name: &str| events.get(name).copied().unwrap_or_default();
     let mut good = true;
     for (name, wanted) in &config.key_sets {
         let found = match store.load(name).await {
-            Ok(Some(stored)) => match agent::inspect(&stored.bytes, log_of(name)) {
+            Ok(Some(stored)) => match agent::inspect(&stored.bytes, log.events_of(name)) {
                 Ok(set) => {
                     let fault = unfinished(&set, wanted);
                     records.insert(name.clone(), set);
@@ -192,20 +229,13 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
                 }
                 Err(e) => Some((e.to_string(), cure("RECORD_UNUSABLE").to_owned())),
             },
-            Ok(None) if log_of(name) > 0 => Some((
-                format!(
-                    "its record is lost: the log has {} of it",
-                    counted(
-                        usize::try_from(log_of(name)).unwrap_or(usize::MAX),
-                        "key event"
-                    )
+            Ok(None) => Some(match log.has(name) {
+                Some(known) => (
+                    format!("its record is lost: the log has {known} of it"),
+                    lost(),
                 ),
-                lost(),
-            )),
-            Ok(None) => Some((
-                "has no record: nobody ran `init`".to_owned(),
-                cure("NOT_INITIALIZED").to_owned(),
-            )),
+                None => not_begun(&format!("has no record in {of}"), config, log),
+            }),
             Err(StoreError::Damaged { why, hint, .. }) => {
                 Some((format!("its record is damaged: {why}"), hint.to_owned()))
             }
@@ -227,21 +257,17 @@ async fn store(config: &Config, events: &BTreeMap<String, u64>, report: &mut Rep
 }
 
 /// There is a store that does not open, or none.
-fn unreadable(
-    error: StoreError,
-    config: &Config,
-    events: &BTreeMap<String, u64>,
-    report: &mut Report,
-) {
+fn unreadable(error: StoreError, config: &Config, log: &Log, report: &mut Report) {
     const LEFT: &str = "nothing is signed, and the last JWKS is still served";
     let of = config.state_dir.join("keys.sqlite").display().to_string();
     match error {
         StoreError::Absent { .. } => {
-            let known = events.keys().any(|name| config.key_sets.contains_key(name));
-            match known {
-                true => report.fail(STORE, of, "is gone; the log knows of it", lost()),
-                false => report.fail(STORE, of, "there is none yet", cure("NOT_INITIALIZED")),
-            }
+            let known = config.key_sets.keys().any(|name| log.has(name).is_some());
+            let (found, hint) = match known {
+                true => ("is gone; the log knows of it".to_owned(), lost()),
+                false => not_begun("there is none", config, log),
+            };
+            report.fail(STORE, of, found, hint);
         }
         StoreError::Damaged { why, hint, .. } => {
             let found = format!("is damaged: {why}");
@@ -257,6 +283,19 @@ fn unreadable(
             report.fail(STORE, of, e.to_string(), hint);
         }
     }
+}
+
+/// There is no record, and the log knows of none: what was found and what to
+/// do.
+fn not_begun(found: &str, config: &Config, log: &Log) -> (String, String) {
+    if !log.whole {
+        return (found.to_owned(), cure("NOT_INITIALIZED").to_owned());
+    }
+    let hint = format!(
+        "`init` begins it: stop the agent, run `sealkeeper init`, and start it again. Only if it has signed before, {} is not its folder or has lost its files: correct state_dir, or put them back",
+        config.state_dir.display()
+    );
+    (format!("{found}, and the log knows nothing of it"), hint)
 }
 
 /// What to do where a store was there before.
