@@ -327,7 +327,10 @@ impl Reader {
         match self.missing.load().as_ref() {
             Some(kid) if **kid == key.kid => Err(SignError::Unavailable {
                 reason: "KEY_MISSING",
-                why: format!("the token did not have the key {kid} when it was to sign"),
+                why: format!(
+                    "the token did not have the key {kid} (object id {}) when it was to sign",
+                    key.id
+                ),
                 retry_after: None,
             }),
             _ => Ok(()),

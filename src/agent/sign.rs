@@ -248,7 +248,15 @@ impl Agent {
             Err(DeviceError::NoSuchKey { .. }) => reader.missed(&key.kid),
             Err(_) => {}
         }
-        let released = signature.map_err(device_error).and_then(|signature| {
+        let failed = |error| match error {
+            // The token's own tools know the one id, `keys` the other.
+            DeviceError::NoSuchKey { device, why } => device_error(DeviceError::NoSuchKey {
+                device,
+                why: format!("{why}; its kid is {}", key.kid),
+            }),
+            error => device_error(error),
+        };
+        let released = signature.map_err(failed).and_then(|signature| {
             let began = Instant::now();
             let verified = verifier.verify(&input, &signature);
             counted.verification = began.elapsed();

@@ -2,6 +2,7 @@
 //! command or `doctor` names the cause and the cure.
 
 mod causes;
+mod keys;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -226,62 +227,6 @@ async fn breakage_3_a_token_that_is_gone() {
     found(&[
         "fail  device softhsm: expected a token with label \"lab\"",
         "SOFTHSM2_CONF=",
-    ]);
-}
-
-/// Takes an object out of the token.
-fn delete(lab: &Lab, kind: &str, id: &str) {
-    let deleted = Command::new("pkcs11-tool")
-        .arg("--module")
-        .arg(crate::live::lab::softhsm_module())
-        .args(["--token-label", "lab", "--login", "--pin", PIN])
-        .args(["--delete-object", "--type", kind, "--id", id])
-        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
-        .output()
-        .unwrap();
-    assert!(deleted.status.success(), "{}", Said::of(&deleted).text);
-}
-
-/// Found by an operator: with the agent running, all was well.
-#[tokio::test]
-async fn breakage_3_a_key_that_a_running_agent_misses() {
-    let lab = begun();
-    for id in lab.objects_in_token().keys() {
-        delete(&lab, "privkey", id);
-    }
-    let _daemon = lab.serve().await;
-    refused(&lab, "the token holds no key")
-        .await
-        .for_good()
-        .says(&["hint: trying again does not mend it", "`sealkeeper doctor`"]);
-    doctor(&lab).failed().says(&[
-        "fail  key set main: does not sign: the token did not have the key",
-        "KEY_MISSING",
-        "hint: if the token has a backup",
-    ]);
-}
-
-/// The token is there, and what was in it is not.
-#[test]
-fn breakage_3_a_token_that_lost_its_keys() {
-    let lab = begun();
-    let delete = |kind: &str, id: &str| delete(&lab, kind, id);
-    let ids = lab.objects_in_token();
-    for id in ids.keys() {
-        delete("privkey", id);
-    }
-    doctor(&lab).failed().says(&[
-        "fail  keys main: the active key",
-        "has 0 private and 1 public",
-    ]);
-    for id in ids.keys() {
-        delete("pubkey", id);
-    }
-    doctor(&lab).failed().says(&[
-        "ok    device softhsm: opens",
-        "fail  keys main: the active key",
-        "the token does not hold it",
-        "hint: was the token replaced or cleared?",
     ]);
 }
 

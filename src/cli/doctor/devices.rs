@@ -1,17 +1,17 @@
-//! Devices: module, PIN, marker, token, mechanisms, and each key.
+//! Devices: module, PIN, marker, token, mechanisms.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use super::Report;
+use super::keys::Looked;
 use super::machine::user_name;
 use super::sockets::Agent;
 use super::state::Records;
-use super::{Report, counted};
 use crate::config::{self, Config};
 use crate::hsm::pin_marker::{self, Status};
 use crate::hsm::pin_source::{PinError, PinSource};
-use crate::hsm::{Device, Evidence, ObjectId, State};
-use crate::keyring::{Half, Key};
+use crate::hsm::{Device, State};
 
 /// The name of most checks here.
 const DEVICE: &str = "device";
@@ -256,7 +256,9 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             let found = format!("opens: token {:?}, serial {}", token.label, token.serial);
             report.ok(DEVICE, name, found);
             mechanisms(config, &opened, report).await;
-            keys(&opened, device.require_local, records, report).await;
+            let token = format!("{:?}, serial {}", token.label, token.serial);
+            let looked = Looked::new(&opened, token, device.require_local);
+            looked.keys(records, report).await;
         }
         State::Down {
             why, pin_blocked, ..
@@ -298,127 +300,5 @@ async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
         if !names.is_empty() {
             report.ok("mechanisms", name, names.join(", "));
         }
-    }
-}
-
-/// Each private half that should be there: is it, is it the recorded one, and
-/// can it leave?
-async fn keys(device: &Device, require_local: bool, records: &Records, report: &mut Report) {
-    for (name, set) in records {
-        let here = set
-            .keys
-            .values()
-            .filter(|key| key.placements.get(device.name()) == Some(&Half::Present));
-        let mut good = 0;
-        for key in here {
-            let kid = key.kid.as_deref().unwrap_or("(no kid yet)");
-            match fault(device, key, require_local).await {
-                None => good += 1,
-                Some((found, hint)) => {
-                    let found = format!("the {} key {kid}: {found}", key.phase.name());
-                    report.fail("keys", name, found, hint);
-                }
-            }
-        }
-        if good == 0 {
-            continue;
-        }
-        report.ok(
-            "keys",
-            name,
-            format!(
-                "{} on {}: as recorded, and none can leave",
-                counted(good, "private half").replace("halfs", "halves"),
-                device.name()
-            ),
-        );
-    }
-}
-
-async fn fault(device: &Device, key: &Key, require_local: bool) -> Option<(String, &'static str)> {
-    let found = match device.find(ObjectId(key.id.0)).await {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            return Some((
-                "the token does not hold it".to_owned(),
-                "was the token replaced or cleared? bring it back, and the agent goes on by itself; or `sealkeeper keys revoke` the key",
-            ));
-        }
-        Err(e) => {
-            return Some((
-                e.to_string(),
-                "`sealkeeper keys revoke` ends a key that must not be used",
-            ));
-        }
-    };
-    if key.public.as_ref() != Some(&found.public) {
-        return Some((
-            "the token holds another public key under its id".to_owned(),
-            "somebody wrote to the token: `sealkeeper keys revoke` the key",
-        ));
-    }
-    let said = loose(&found.evidence, require_local)?;
-    Some((
-        format!("the token says {said}"),
-        "a key that can leave is no secret: `sealkeeper keys revoke` it",
-    ))
-}
-
-/// What lets a key out.
-fn loose(evidence: &Evidence, require_local: bool) -> Option<&'static str> {
-    if evidence.sensitive != Some(true) {
-        return Some("CKA_SENSITIVE is not true");
-    }
-    if evidence.extractable != Some(false) {
-        return Some("CKA_EXTRACTABLE is not false");
-    }
-    if evidence.always_sensitive == Some(false) {
-        return Some("CKA_ALWAYS_SENSITIVE is false");
-    }
-    if evidence.never_extractable == Some(false) {
-        return Some("CKA_NEVER_EXTRACTABLE is false");
-    }
-    (require_local && evidence.local != Some(true)).then_some("CKA_LOCAL is not true")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_that_can_leave_is_named() {
-        let good = Evidence {
-            sensitive: Some(true),
-            extractable: Some(false),
-            always_sensitive: Some(true),
-            never_extractable: Some(true),
-            local: Some(true),
-            ..Evidence::default()
-        };
-        assert_eq!(loose(&good, true), None);
-        type Change = fn(&mut Evidence);
-        let cases: [(Change, &str); 7] = [
-            (|e| e.sensitive = None, "CKA_SENSITIVE"),
-            (|e| e.sensitive = Some(false), "CKA_SENSITIVE"),
-            (|e| e.extractable = None, "CKA_EXTRACTABLE"),
-            (|e| e.extractable = Some(true), "CKA_EXTRACTABLE"),
-            (|e| e.always_sensitive = Some(false), "CKA_ALWAYS_SENSITIVE"),
-            (
-                |e| e.never_extractable = Some(false),
-                "CKA_NEVER_EXTRACTABLE",
-            ),
-            (|e| e.local = None, "CKA_LOCAL"),
-        ];
-        for (change, named) in cases {
-            let mut evidence = good.clone();
-            change(&mut evidence);
-            let said = loose(&evidence, true).unwrap_or_default();
-            assert!(said.starts_with(named), "{named}: {said}");
-        }
-        let elsewhere = Evidence {
-            local: Some(false),
-            ..good
-        };
-        assert_eq!(loose(&elsewhere, false), None);
     }
 }

@@ -13,6 +13,7 @@
 
 mod callers;
 mod devices;
+mod keys;
 mod machine;
 mod rules;
 mod sockets;

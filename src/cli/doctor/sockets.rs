@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use super::keys;
 use super::machine::{self, Access};
 use super::{Report, counted};
 use crate::api::client::{self, ConnectError};
@@ -45,6 +46,10 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
         Ok(Ok((health, keys))) => {
             let place = config.serve.admin_socket.display().to_string();
             report.ok("agent", place, "answers");
+            let agent = Agent {
+                key_sets: keys,
+                devices: health.devices,
+            };
             for set in &health.key_sets {
                 if set.signs {
                     report.ok("key_set", &set.name, "signs");
@@ -52,15 +57,16 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                     report.warn("key_set", &set.name, &set.why, "look again in a moment");
                 } else {
                     let found = format!("does not sign: {} ({})", set.why, set.reason);
-                    report.fail("key_set", &set.name, found, cure(&set.reason));
+                    let hint = match &*set.reason {
+                        "KEY_MISSING" => keys::missed(&agent, set),
+                        reason => cure(reason).to_owned(),
+                    };
+                    report.fail("key_set", &set.name, found, hint);
                     explained(config, &set.name, &set.reason, report);
                 }
                 late_rotations(set, report);
             }
-            return Some(Agent {
-                key_sets: keys,
-                devices: health.devices,
-            });
+            return Some(agent);
         }
         Ok(Err(status)) => status.message().to_owned(),
         Err(_) => format!("no answer within {PATIENCE:?}"),
@@ -164,9 +170,6 @@ pub(super) fn cure(reason: &str) -> &'static str {
         }
         "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
             "its device does not work: see `device` below"
-        }
-        "KEY_MISSING" => {
-            "if the token has a backup with the key, put it back: the next signature finds it; else `sealkeeper keys list` shows the standby, and `sealkeeper keys revoke KID` of the key that is gone has that sign, with no restart"
         }
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",

@@ -1,0 +1,233 @@
+//! Keys in a token: does it hold what the record says, and can that leave?
+
+use super::sockets::Agent;
+use super::state::Records;
+use super::{Report, counted};
+use crate::api::v1::{DeviceHealth, KeySetHealth, Phase as Listed, PrivateHalf};
+use crate::hsm::{Device, DeviceError, Evidence, ObjectId};
+use crate::keyring::{Half, Key, Phase};
+
+/// A device that was opened here.
+pub(super) struct Looked<'a> {
+    device: &'a Device,
+    /// The token's label and serial number.
+    token: String,
+    require_local: bool,
+}
+
+/// What is wrong with a key in the token.
+enum Fault {
+    /// The token does not hold its private half.
+    Gone,
+    /// It must not be used.
+    Bad(String, &'static str),
+}
+
+impl<'a> Looked<'a> {
+    pub(super) const fn new(device: &'a Device, token: String, require_local: bool) -> Self {
+        Self {
+            device,
+            token,
+            require_local,
+        }
+    }
+
+    /// Each private half that should be there: is it, is it the recorded one,
+    /// and can it leave?
+    pub(super) async fn keys(&self, records: &Records, report: &mut Report) {
+        for (name, set) in records {
+            let here = set
+                .keys
+                .values()
+                .filter(|key| key.placements.get(self.device.name()) == Some(&Half::Present));
+            let (mut good, mut faults) = (Vec::new(), Vec::new());
+            for key in here {
+                match self.fault(key).await {
+                    None => good.push(key),
+                    Some(fault) => faults.push((key, fault)),
+                }
+            }
+            for (key, fault) in faults {
+                let (found, hint) = self.told(key, fault, &good);
+                report.fail("keys", name, found, hint);
+            }
+            if good.is_empty() {
+                continue;
+            }
+            report.ok(
+                "keys",
+                name,
+                format!(
+                    "{} on {}: as recorded, and none can leave",
+                    counted(good.len(), "private half").replace("halfs", "halves"),
+                    self.device.name()
+                ),
+            );
+        }
+    }
+
+    /// For people: what was found, and what to do. `good` are the keys that
+    /// the token holds as it should.
+    fn told(&self, key: &Key, fault: Fault, good: &[&Key]) -> (String, String) {
+        let kid = key.kid.as_deref().unwrap_or("(no kid yet)");
+        let of = format!(
+            "the {} key {kid} (object id {})",
+            key.phase.name(),
+            ObjectId(key.id.0)
+        );
+        match fault {
+            Fault::Gone => (
+                format!("{of}: the token does not hold its private half"),
+                self.lost(key, good),
+            ),
+            Fault::Bad(found, why) => (
+                format!("{of}: {found}"),
+                format!("{why}: `sealkeeper keys revoke {kid}` ends it for ever"),
+            ),
+        }
+    }
+
+    /// What to do about a key that the token does not hold.
+    fn lost(&self, key: &Key, good: &[&Key]) -> String {
+        let kid = key.kid.as_deref().unwrap_or("KID");
+        let standby = good.iter().find(|it| {
+            it.algorithm == key.algorithm && matches!(it.phase, Phase::Published { .. })
+        });
+        let standby = standby.and_then(|it| {
+            let kid = it.kid.as_deref()?;
+            Some(format!("{kid}, in the token as {},", ObjectId(it.id.0)))
+        });
+        match key.phase {
+            Phase::Active { .. } => lost_key(kid, &self.token, standby.as_deref()),
+            // Who revokes it ends tokens that are good.
+            Phase::Retiring { .. } => format!(
+                "is this the right token: {}? If it is, leave the key: it signs no more, and its tokens verify on; only there is no way back to it",
+                self.token
+            ),
+            _ => format!(
+                "is this the right token: {}? If not, put the right one back; if the key was deleted, restore the token's backup. Only if it is lost for good: `sealkeeper keys revoke {kid}` ends it for ever, and the agent makes another",
+                self.token
+            ),
+        }
+    }
+
+    async fn fault(&self, key: &Key) -> Option<Fault> {
+        let found = match self.device.find(ObjectId(key.id.0)).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Some(Fault::Gone),
+            // Its public half is left.
+            Err(DeviceError::BadKey { why, .. }) if why.contains(" has 0 private ") => {
+                return Some(Fault::Gone);
+            }
+            Err(e) => return Some(Fault::Bad(e.to_string(), "if it must not be used")),
+        };
+        if key.public.as_ref() != Some(&found.public) {
+            return Some(Fault::Bad(
+                "the token holds another public key under its id".to_owned(),
+                "somebody wrote to the token",
+            ));
+        }
+        let said = loose(&found.evidence, self.require_local)?;
+        Some(Fault::Bad(
+            format!("the token says {said}"),
+            "a key that can leave is no secret",
+        ))
+    }
+}
+
+/// What lets a key out.
+fn loose(evidence: &Evidence, require_local: bool) -> Option<&'static str> {
+    if evidence.sensitive != Some(true) {
+        return Some("CKA_SENSITIVE is not true");
+    }
+    if evidence.extractable != Some(false) {
+        return Some("CKA_EXTRACTABLE is not false");
+    }
+    if evidence.always_sensitive == Some(false) {
+        return Some("CKA_ALWAYS_SENSITIVE is false");
+    }
+    if evidence.never_extractable == Some(false) {
+        return Some("CKA_NEVER_EXTRACTABLE is false");
+    }
+    (require_local && evidence.local != Some(true)).then_some("CKA_LOCAL is not true")
+}
+
+/// What to do about the active key that the token did not have.
+pub(super) fn missed(agent: &Agent, set: &KeySetHealth) -> String {
+    let listed = agent.key_sets.iter().find(|it| it.name == set.name);
+    let keys = || listed.into_iter().flat_map(|it| &it.keys);
+    let Some(key) = keys().find(|key| set.why.contains(&key.kid)) else {
+        return "`sealkeeper keys list` shows which key it is".to_owned();
+    };
+    let standby = keys().find(|it| {
+        it.alg == key.alg
+            && it.phase() == Listed::Published
+            && it.private_half() == PrivateHalf::Present
+    });
+    let standby = standby.map(|it| {
+        let ids = it.placements.iter().map(|at| hex(&at.handle_id));
+        let id = ids.collect::<Vec<_>>().join(", ");
+        format!("{}, by the record in the token as {id},", it.kid)
+    });
+    let on = |it: &&DeviceHealth| key.placements.iter().any(|at| at.device == it.name);
+    let token = agent.devices.iter().find(on).map(|it| it.token.as_str());
+    lost_key(&key.kid, token.unwrap_or("the token"), standby.as_deref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What to do about an active key that this token does not hold. `standby`
+/// says which one is next, and where it is.
+fn lost_key(kid: &str, token: &str, standby: Option<&str>) -> String {
+    let next = standby.map_or(
+        "nothing is signed until a device has made the next key".to_owned(),
+        |standby| format!("the standby {standby} signs next"),
+    );
+    format!(
+        "is this the right token: {token}? If not, put the right one back; if the key was deleted, restore the token's backup: the next signature finds it. Only if the key is lost for good: `sealkeeper keys revoke {kid}` ends it for ever; {next}. Where verifiers may not hold that one yet, revoke asks for --then: `wait` until they do, or `activate` it at once, and some refuse its tokens for a while"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_can_leave_is_named() {
+        let good = Evidence {
+            sensitive: Some(true),
+            extractable: Some(false),
+            always_sensitive: Some(true),
+            never_extractable: Some(true),
+            local: Some(true),
+            ..Evidence::default()
+        };
+        assert_eq!(loose(&good, true), None);
+        type Change = fn(&mut Evidence);
+        let cases: [(Change, &str); 7] = [
+            (|e| e.sensitive = None, "CKA_SENSITIVE"),
+            (|e| e.sensitive = Some(false), "CKA_SENSITIVE"),
+            (|e| e.extractable = None, "CKA_EXTRACTABLE"),
+            (|e| e.extractable = Some(true), "CKA_EXTRACTABLE"),
+            (|e| e.always_sensitive = Some(false), "CKA_ALWAYS_SENSITIVE"),
+            (
+                |e| e.never_extractable = Some(false),
+                "CKA_NEVER_EXTRACTABLE",
+            ),
+            (|e| e.local = None, "CKA_LOCAL"),
+        ];
+        for (change, named) in cases {
+            let mut evidence = good.clone();
+            change(&mut evidence);
+            let said = loose(&evidence, true).unwrap_or_default();
+            assert!(said.starts_with(named), "{named}: {said}");
+        }
+        let elsewhere = Evidence {
+            local: Some(false),
+            ..good
+        };
+        assert_eq!(loose(&elsewhere, false), None);
+    }
+}
