@@ -87,8 +87,11 @@ enum Command {
     Policy(PolicyCommand),
     /// Look for what is wrong, and say what to do. Changes nothing.
     ///
-    /// Each check is one line: ok, warn or fail. While the agent runs, its
-    /// devices are left to it.
+    /// Each check is one line, failures last: `ok` works; `warn` works, and
+    /// may surprise; `fail` does not work, and its hint says what to do;
+    /// `skip` was not looked at, since what it names must be mended first.
+    /// Exit code 0 where nothing failed, whatever it warns of; else 1. While
+    /// the agent runs, its devices are left to it.
     Doctor,
     /// Look at keys and change their lives.
     #[command(subcommand)]

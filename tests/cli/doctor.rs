@@ -123,8 +123,8 @@ async fn nothing_is_wrong_with_and_without_the_agent() {
         "keys main: 1 private half on softhsm: as recorded, and none can leave",
         "ok    pin marker softhsm: the PIN may be tried",
         "skip  admin socket",
-        "waits for signing socket",
-        " 1 failed, 0 to look at, 1 skipped",
+        "not looked at: first mend signing socket",
+        " 1 failed, 0 warnings, 1 skipped",
     ]);
     let before = lab.objects_in_token();
     let mut daemon = lab.serve().await;
@@ -172,8 +172,8 @@ async fn breakage_1_a_wrong_pin() {
         "fail  pin marker softhsm: the PIN is not tried any more",
         "hint: the token counts wrong PINs: make sure that it is right in ",
         "/pin, then run: sealkeeper device unlock softhsm",
-        "skip  device softhsm: waits for pin marker softhsm",
-        "skip  key set main: waits for pin marker softhsm",
+        "skip  device softhsm: not looked at: first mend pin marker softhsm",
+        "skip  key set main: not looked at: first mend pin marker softhsm",
         " 1 failed",
     ]);
     // Nor does doctor try it, when the agent is gone.
@@ -215,7 +215,7 @@ async fn breakage_3_a_token_that_is_gone() {
         .failed();
     let found = |text: &[&str]| doctor(&lab).failed().says(text).text.len();
     found(&[
-        "skip  key set main: waits for device softhsm",
+        "skip  key set main: not looked at: first mend device softhsm",
         "fail  device softhsm: not open",
         " 1 failed",
         "and the agent goes on by itself",
@@ -242,8 +242,8 @@ async fn breakage_4_a_module_that_is_not_there() {
     doctor(&lab).failed().says(&[
         "fail  module softhsm: /usr/lib/nothing.so: No such file",
         "hint: install the HSM's PKCS#11 library: the agent tries again by itself; or correct device.softhsm.module, then restart the agent",
-        "skip  device softhsm: waits for module softhsm",
-        "skip  key set main: waits for module softhsm",
+        "skip  device softhsm: not looked at: first mend module softhsm",
+        "skip  key set main: not looked at: first mend module softhsm",
         " 1 failed",
     ]);
 }
@@ -366,7 +366,7 @@ async fn breakage_7_a_key_set_that_has_not_begun() {
     doctor(&lab).failed().says(&[
         &format!("fail  store main: has no record in {store}, and the log knows nothing of it"),
         "hint: `init` begins it: ",
-        "skip  key set main: waits for store main",
+        "skip  key set main: not looked at: first mend store main",
         " 1 failed",
         cure,
     ]);
@@ -427,7 +427,7 @@ async fn breakage_9_a_damaged_database() {
     doctor(&lab).failed().says(&[
         "fail  store",
         "is damaged",
-        "skip  key set main: waits for store /",
+        "skip  key set main: not looked at: first mend store /",
         "put the newest copy in its place",
         " 1 failed",
     ]);

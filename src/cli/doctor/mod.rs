@@ -57,7 +57,9 @@ impl Finding {
     fn tell(&self) -> Result<(), Failure> {
         let (level, about) = (self.level.name(), self.about());
         if let Some(cause) = &self.waits_for {
-            return say(format!("{level:<4}  {about}: waits for {cause}"));
+            return say(format!(
+                "{level:<4}  {about}: not looked at: first mend {cause}"
+            ));
         }
         say(format!("{level:<4}  {about}: {}", self.found))?;
         match &self.hint {
@@ -205,18 +207,20 @@ impl Report {
                 "checks": checks.collect::<Vec<_>>(),
             }))?;
         } else {
-            for finding in &self.0 {
-                finding.tell()?;
+            // What is read last, and stays on the screen, is what to mend.
+            for level in [Level::Ok, Level::Skip, Level::Warn, Level::Fail] {
+                let of_level = self.0.iter().filter(|finding| finding.level == level);
+                of_level.into_iter().try_for_each(Finding::tell)?;
             }
             let skipped = match self.count(Level::Skip) {
                 0 => String::new(),
                 skipped => format!(", {skipped} skipped"),
             };
             say(format!(
-                "\n{}: {} failed, {} to look at{skipped}",
+                "\n{}: {} failed, {}{skipped}",
                 counted(self.0.len(), "check"),
                 self.count(Level::Fail),
-                self.count(Level::Warn)
+                counted(self.count(Level::Warn), "warning")
             ))?;
         }
         if self.count(Level::Fail) == 0 {

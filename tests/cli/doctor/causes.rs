@@ -20,7 +20,7 @@ fn nothing_else_fails_where_there_is_no_state_folder() {
     for check in ["signing socket", "admin socket", "device"] {
         let skipped = |line: &str| {
             line.starts_with(&format!("skip  {check} "))
-                && line.contains(": waits for state folder /")
+                && line.contains(": not looked at: first mend state folder /")
         };
         assert!(found.text.lines().any(skipped), "{check}: {}", found.text);
     }
@@ -80,7 +80,7 @@ async fn rules_that_nobody_can_match_are_a_failure() {
     doctor(&lab).failed().says(&[
         nobody,
         "warn  rules main.me: no user of this machine has the uid 4000000000",
-        " 1 failed, 1 to look at",
+        " 1 failed, 1 warning",
         "then restart the agent",
     ]);
     edit(&lab, "uid = [4000000000]", "dns = [\"a.example\"]");
@@ -95,7 +95,7 @@ async fn rules_that_nobody_can_match_are_a_failure() {
     );
     let found = doctor(&lab);
     assert_eq!(found.code, Some(0), "{}", found.text);
-    found.says(&["warn  rules main.me", " 0 failed, 1 to look at"]);
+    found.says(&["warn  rules main.me", " 0 failed, 1 warning"]);
 }
 
 /// Found by an operator: SQLite's list of pages, in the middle of the table.
@@ -154,5 +154,24 @@ fn a_configuration_that_does_not_load_is_the_first_finding() {
         "unknown field",
         "^^^^^",
         "config check",
+    ]);
+}
+
+/// Found by an operator: the failure stood in the middle of 17 lines.
+#[tokio::test]
+async fn what_to_mend_is_read_last() {
+    let lab = begun();
+    fs::write(lab.path("pin"), "00000000").unwrap();
+    let _daemon = lab.serve().await;
+    refused(&lab, "PIN_BLOCKED").await;
+    let text = doctor(&lab).text;
+    let last: Vec<&str> = text.lines().rev().take(4).collect();
+    assert!(last[2].starts_with("      hint: "), "{text}");
+    assert!(last[3].starts_with("fail  pin marker softhsm"), "{text}");
+    // And what the words mean stands in the help.
+    let help = Said::of(&lab.run(&["doctor", "--help"]));
+    help.says(&[
+        "`skip` was not looked at",
+        "Exit code 0 where nothing failed",
     ]);
 }
