@@ -33,7 +33,7 @@ pub const MAX_RECORD: usize = 1 << 20;
 
 /// What is left to an operator whose store is lost, or too old, and who has no
 /// copy of it that is good.
-pub const WITHOUT_COPY: &str = "if there is none, keep the folder as it is, and begin a key set under another name: nothing rebuilds a record from the log yet";
+pub const WITHOUT_COPY: &str = "if there is none, keep the folder as it is, and begin a key set under another name: a record cannot be made again from the log";
 
 /// A place for records.
 ///

@@ -22,7 +22,7 @@ const APPLICATION: i64 = 0x534b_7374;
 /// How long to wait for another process that writes.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-const RESTORE: &str = "stop the agent, move the file and its -wal and -shm away, put the newest copy in its place, and start the agent again; if there is none, keep what was moved, and begin a key set under another name: nothing rebuilds a record from the log yet";
+const RESTORE: &str = "stop the agent, move the file and its -wal and -shm away, put the newest copy in its place, and start the agent again; if there is none, keep what was moved, and begin a key set under another name: a record cannot be made again from the log";
 
 /// `version` counts all changes of the store, so it also orders them: a
 /// watcher asks for what is above the one that it saw last.
@@ -422,7 +422,8 @@ fn in_a_line(said: &str) -> String {
     let first = faults.next().unwrap_or(said).trim();
     match faults.count() {
         0 => first.to_owned(),
-        more => format!("{first}, and {more} more"),
+        1 => format!("{first}, and 1 more fault"),
+        more => format!("{first}, and {more} more faults"),
     }
 }
 

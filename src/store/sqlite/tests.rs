@@ -300,7 +300,7 @@ async fn what_is_said_of_damaged_pages_is_one_line() {
     }
     let said = Sqlite::open(&path).unwrap_err().to_string();
     assert_eq!(said.lines().count(), 1, "{said}");
-    for part in ["is damaged: Tree ", " more; stop the agent"] {
+    for part in ["is damaged: Tree ", " more faults; stop the agent"] {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
