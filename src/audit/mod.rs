@@ -404,6 +404,13 @@ pub fn signatures(disk: &dyn Disk, dir: &Path) -> Result<Vec<Recorded<Entry>>, A
     Ok(all)
 }
 
+/// How many segments of the signature log are full: nothing is written to them
+/// any more. 0 where the directory cannot be read.
+#[must_use]
+pub fn old_segments(disk: &dyn Disk, dir: &Path) -> usize {
+    segments::list(disk, dir).map_or(0, |segments| segments.len().saturating_sub(1))
+}
+
 /// Every key event on record, oldest first, for tools. As [`signatures`].
 ///
 /// # Errors

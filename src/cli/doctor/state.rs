@@ -87,13 +87,19 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
         Ok(left) if left < NO_SPACE => report.fail(
             CHECK,
             of,
-            format!("{} MiB left on its disk", left >> 20),
-            "nothing is signed that cannot be recorded: free space, or move old segments of the audit log away; the agent then goes on by itself",
+            format!("{} MiB left on its file system, {}", left >> 20, mount(dir)),
+            format!(
+                "nothing is signed that cannot be recorded: free space there{}; the agent then goes on by itself",
+                match audit::old_segments(&OsDisk, &dir.join("audit")) {
+                    0 => String::new(),
+                    old => format!(", or move the {} of the audit log away", counted(old, "old segment")),
+                }
+            ),
         ),
         Ok(left) if left < LITTLE_SPACE => report.warn(
             CHECK,
             of,
-            format!("{} MiB left on its disk", left >> 20),
+            format!("{} MiB left on its file system, {}", left >> 20, mount(dir)),
             "each signature takes some 600 bytes of the audit log",
         ),
         Ok(left) => report.ok(
@@ -104,6 +110,17 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
         Err(e) => report.warn(CHECK, of, format!("space: {e}"), "look at `df`"),
     }
     true
+}
+
+/// Where the file system of a folder begins.
+fn mount(dir: &Path) -> String {
+    let device = |dir: &Path| std::fs::metadata(dir).map(|meta| meta.dev()).ok();
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.into());
+    let here = whole.ancestors();
+    let last = here
+        .take_while(|above| device(above) == device(&whole))
+        .last();
+    format!("mounted on {}", last.unwrap_or(&whole).display())
 }
 
 /// What the log knows of key sets.
@@ -389,5 +406,15 @@ fn synchronized() -> Option<bool> {
         b"yes" => Some(true),
         b"no" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_on_the_file_system_that_is_mounted_above_it() {
+        assert_eq!(mount(Path::new("/proc/self/fd")), "mounted on /proc");
     }
 }
