@@ -115,6 +115,16 @@ fn caller(args: &Args) -> Result<Caller, Failure> {
     })
 }
 
+/// Who runs this, as the agent would see them.
+pub(super) fn own_caller() -> Result<Caller, Failure> {
+    Ok(Caller::Unix {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: own_group(),
+        groups: own_groups()?,
+        pid: None,
+    })
+}
+
 fn own_group() -> u32 {
     rustix::process::getegid().as_raw()
 }

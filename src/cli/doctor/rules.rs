@@ -2,8 +2,10 @@
 
 use super::machine::{self, Access, Unknown};
 use super::{Report, counted};
+use crate::cli::policy;
 use crate::config::Config;
 use crate::policy::rules::Matcher;
+use crate::policy::{Caller, Rule};
 
 /// The name of these checks.
 const RULES: &str = "rules";
@@ -11,6 +13,7 @@ const RULES: &str = "rules";
 pub(super) fn look(config: &Config, report: &mut Report) {
     let socket = std::fs::metadata(&config.serve.signing_socket);
     let socket = socket.ok().map(|meta| Access::of(&meta));
+    let us = policy::own_caller().ok();
     for (name, set) in &config.key_sets {
         let rules = set.rules.rules();
         if rules.is_empty() {
@@ -20,6 +23,13 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                 "there are none: nothing is signed for anybody",
                 format!("add [[key_set.{name}.rule]] with a name, uid = [...] and operations = [\"sign-jwt\"], then restart the agent"),
             );
+            continue;
+        }
+        if !rules
+            .iter()
+            .any(|rule| is_about_somebody(&rule.who, config))
+        {
+            nobody(name, rules, report);
             continue;
         }
         let mut good = true;
@@ -35,26 +45,48 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                         RULES,
                         &of,
                         format!("no group of this machine has the gid {gid}"),
-                        "correct the rule's gid and restart the agent, or make the group",
+                        "correct the rule's gid, then restart the agent",
                     );
                 }
             }
         }
-        let number = counted(rules.len(), "rule");
-        if !rules
-            .iter()
-            .any(|rule| is_about_somebody(&rule.who, config))
-        {
-            report.fail(
-                RULES,
-                name,
-                format!("{number}, and nobody whom one could be about: nothing is signed for anybody"),
-                "name users and groups that this machine has (`id` shows your own), then restart the agent",
-            );
-        } else if good {
-            report.ok(RULES, name, number);
+        if good {
+            let ours = |us: &Caller| rules.iter().any(|rule| rule.who.matches(us));
+            let others = us.as_ref().filter(|us| !ours(us));
+            let others = others.map(|us| format!(", and none is about you, {us}"));
+            let number = counted(rules.len(), "rule");
+            report.ok(RULES, name, number + &others.unwrap_or_default());
         }
     }
+}
+
+/// No rule lets anybody in who can be here.
+fn nobody(name: &str, rules: &[Rule], report: &mut Report) {
+    let mut absent = Vec::new();
+    for rule in rules {
+        let who = &rule.who;
+        let uids = who.uids.iter().flatten();
+        let uids = uids.filter(|uid| machine::user(**uid) == Err(Unknown::Nobody));
+        absent.extend(uids.map(|uid| format!("no user has the uid {uid}")));
+        let gids = who.gids.iter().flatten();
+        let gids = gids.filter(|gid| machine::group(**gid) == Err(Unknown::Nobody));
+        absent.extend(gids.map(|gid| format!("no group has the gid {gid}")));
+        if who.dns.is_some() || who.spiffe.is_some() {
+            absent.push("there is no TLS listener to show a certificate to".to_owned());
+        }
+    }
+    absent.dedup();
+    let us = rustix::process::geteuid().as_raw();
+    report.fail(
+        RULES,
+        name,
+        format!(
+            "nothing is signed for anybody: its {} can let in nobody who is here ({}), and so not you, unix:{us}",
+            counted(rules.len(), "rule"),
+            absent.join(", ")
+        ),
+        "name users or groups that this machine has (`id NAME` shows them), then restart the agent; `sealkeeper policy test CLAIMS` says whether you may sign then",
+    );
 }
 
 /// Whether a caller can be there whom this is about. Where the machine does
@@ -78,7 +110,7 @@ fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) -> bo
                 RULES,
                 of,
                 format!("no user of this machine has the uid {uid}"),
-                "correct the rule's uid (`id -u NAME` shows it) and restart the agent, or make the user",
+                "correct the rule's uid (`id -u NAME` shows it), then restart the agent",
             );
             return false;
         }

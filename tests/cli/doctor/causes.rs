@@ -76,17 +76,23 @@ async fn rules_that_nobody_can_match_are_a_failure() {
     let us = rustix::process::getuid().as_raw();
     let ours = format!("uid = [{us}]");
     edit(&lab, &ours, "uid = [4000000000]");
-    let nobody = "fail  rules main: 1 rule, and nobody whom one could be about";
+    let nobody = "fail  rules main: nothing is signed for anybody";
+    // One cause is one finding.
     doctor(&lab).failed().says(&[
         nobody,
-        "warn  rules main.me: no user of this machine has the uid 4000000000",
-        " 1 failed, 1 warning",
-        "then restart the agent",
+        &format!("(no user has the uid 4000000000), and so not you, unix:{us}"),
+        " 1 failed, 0 warnings",
+        "then restart the agent; `sealkeeper policy test CLAIMS` says",
     ]);
     edit(&lab, "uid = [4000000000]", "dns = [\"a.example\"]");
     doctor(&lab).failed().says(&[nobody]);
     edit(&lab, "dns = [\"a.example\"]", "gid = [4000000000]");
     doctor(&lab).failed().says(&[nobody]);
+    if us == 0 {
+        edit(&lab, "gid = [4000000000]", "gid = [65534]");
+        doctor(&lab).says(&["ok    rules main: 1 rule, and none is about you, unix:0"]);
+        edit(&lab, "gid = [65534]", "gid = [4000000000]");
+    }
     // One who is there is enough.
     edit(
         &lab,
