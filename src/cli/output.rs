@@ -8,6 +8,12 @@ use tonic::Code;
 
 use crate::api::client::ConnectError;
 
+/// How an agent is started.
+pub(super) const START: &str =
+    "start it: `sealkeeper serve`, or `systemctl start sealkeeper` where systemd runs it";
+/// Where an agent that has ended has said why.
+pub(super) const WHY_ENDED: &str = "why it ended stands at the end of its log: `journalctl -u sealkeeper` under systemd, else wherever its standard error went";
+
 /// Why a command failed, and what to do.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -122,26 +128,29 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let hint = match &error {
             ConnectError::Unreachable { why, .. } => unreachable_hint(why.kind()),
-            _ => "choose another path for the socket",
+            _ => "choose another path for the socket".to_owned(),
         };
         Self::not_now(error).hint(hint)
     }
 }
 
-fn unreachable_hint(why: ErrorKind) -> &'static str {
+fn unreachable_hint(why: ErrorKind) -> String {
     match why {
         ErrorKind::NotFound => {
-            "no agent serves there: start it with `sealkeeper serve`, or name its configuration with --config"
+            return format!(
+                "no agent serves there: {START}; or name its configuration with --config"
+            );
         }
         // The socket outlives only an agent that had no time to remove it.
         ErrorKind::ConnectionRefused => {
-            "an agent served there and is gone: look at the end of its log, and start it again"
+            return format!("the agent is not running, and has ended: {START}; {WHY_ENDED}");
         }
         ErrorKind::PermissionDenied => {
             "you may not open the socket: run this as its owner, or as the agent's user"
         }
         _ => "is the agent running, and may you open its socket?",
     }
+    .to_owned()
 }
 
 /// Prints a line of the command's own output.

@@ -28,7 +28,11 @@ async fn without_an_agent_it_says_whether_there_was_one() {
     lab.init();
     let mut daemon = lab.serve().await;
     daemon.kill();
-    let died = ["cannot connect to", "served there and is gone", "its log"];
+    let died = [
+        "cannot connect to",
+        "the agent is not running, and has ended",
+        "its log",
+    ];
     fails(&lab, &["keys", "list"], 3, &died);
     let mut daemon = lab.serve().await;
     daemon.ask_to_stop();

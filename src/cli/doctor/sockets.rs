@@ -11,6 +11,7 @@ use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
     DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase,
 };
+use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
 use crate::observe::{self, Origin, Trust};
 use crate::time::Span;
@@ -169,7 +170,7 @@ pub(super) fn cure(reason: &str) -> &'static str {
             "while the store or the clock is in trouble, nothing is signed further ahead: see `store` and `clock`"
         }
         "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
-            "its device does not work: see `device` below"
+            "its device does not work: see `device`"
         }
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",
@@ -194,7 +195,7 @@ async fn connect(
                 check,
                 of,
                 "not there: the agent is not running",
-                "start it: `sealkeeper serve`; if it ends at once, what it says last is why",
+                format!("{START}; if it ends at once, what it says last is why"),
             );
             no_agent(check, config, report);
             return None;
@@ -230,8 +231,13 @@ async fn connect(
             None
         }
         Err(e) => {
-            let hint = "the agent that made it has ended: start it again, and look at what its log says last";
-            report.fail(check, of, e.to_string(), hint);
+            // Its path was said.
+            let why = match e {
+                ConnectError::Unreachable { why, .. } => why.to_string(),
+                e => e.to_string(),
+            };
+            let found = format!("the agent is not running: it has ended, and left this ({why})");
+            report.fail(check, of, found, format!("{START}; {WHY_ENDED}"));
             no_agent(check, config, report);
             None
         }

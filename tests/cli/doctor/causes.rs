@@ -163,6 +163,30 @@ fn a_configuration_that_does_not_load_is_the_first_finding() {
     ]);
 }
 
+/// Found by an operator: it said "cannot connect", with the path twice, and
+/// not where the log is, nor how to start the agent.
+#[tokio::test]
+async fn an_agent_that_was_killed_is_not_running() {
+    let lab = begun();
+    let mut daemon = lab.serve().await;
+    daemon.kill();
+    let start = "start it: `sealkeeper serve`, or `systemctl start sealkeeper`";
+    let why = "`journalctl -u sealkeeper` under systemd, else wherever its standard error went";
+    sign(&lab).failed().says(&[
+        "hint: the agent is not running, and has ended: ",
+        start,
+        why,
+    ]);
+    let found = doctor(&lab);
+    found.failed().says(&[
+        "sign.sock: the agent is not running: it has ended, and left this (Connection refused",
+        start,
+        why,
+        " 1 failed",
+    ]);
+    assert!(!found.text.contains("cannot connect to"), "{}", found.text);
+}
+
 /// Found by an operator: the failure stood in the middle of 17 lines.
 #[tokio::test]
 async fn what_to_mend_is_read_last() {
