@@ -169,8 +169,9 @@ async fn breakage_1_a_wrong_pin() {
     said.for_good().says(&["sealkeeper device unlock softhsm"]);
     let found = doctor(&lab);
     found.failed().says(&[
-        "fail  pin marker softhsm: the PIN is not tried any more",
-        "hint: the token counts wrong PINs: make sure that it is right in ",
+        "fail  pin marker softhsm: the agent does not try the PIN any more",
+        "hint: the agent stopped by itself, before the token",
+        "make sure that the PIN is right in ",
         "/pin, then run: sealkeeper device unlock softhsm",
         "skip  device softhsm: not looked at: first mend pin marker softhsm",
         "skip  key set main: not looked at: first mend pin marker softhsm",
@@ -180,7 +181,7 @@ async fn breakage_1_a_wrong_pin() {
     daemon.kill();
     doctor(&lab)
         .failed()
-        .says(&["the PIN is not tried any more"]);
+        .says(&["the agent does not try the PIN any more"]);
     // The cure works.
     fs::write(lab.path("pin"), PIN).unwrap();
     lab.ok(&["device", "unlock", "softhsm"]);
@@ -228,6 +229,19 @@ async fn breakage_3_a_token_that_is_gone() {
         "fail  device softhsm: expected a token with label \"lab\"",
         "SOFTHSM2_CONF=",
     ]);
+    // Found by an operator: a module that fails says a number, and what its
+    // own configuration names was there to be looked at.
+    let tokens = lab.path("tokens");
+    fs::remove_dir_all(&tokens).unwrap();
+    let tokens = tokens.display();
+    let named = format!("/softhsm2.conf names {tokens}: No such file");
+    let back = format!("put {tokens} back");
+    found(&["hint: directories.tokendir in /", &named, &back]);
+    fs::remove_file(lab.path("softhsm2.conf")).unwrap();
+    found(&[
+        "hint: SOFTHSM2_CONF names /",
+        "/softhsm2.conf: No such file",
+    ]);
 }
 
 #[tokio::test]
@@ -241,11 +255,21 @@ async fn breakage_4_a_module_that_is_not_there() {
     assert_eq!(said.failed().code, Some(3), "{}", said.text);
     doctor(&lab).failed().says(&[
         "fail  module softhsm: /usr/lib/nothing.so: No such file",
-        "hint: install the HSM's PKCS#11 library: the agent tries again by itself; or correct device.softhsm.module, then restart the agent",
+        "hint: correct device.softhsm.module, then restart the agent; or install the HSM's PKCS#11 library there: the agent tries again by itself",
         "skip  device softhsm: not looked at: first mend module softhsm",
         "skip  key set main: not looked at: first mend module softhsm",
         " 1 failed",
     ]);
+    // A slip of the pen.
+    let there = lab.path("libsofthsm2.so");
+    fs::write(&there, "").unwrap();
+    let slip = lab.path("libsofthsm.so");
+    edit(&lab, "/usr/lib/nothing.so", slip.to_str().unwrap());
+    let meant = format!(
+        "hint: is {} the one that is meant? Correct",
+        there.display()
+    );
+    doctor(&lab).failed().says(&[&meant]);
 }
 
 /// The same program as a user whom the sockets keep out.

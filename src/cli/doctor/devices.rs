@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Report;
 use super::keys::Looked;
 use super::machine::user_name;
+use super::paths;
 use super::sockets::Agent;
 use super::state::Records;
 use crate::config::{self, Config};
@@ -17,7 +18,7 @@ use crate::hsm::{Device, State};
 const DEVICE: &str = "device";
 
 /// After a repair that a running agent finds.
-const BY_ITSELF: &str = "an agent that runs then goes on by itself";
+const BY_ITSELF: &str = "the agent then goes on by itself, without a restart";
 
 /// How much longer than its own patience a device may take to come up.
 const GRACE: Duration = Duration::from_secs(2);
@@ -44,12 +45,17 @@ fn module(device: &config::Device, report: &mut Report) -> bool {
     match std::fs::File::open(&device.module) {
         Ok(_) => true,
         Err(e) => {
+            let alike = paths::alike(&device.module).map(|path| {
+                let path = path.display();
+                format!("is {path} the one that is meant? Correct")
+            });
             report.fail(
                 "module",
                 &device.name,
                 format!("{}: {e}", device.module.display()),
                 format!(
-                    "install the HSM's PKCS#11 library: the agent tries again by itself; or correct device.{}.module, then restart the agent",
+                    "{} device.{}.module, then restart the agent; or install the HSM's PKCS#11 library there: the agent tries again by itself",
+                    alike.as_deref().unwrap_or("correct"),
                     device.name
                 ),
             );
@@ -127,9 +133,10 @@ fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool
             report.fail(
                 CHECK,
                 name,
-                format!("the PIN is not tried any more: {reason}{since}"),
+                format!("the agent does not try the PIN any more: {reason}{since}"),
                 format!(
-                    "the token counts wrong PINs: make sure that it is right{}, then run: sealkeeper device unlock {name}; {BY_ITSELF}",
+                    "{}: make sure that the PIN is right{}, then run: sealkeeper device unlock {name}; {BY_ITSELF}",
+                    stopped(&reason),
                     match &device.pin {
                         PinSource::File(path) => format!(" in {}", path.display()),
                         _ => String::new(),
@@ -143,6 +150,14 @@ fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool
             report.fail(CHECK, name, e.to_string(), hint);
             false
         }
+    }
+}
+
+/// Who stopped it: the agent, or the token as well.
+fn stopped(reason: &str) -> &'static str {
+    match reason.contains("CKR_PIN_LOCKED") {
+        true => "the token itself has locked the PIN, which its security officer sets anew",
+        false => "the agent stopped by itself, before the token, which counts wrong PINs, locks",
     }
 }
 
@@ -209,13 +224,24 @@ fn which(device: &config::Device, why: &str) -> String {
         device.module.display()
     ));
     let seen = env.join(" ");
+    let broken = paths::broken(&device.env);
+    if let Some((said, path)) = &broken
+        && why.contains("C_Initialize")
+    {
+        return format!(
+            "{said}: put {} back, readable for the agent's user, and the agent goes on by itself; or correct what names it, then restart the agent. What the module says: {seen}",
+            path.display()
+        );
+    }
     if why.contains("C_Initialize") {
         return format!(
             "the module fails before it looks for a token: what its own configuration names must be there and be readable for the agent's user; the agent then goes on by itself. To see what the module says: {seen}"
         );
     }
+    // It may not matter: a log need not be there yet.
+    let beside = broken.map_or(String::new(), |(said, _)| format!("; {said}"));
     format!(
-        "expected the token with {}: put it back, and the agent goes on by itself; or correct device.{}, then restart the agent. What the module sees: {seen}",
+        "expected the token with {}: put it back, and the agent goes on by itself; or correct device.{}, then restart the agent{beside}. What the module sees: {seen}",
         device.token, device.name
     )
 }
@@ -300,5 +326,17 @@ async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
         if !names.is_empty() {
             report.ok("mechanisms", name, names.join(", "));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_locked_the_pin_is_not_the_agents_doing() {
+        let said = |code| stopped(&format!("the token refused the PIN: C_Login said {code}"));
+        assert!(said("CKR_PIN_INCORRECT").starts_with("the agent stopped"));
+        assert!(said("CKR_PIN_LOCKED").starts_with("the token itself"));
     }
 }

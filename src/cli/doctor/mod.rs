@@ -15,6 +15,7 @@ mod callers;
 mod devices;
 mod keys;
 mod machine;
+mod paths;
 mod rules;
 mod sockets;
 mod state;

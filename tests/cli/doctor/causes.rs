@@ -57,8 +57,10 @@ async fn an_agent_whose_pin_is_unlocked_goes_on_by_itself() {
     refused(&lab, "PIN_BLOCKED").await;
     let pin = lab.path("pin").display().to_string();
     doctor(&lab).says(&[
-        &format!("make sure that it is right in {pin}, then run: sealkeeper device unlock softhsm"),
-        "an agent that runs then goes on by itself",
+        &format!(
+            "make sure that the PIN is right in {pin}, then run: sealkeeper device unlock softhsm"
+        ),
+        "the agent then goes on by itself, without a restart",
     ]);
     fs::write(lab.path("pin"), PIN).unwrap();
     lab.ok(&["device", "unlock", "softhsm"]);
