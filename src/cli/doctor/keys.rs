@@ -39,7 +39,9 @@ impl<'a> Looked<'a> {
             let here = set
                 .keys
                 .values()
-                .filter(|key| key.placements.get(self.device.name()) == Some(&Half::Present));
+                .filter(|key| key.placements.get(self.device.name()) == Some(&Half::Present))
+                // The device is still to make it.
+                .filter(|key| !matches!(key.phase, Phase::Generating));
             let (mut good, mut faults) = (Vec::new(), Vec::new());
             for key in here {
                 match self.fault(key).await {

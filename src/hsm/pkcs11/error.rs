@@ -81,6 +81,8 @@ pub(crate) fn while_doing(doing: &str) -> impl Fn(Error) -> Fault {
 fn describe(error: &Error) -> String {
     match error {
         Error::Pkcs11(rv, function) => format!("{} said {}", function_name(*function), ckr(*rv)),
+        // The dynamic linker names the file itself.
+        Error::LibraryLoading(e) => e.to_string(),
         other => other.to_string(),
     }
 }

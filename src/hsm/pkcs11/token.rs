@@ -28,8 +28,8 @@ impl Token {
     /// Loads the module, initialises it and finds the token.
     pub(crate) fn open(open: &Open) -> Result<Self, Fault> {
         let module = open.module.display();
-        let pkcs11 = Pkcs11::new(&open.module)
-            .map_err(while_doing(&format!("loading the PKCS#11 module {module}")))?;
+        let pkcs11 =
+            Pkcs11::new(&open.module).map_err(while_doing("loading the PKCS#11 module"))?;
         pkcs11
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
             .map_err(while_doing(&format!("initialising {module}")))?;
