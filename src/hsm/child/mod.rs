@@ -5,7 +5,8 @@
 //! daemon is gone: a child that is stuck in vendor code must not outlive the
 //! daemon and keep the token's login.
 //!
-//! *Trust: the child believes the daemon, which started it. The daemon
+//! *Trust: the child believes the daemon, which started it, or which connected
+//! to a service manager's socket as root or as the child's own user. The daemon
 //! believes nothing but the shape of what the child says: each signature is
 //! verified before it is released.*
 
