@@ -1,7 +1,6 @@
 //! Puts the agent together, from the configuration to its ports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::IsTerminal;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -190,26 +189,4 @@ pub(super) fn harden() {
         },
     );
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// The log: for people on a terminal, JSON otherwise; on standard error, its
-/// times in UTC. `SEALKEEPER_LOG` says how much.
-pub(super) fn start_log() -> Result<(), Failure> {
-    let wanted = std::env::var("SEALKEEPER_LOG").unwrap_or_default();
-    let filter = match wanted.trim() {
-        "" => tracing_subscriber::EnvFilter::new("info"),
-        wanted => tracing_subscriber::EnvFilter::try_new(wanted).map_err(|e| {
-            Failure::usage(format!("SEALKEEPER_LOG: {e}"))
-                .hint("error, warn, info, debug or trace, or parts: info,sealkeeper::agent=debug")
-        })?,
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        log.init();
-    } else {
-        log.json().init();
-    }
-    Ok(())
 }

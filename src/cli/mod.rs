@@ -13,6 +13,7 @@ mod init;
 mod keys;
 mod kid;
 mod listeners;
+mod log;
 mod output;
 mod policy;
 mod reload;

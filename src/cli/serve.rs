@@ -7,9 +7,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::listeners::{Listeners, Ready, Verifiers};
+use super::log::Log;
 use super::output::Failure;
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose, differs, reload};
+use super::{callers, compose, differs, log, reload};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
@@ -24,11 +25,16 @@ const IF_IN_USE: &str =
 pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure> {
     compose::harden();
     let config = compose::config(path)?;
-    compose::start_log()?;
-    compose::block_on(serve(path, &config, ready_file))?
+    let log = log::start()?;
+    compose::block_on(serve(path, &config, ready_file, &log))?
 }
 
-async fn serve(path: &Path, config: &Config, ready_file: Option<&Path>) -> Result<(), Failure> {
+async fn serve(
+    path: &Path,
+    config: &Config,
+    ready_file: Option<&Path>,
+    log: &Log,
+) -> Result<(), Failure> {
     // Asked for before anything is served: a signal that comes early counts.
     let stop = stop_signal()?;
     let hangups = hangups()?;
@@ -69,6 +75,7 @@ async fn serve(path: &Path, config: &Config, ready_file: Option<&Path>) -> Resul
     tokio::select! {
         () = answer(config, listeners, &agent, &callers, &metrics, &manager, &stop) => {}
         () = reloads => {}
+        () = log.watch(&metrics) => {}
     }
     drop(ready);
     drop(agent);

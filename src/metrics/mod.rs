@@ -40,6 +40,7 @@ pub struct Metrics {
     accepted: IntCounterVec,
     store_failures: IntCounterVec,
     audit_failures: IntCounterVec,
+    log_lines_lost: IntCounter,
 }
 
 /// A step of the store that can fail.
@@ -157,6 +158,10 @@ impl Metrics {
                 "Lines that the log did not take. What was to be signed was not released.",
                 &["line"],
             ),
+            log_lines_lost: make.counter(
+                "sealkeeper_log_lines_lost_total",
+                "Lines on standard error that were lost because nobody read them.",
+            ),
             registry: registry.clone(),
         };
         let build = make.gauges(
@@ -208,6 +213,11 @@ impl Metrics {
     /// The log did not take a line.
     pub fn audit_failed(&self, line: AuditLine) {
         self.audit_failures.with_label_values(&[line.name()]).inc();
+    }
+
+    /// Nobody read standard error, and this many lines were lost.
+    pub fn log_lines_lost(&self, n: u64) {
+        self.log_lines_lost.inc_by(n);
     }
 
     /// All figures as text: what was counted, and how things are right now.
@@ -274,6 +284,12 @@ struct Maker<'a>(&'a Registry);
 const SOUND: &str = "each name is valid and stands here once";
 
 impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        let made = IntCounter::new(name, help).expect(SOUND);
+        self.0.register(Box::new(made.clone())).expect(SOUND);
+        made
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         let made = IntCounterVec::new(Opts::new(name, help), labels).expect(SOUND);
         self.0.register(Box::new(made.clone())).expect(SOUND);

@@ -1,7 +1,7 @@
 //! `/metrics` of the whole program: the figures move as they should, and a
 //! tool that knows the format finds nothing wrong with it.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
@@ -353,6 +353,41 @@ async fn the_log_is_json_off_a_terminal_and_its_level_is_checked() {
         said.contains("SEALKEEPER_LOG") && said.contains("hint: "),
         "{said}"
     );
+}
+
+/// What reads standard error may stop to: a pipe that is full must hold up no
+/// signature, no JWKS and no probe.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let lab = lab();
+    let (mut daemon, log) = lab.serve_piped(&[("SEALKEEPER_LOG", "trace")]).await;
+    let (mut signer, _admin) = daemon.clients().await.expect("a daemon");
+    let lost = || async { figure(&scrape(&daemon).await, "log_lines_lost_total") };
+    assert_eq!(lost().await, 0.0);
+    wait_until(async || {
+        sign(&mut signer, "ES256", r#"{"sub":"a"}"#)
+            .await
+            .expect("a signature");
+        lost().await > 0.0
+    })
+    .await;
+    for path in ["/main/jwks.json", "/healthz", "/readyz"] {
+        let (status, _) = fetch(&daemon.origin(), path).await.expect("an answer");
+        assert_eq!(status, 200, "{path}");
+    }
+    // Whoever reads again is told.
+    let mut lines = BufReader::new(log).lines();
+    let told = lines.find(|line| {
+        let line = line.as_ref().expect("text");
+        line.contains(r#""event":"log_lines_lost""#)
+    });
+    assert!(told.is_some());
+    // And a stop waits for no reader.
+    sign(&mut signer, "ES256", r#"{"sub":"a"}"#)
+        .await
+        .expect("a signature");
+    daemon.ask_to_stop();
+    assert!(daemon.end().await.success());
 }
 
 /// `scripts/test` puts it on the path, or says where it is.

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use sealkeeper::api::client;
@@ -188,14 +188,27 @@ operations = ["sign-jwt", "sign-jws"]
 
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Daemon {
-        let ready = self.path("ready");
-        // A daemon that was killed left it.
-        let _ = fs::remove_file(&ready);
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
             .open(self.path("agent.log"))
             .expect("the log");
+        self.spawn_logging(env, log.into())
+    }
+
+    /// Starts the daemon and waits until it serves; its log is a pipe, and
+    /// whoever has the end of it reads or does not.
+    pub(crate) async fn serve_piped(&self, env: &[(&str, &str)]) -> (Daemon, ChildStderr) {
+        let mut daemon = self.spawn_logging(env, Stdio::piped());
+        daemon.ready().await;
+        let log = daemon.child.stderr.take().expect("a pipe");
+        (daemon, log)
+    }
+
+    fn spawn_logging(&self, env: &[(&str, &str)], log: Stdio) -> Daemon {
+        let ready = self.path("ready");
+        // A daemon that was killed left it.
+        let _ = fs::remove_file(&ready);
         let child = self
             .command(&["serve"])
             .arg("--ready-file")
