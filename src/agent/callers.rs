@@ -28,7 +28,7 @@ use table::{Account, Table};
 use super::admin::AdminError;
 use super::signing::SignError;
 
-pub use table::{CallerKind, CallerStatus, RuleName};
+pub use table::{CallerKind, CallerStatus, Open, RuleName};
 
 /// Every caller since the start, and the list of those who are blocked.
 pub struct Callers {
@@ -103,6 +103,7 @@ impl Callers {
         let account = self.table().enter(&caller, now);
         let blocks = self.blocks.subscribe();
         Known(Arc::new(Inner {
+            id: caller.id(),
             ids: caller.ids(),
             caller,
             callers: Arc::clone(self),
@@ -278,6 +279,7 @@ pub struct Known(Arc<Inner>);
 
 struct Inner {
     caller: Caller,
+    id: CallerId,
     ids: Vec<CallerId>,
     callers: Arc<Callers>,
     account: Arc<Account>,
@@ -285,6 +287,18 @@ struct Inner {
 }
 
 impl Known {
+    /// Its stable id.
+    #[must_use]
+    pub fn id(&self) -> &CallerId {
+        &self.0.id
+    }
+
+    /// Counts a call that is open until what is returned is dropped.
+    #[must_use]
+    pub fn opens(&self) -> Open {
+        Open::of(&self.0.account)
+    }
+
     /// Counts a request.
     pub fn asked(&self) {
         self.0.account.asked(self.0.callers.now());

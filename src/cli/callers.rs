@@ -57,6 +57,7 @@ fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
         "LAST SEEN",
         "REQUESTS",
         "REFUSED",
+        "OPEN",
         "BLOCKED",
     ];
     let rows = answer.callers.iter().map(|caller| {
@@ -68,6 +69,7 @@ fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
             date(caller.last_seen.as_ref()),
             caller.requests.to_string(),
             caller.refusals.to_string(),
+            caller.open.to_string(),
             caller.block.as_ref().map(blocked).unwrap_or_default(),
         ]
     });
@@ -135,6 +137,7 @@ fn json_of(caller: &v1::Caller) -> Value {
         "last_seen": rfc3339(caller.last_seen.as_ref()),
         "requests": caller.requests,
         "refusals": caller.refusals,
+        "open": caller.open,
         "block": caller.block.as_ref().map(|block| json!({
             "id": block.id,
             "since": rfc3339(block.since.as_ref()),

@@ -118,6 +118,7 @@ async fn answer(
         Counted::new(local, count("signing")),
         Arc::clone(agent),
         Arc::clone(callers),
+        metrics.room("signing"),
         limits,
         signing,
     );
@@ -128,7 +129,8 @@ async fn answer(
         };
         let listener = Counted::new(listener, count("signing-tls"));
         let (agent, callers) = (Arc::clone(agent), Arc::clone(callers));
-        serve::grpc::serve_signer(listener, agent, callers, limits, over_tls).await;
+        let room = metrics.room("signing-tls");
+        serve::grpc::serve_signer(listener, agent, callers, room, limits, over_tls).await;
     };
     let orders = serve::grpc::serve_admin(
         Counted::new(orders, count("administration")),

@@ -38,6 +38,7 @@ pub struct Metrics {
     jwks: IntCounterVec,
     connections: IntGaugeVec,
     accepted: IntCounterVec,
+    turned_away: IntCounterVec,
     store_failures: IntCounterVec,
     audit_failures: IntCounterVec,
     log_lines_lost: IntCounter,
@@ -71,6 +72,21 @@ pub struct Connections {
 /// One connection, open until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection(IntGauge);
+
+/// What one listener has no room for.
+#[derive(Clone, Debug)]
+pub struct Room([(RoomOf, IntCounter); 3]);
+
+/// What there may be no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoomOf {
+    /// Requests in flight.
+    Calls,
+    /// What goes on for long.
+    Streams,
+    /// Bytes of requests.
+    Bytes,
+}
 
 /// Answers to requests for one key set's JWKS.
 #[derive(Clone, Debug)]
@@ -148,6 +164,11 @@ impl Metrics {
                 "Connections that were accepted.",
                 &["listener"],
             ),
+            turned_away: make.counters(
+                "sealkeeper_turned_away_total",
+                "What a signing listener did not take because its caller held as much as it left to others: calls, streams or bytes of requests.",
+                &["listener", "of"],
+            ),
             store_failures: make.counters(
                 "sealkeeper_store_failures_total",
                 "Times that the store failed.",
@@ -205,6 +226,15 @@ impl Metrics {
         }
     }
 
+    /// What a signing listener does not take.
+    #[must_use]
+    pub fn room(&self, listener: &'static str) -> Room {
+        Room(RoomOf::ALL.map(|of| {
+            let labels = [listener, of.name()];
+            (of, self.turned_away.with_label_values(&labels))
+        }))
+    }
+
     /// The store failed.
     pub fn store_failed(&self, step: StoreStep) {
         self.store_failures.with_label_values(&[step.name()]).inc();
@@ -248,6 +278,31 @@ impl AuditLine {
         match self {
             Self::Signing => "signing",
             Self::KeyEvent => "key_event",
+        }
+    }
+}
+
+impl RoomOf {
+    const ALL: [Self; 3] = [Self::Calls, Self::Streams, Self::Bytes];
+
+    /// A word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Streams => "streams",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+impl Room {
+    /// There was none.
+    pub fn turned_away(&self, wanted: RoomOf) {
+        for (of, counter) in &self.0 {
+            if *of == wanted {
+                counter.inc();
+            }
         }
     }
 }

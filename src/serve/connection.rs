@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::lines::{Lines, now};
 use super::listener::{self, Arrival, Greeted, Listener, Refused, Standing};
 use super::sources::Sources;
 
@@ -30,8 +31,8 @@ pub struct Limits {
     /// Connections at a time. One more waits in the kernel's queue.
     pub connections: usize,
     /// Connections at a time of one local user or one address. One more is
-    /// refused. A listener that everybody may reach through one proxy has no
-    /// such bound.
+    /// refused. Where everybody may come through one proxy, an address may
+    /// have as many as it leaves to others instead.
     pub connections_per_peer: usize,
     /// Connections at a time whose peer is not known yet: TLS handshakes. One
     /// more waits in the kernel's queue.
@@ -40,14 +41,19 @@ pub struct Limits {
     pub handshakes_per_peer: usize,
     /// How long a handshake may take.
     pub handshake: Duration,
-    /// Requests at a time, all connections together. One more is refused at
+    /// Requests at a time, all connections together, from the header on; the
+    /// items of batches and streams each count as one. A caller may have as
+    /// many as it leaves to others: one alone has half. One more is refused at
     /// once with `OVERLOADED`.
     pub in_flight: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,
-    /// Streams of signatures and watches on a JWKS at a time, all connections
-    /// together. One more is refused at once with `OVERLOADED`.
+    /// What goes on for long, at a time: streams of signatures, watches on a
+    /// JWKS or on health, reflection. Shared and refused as above.
     pub long_lived: usize,
+    /// Bytes of requests that are here and not answered. Shared and refused as
+    /// above.
+    pub bytes: usize,
     /// Items of one batch.
     pub batch: usize,
     /// Items of one batch or stream that are worked on at a time.
@@ -81,6 +87,7 @@ impl Default for Limits {
             in_flight: 4096,
             streams: 256,
             long_lived: 1024,
+            bytes: 16 * 1024 * 1024,
             batch: 256,
             window: 64,
             message: 256 * 1024,
@@ -104,6 +111,11 @@ pub(super) enum Protocol {
 /// The longest request header in bytes, as HTTP/1 text or as an HTTP/2 list.
 /// Nothing that is served here needs more than a path.
 const MAX_HEADER: usize = 16 * 1024;
+
+/// Bytes of one request that may be here before anybody reads them, and of all
+/// requests on one connection.
+const UNREAD_OF_STREAM: u32 = 64 * 1024;
+const UNREAD_OF_CONNECTION: u32 = 256 * 1024;
 
 /// What the server makes of a peer.
 pub(super) struct Guest<E> {
@@ -136,8 +148,8 @@ pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
     let server = builder(protocol, limits);
     let permits = Arc::new(Semaphore::new(limits.connections));
     let handshakes = Arc::new(Semaphore::new(limits.handshakes));
-    let sources = Arc::<Sources>::default();
-    let name: Arc<str> = listener.name().into();
+    let sources = Sources::new(&limits, L::Arrival::BEHIND_PROXY);
+    let log = Arc::new(Refusals::of(&listener));
     let (stop, _) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -155,19 +167,22 @@ pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
             accepted = next => accepted,
         };
         let address = arrival.address();
-        let mut place = match sources.admit(arrival.source(), &limits) {
+        let mut place = match sources.admit(arrival.source()) {
             Ok(place) => place,
             Err(refused) => {
-                report(&name, address, &refused);
+                log.report(address, &refused);
                 continue;
             }
         };
+        if !L::Arrival::SHAKES_HANDS {
+            place.known();
+        }
         let one = Connection {
             router: router.clone(),
             limits,
             stop: stop.subscribe(),
         };
-        let (server, enter, name) = (server.clone(), enter.clone(), Arc::clone(&name));
+        let (server, enter, log) = (server.clone(), enter.clone(), Arc::clone(&log));
         connections.spawn(async move {
             let greeted = one.greet(arrival).await;
             place.known();
@@ -180,10 +195,10 @@ pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
                 }) => {
                     let guest = enter(peer, address);
                     if let Err(refused) = one.serve(&server, stream, guest, standing).await {
-                        report(&name, address, &refused);
+                        log.report(address, &refused);
                     }
                 }
-                Err(refused) => report(&name, address, &refused),
+                Err(refused) => log.report(address, &refused),
             }
             drop((permit, place));
         });
@@ -199,18 +214,39 @@ pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
 /// What is known of a listener's peers.
 type Peer<L> = <<L as Listener>::Arrival as Arrival>::Peer;
 
-/// One line for each connection that was not let in or was cut off: what a
-/// jail can match.
-fn report(listener: &str, address: Option<SocketAddr>, refused: &Refused) {
-    warn!(
-        event = "connection_refused",
-        reason = refused.reason,
-        peer = address.map(|address| tracing::field::display(address.ip().to_canonical())),
-        port = address.map(|address| address.port()),
-        listener,
-        why = refused.why,
-        "connection refused"
-    );
+/// Tells of connections that were not let in or were cut off.
+struct Refusals {
+    listener: String,
+    lines: Lines,
+}
+
+impl Refusals {
+    fn of(listener: &impl Listener) -> Self {
+        Self {
+            listener: listener.name(),
+            lines: Lines::default(),
+        }
+    }
+
+    /// A line that a jail can match. Of a flood not every one, but some about
+    /// each address.
+    fn report(&self, address: Option<SocketAddr>, refused: &Refused) {
+        let peer = address.map(|address| address.ip().to_canonical());
+        let whom = peer.map_or_else(String::new, |peer| peer.to_string());
+        let Some(left_out) = self.lines.admit(&whom, now()) else {
+            return;
+        };
+        warn!(
+            event = "connection_refused",
+            reason = refused.reason,
+            peer = peer.map(tracing::field::display),
+            port = address.map(|address| address.port()),
+            listener = self.listener,
+            why = refused.why,
+            left_out = (left_out > 0).then_some(left_out),
+            "connection refused"
+        );
+    }
 }
 
 fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
@@ -231,6 +267,9 @@ fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(limits.patience)
         .keep_alive_timeout(limits.patience)
         .max_concurrent_streams(limits.streams)
+        // What a peer may send of requests that nobody reads yet.
+        .initial_stream_window_size(UNREAD_OF_STREAM)
+        .initial_connection_window_size(UNREAD_OF_CONNECTION)
         .max_header_list_size(u32::try_from(MAX_HEADER).unwrap_or(u32::MAX));
     server
 }

@@ -62,6 +62,9 @@ impl<A: Arrival> Arrival for CountedArrival<A> {
     type Stream = CountedStream<A::Stream>;
     type Peer = A::Peer;
 
+    const SHAKES_HANDS: bool = A::SHAKES_HANDS;
+    const BEHIND_PROXY: bool = A::BEHIND_PROXY;
+
     fn source(&self) -> Option<Source> {
         self.arrival.source()
     }

@@ -76,8 +76,15 @@ pub trait Arrival: Send + 'static {
     /// What is known of the peer.
     type Peer: Clone + Send + Sync + 'static;
 
-    /// Whose connections are counted together; `None` where everybody may come
-    /// through one proxy, and only the whole is bounded.
+    /// Whether finding out who it is takes the peer's part, and time.
+    const SHAKES_HANDS: bool;
+
+    /// Whether everybody may come through one proxy, so that one address is
+    /// many peers.
+    const BEHIND_PROXY: bool = false;
+
+    /// Whose connections are counted together; `None` where nobody can tell,
+    /// and only the whole is bounded.
     fn source(&self) -> Option<Source>;
 
     /// Where it comes from, for the log.
@@ -274,6 +281,8 @@ impl Arrival for Local {
     type Stream = UnixStream;
     type Peer = Caller;
 
+    const SHAKES_HANDS: bool = false;
+
     fn source(&self) -> Option<Source> {
         match self.caller {
             Caller::Unix { uid, .. } => Some(Source::User(uid)),
@@ -320,8 +329,11 @@ impl Arrival for Remote {
     type Stream = TcpStream;
     type Peer = SocketAddr;
 
+    const SHAKES_HANDS: bool = false;
+    const BEHIND_PROXY: bool = true;
+
     fn source(&self) -> Option<Source> {
-        None
+        Some(Source::of(self.address.ip()))
     }
 
     fn address(&self) -> Option<SocketAddr> {

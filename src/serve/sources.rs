@@ -1,92 +1,68 @@
 //! How many connections each source holds.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Limits;
 use super::listener::{Refused, Source};
+use super::shares::{Each, Share, Shares};
 
 /// Connections by source.
-#[derive(Debug, Default)]
-pub(super) struct Sources(Mutex<HashMap<Source, Held>>);
-
-#[derive(Debug, Default)]
-struct Held {
+#[derive(Debug)]
+pub(super) struct Sources {
     /// All connections.
-    connections: usize,
+    connections: Arc<Shares<Source>>,
     /// Those among them whose peer is not known yet.
-    unknown: usize,
+    unknown: Arc<Shares<Source>>,
 }
 
 /// A connection's place among those of its source, for as long as it is held.
 #[derive(Debug)]
 pub(super) struct Place {
-    sources: Arc<Sources>,
-    source: Option<Source>,
-    known: bool,
+    _connection: Option<Share<Source>>,
+    unknown: Option<Share<Source>>,
 }
 
 impl Sources {
-    /// A place for a connection whose peer is not known yet.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        source: Option<Source>,
-        limits: &Limits,
-    ) -> Result<Place, Refused> {
-        if let Some(source) = source {
-            let mut all = self.lock();
-            let held = all.entry(source).or_default();
-            if held.connections >= limits.connections_per_peer {
-                return Err(Refused {
-                    reason: "TOO_MANY_CONNECTIONS",
-                    why: format!("the peer has {} connections already", held.connections),
-                });
-            }
-            if held.unknown >= limits.handshakes_per_peer {
-                return Err(Refused {
-                    reason: "TOO_MANY_HANDSHAKES",
-                    why: format!("the peer has {} handshakes in progress", held.unknown),
-                });
-            }
-            held.connections += 1;
-            held.unknown += 1;
+    /// Nobody has connected. Where a proxy may stand in front, one address is
+    /// many peers, and may have as many connections as it leaves to others.
+    pub(super) fn new(limits: &Limits, behind_proxy: bool) -> Self {
+        let each = match behind_proxy {
+            true => Each::AsMuchAsIsLeft,
+            false => Each::AtMost(limits.connections_per_peer),
+        };
+        Self {
+            connections: Shares::new(limits.connections, each),
+            unknown: Shares::new(limits.handshakes, Each::AtMost(limits.handshakes_per_peer)),
         }
-        Ok(Place {
-            sources: Arc::clone(self),
-            source,
-            known: false,
-        })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Source, Held>> {
-        // Counts are changed in one step each.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A place for a connection whose peer is not known yet.
+    pub(super) fn admit(&self, source: Option<Source>) -> Result<Place, Refused> {
+        let Some(source) = source else {
+            return Ok(Place {
+                _connection: None,
+                unknown: None,
+            });
+        };
+        let connection = self.connections.take(&source, 1).map_err(|full| Refused {
+            reason: "TOO_MANY_CONNECTIONS",
+            why: format!("the peer has {} connections already", full.own),
+        })?;
+        let unknown = self.unknown.take(&source, 1).map_err(|full| Refused {
+            reason: "TOO_MANY_HANDSHAKES",
+            why: format!("the peer has {} handshakes in progress", full.own),
+        })?;
+        Ok(Place {
+            _connection: Some(connection),
+            unknown: Some(unknown),
+        })
     }
 }
 
 impl Place {
     /// The peer is known now.
     pub(super) fn known(&mut self) {
-        if let (Some(source), false) = (self.source, self.known)
-            && let Some(held) = self.sources.lock().get_mut(&source)
-        {
-            held.unknown -= 1;
-        }
-        self.known = true;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.known();
-        let Some(source) = self.source else { return };
-        let mut all = self.sources.lock();
-        if let Some(held) = all.get_mut(&source) {
-            held.connections -= 1;
-            if held.connections == 0 {
-                all.remove(&source);
-            }
-        }
+        self.unknown = None;
     }
 }
 
@@ -102,8 +78,8 @@ mod tests {
             handshakes_per_peer: 2,
             ..Limits::default()
         };
-        let sources = Arc::<Sources>::default();
-        let admit = |n| sources.admit(Some(Source::User(n)), &limits);
+        let sources = Sources::new(&limits, false);
+        let admit = |n| sources.admit(Some(Source::User(n)));
         let reason = |n| admit(n).unwrap_err().reason;
         let mut first = admit(1).unwrap();
         let second = admit(1).unwrap();
@@ -118,10 +94,31 @@ mod tests {
         let fourth = admit(1).unwrap();
         assert_eq!(reason(1), "TOO_MANY_CONNECTIONS");
         drop((first, third, fourth, other));
-        assert!(sources.lock().is_empty());
+        admit(1).unwrap();
 
         // Of whom nobody can be told apart, any number.
-        let crowd: Vec<_> = (0..10).map(|_| sources.admit(None, &limits)).collect();
+        let crowd: Vec<_> = (0..10).map(|_| sources.admit(None)).collect();
         assert!(crowd.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn behind_a_proxy_an_address_leaves_room_for_others() {
+        let limits = Limits {
+            connections: 100,
+            connections_per_peer: 3,
+            ..Limits::default()
+        };
+        let sources = Sources::new(&limits, true);
+        let all_of = |n| {
+            let admit = || {
+                let mut place = sources.admit(Some(Source::User(n))).ok()?;
+                place.known();
+                Some(place)
+            };
+            std::iter::from_fn(admit).collect::<Vec<_>>()
+        };
+        let first = all_of(1);
+        assert_eq!(first.len(), 50);
+        assert_eq!(all_of(2).len(), 25);
     }
 }

@@ -22,6 +22,8 @@ mod lone;
 mod machine;
 mod openbao;
 mod report;
+#[path = "../live/waits.rs"]
+mod waits;
 /// The laboratory, where the tests have it.
 mod live {
     pub(crate) use crate::lab;

@@ -28,7 +28,7 @@ async fn a_swapped_track_is_warned_of() {
         daemon.kill();
     }
     let mut daemon = lab.serve().await;
-    assert!(lab.log().contains(WARNING), "{}", lab.log());
+    lab.logged(WARNING).await;
     daemon.kill();
 
     let both = "[[key_set.main.track]]\nalg = \"ES384\"\n[[key_set.main.track]]\nalg = \"ES256\"\n";

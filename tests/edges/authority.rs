@@ -18,6 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 use sealkeeper::agent::callers::Callers;
 use sealkeeper::api::v1::signer_client::SignerClient;
 use sealkeeper::clock::Clock;
+use sealkeeper::metrics::Metrics;
 use sealkeeper::serve::Limits;
 use sealkeeper::serve::grpc as grpc_edge;
 use sealkeeper::serve::listener::Tcp;
@@ -203,7 +204,8 @@ impl TlsServer {
         let (signing, entered) = (Arc::clone(signing), Arc::clone(&callers));
         let task = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            grpc_edge::serve_signer(listener, signing, entered, limits, stopped).await;
+            let room = Metrics::new().room("signing-tls");
+            grpc_edge::serve_signer(listener, signing, entered, room, limits, stopped).await;
         });
         Self {
             address,

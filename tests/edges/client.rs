@@ -134,6 +134,7 @@ async fn it_connects_when_it_can_and_again() {
             listener,
             Arc::clone(&signer),
             callers(),
+            Metrics::new().room("signing"),
             Limits::default(),
             async { drop(stopped.await) },
         ));

@@ -17,7 +17,8 @@ use super::*;
 async fn more_requests_than_the_bound_are_refused_at_once() {
     let signer = Arc::new(Signer::shut());
     let limits = Limits {
-        in_flight: 2,
+        // Half for one alone.
+        in_flight: 4,
         ..Limits::default()
     };
     let server = Server::signer(&signer, limits);

@@ -12,9 +12,11 @@ mod http;
 mod issuer;
 mod log;
 mod order;
+mod room;
 mod slow;
 mod standard;
 mod tls;
+pub(crate) mod unfinished;
 mod volume;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,7 @@ use sealkeeper::agent::callers::Callers;
 use sealkeeper::clock::SystemClock;
 use sealkeeper::durable::BlockList;
 use sealkeeper::durable::sim::SimDisk;
+use sealkeeper::metrics::Metrics;
 use sealkeeper::serve::Limits;
 use sealkeeper::serve::grpc as grpc_edge;
 use sealkeeper::serve::listener::Unix;
@@ -69,7 +72,8 @@ impl Server {
         let (callers, signing) = (Arc::clone(callers), Arc::clone(signing));
         Self::start(move |listener, stopped| async move {
             let stopped = async { drop(stopped.await) };
-            grpc_edge::serve_signer(listener, signing, callers, limits, stopped).await;
+            let room = Metrics::new().room("signing");
+            grpc_edge::serve_signer(listener, signing, callers, room, limits, stopped).await;
         })
     }
 

@@ -51,10 +51,8 @@ async fn a_caller_is_blocked_across_restarts_until_it_is_let_in_again() {
         let (mut signer, _) = daemon.clients().await.expect("it serves");
         let refused = sign(&mut signer, "ES256", "{}").await.expect_err("blocked");
         assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(
-            lab.log()
-                .contains("\"event\":\"caller_refused\",\"reason\":\"CALLER_BLOCKED\"")
-        );
+        lab.logged("\"event\":\"caller_refused\",\"reason\":\"CALLER_BLOCKED\"")
+            .await;
         daemon.kill();
         daemon = lab.serve().await;
     }
@@ -113,7 +111,7 @@ async fn a_certificate_gets_what_its_rule_grants() {
         .expect_err("no rule");
     assert_eq!(refused.code(), Code::PermissionDenied);
     let line = "\"event\":\"caller_refused\",\"reason\":\"NOT_ALLOWED\",\"peer\":\"127.0.0.1\",\"caller\":\"spiffe://lab.example/web\"";
-    assert!(lab.log().contains(line), "{}", lab.log());
+    lab.logged(line).await;
     let audit =
         super::lab::folder_holds(&lab.path("state/audit"), "spiffe://lab.example/auth/login");
     assert!(!audit.is_empty(), "the record names the caller");

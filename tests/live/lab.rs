@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +14,8 @@ use sealkeeper::api::v1::signer_client::SignerClient;
 use sealkeeper::api::v1::{SignJwtRequest, SignJwtResponse};
 use tempfile::TempDir;
 use tonic::transport::Channel;
+
+pub(crate) use super::waits::{wait_for, wait_until};
 
 /// How long anything may take before the test says so. Long, because tests
 /// share two cores; nothing waits for it when all is well.
@@ -231,6 +232,16 @@ operations = ["sign-jwt", "sign-jws"]
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
+    /// The same, as soon as `text` is in it: a thread of its own writes it.
+    #[track_caller]
+    pub(crate) fn logged(&self, text: &str) -> impl Future<Output = String> {
+        let there = wait_until(async move || self.log().contains(text));
+        async {
+            there.await;
+            self.log()
+        }
+    }
+
     /// `keys list`, as JSON, of the key set `main`.
     pub(crate) fn keys(&self) -> Vec<serde_json::Value> {
         let listing: serde_json::Value =
@@ -443,29 +454,6 @@ pub(crate) async fn sign(
         .sign_jwt(request)
         .await
         .map(tonic::Response::into_inner)
-}
-
-/// Waits for a condition; polls, because the condition is another process'.
-/// Where it gives up it says who waited.
-#[track_caller]
-pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
-    poll(Location::caller(), async move || condition())
-}
-
-/// The same, for a condition that takes a question to find out.
-#[track_caller]
-pub(crate) fn wait_until(condition: impl AsyncFnMut() -> bool) -> impl Future<Output = ()> {
-    poll(Location::caller(), condition)
-}
-
-async fn poll(waiting: &Location<'_>, mut condition: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    let mut ticks = tokio::time::interval(Duration::from_millis(20));
-    while !condition().await {
-        let waited = began.elapsed();
-        assert!(waited < PATIENCE, "gave up after {waited:?}: {waiting}");
-        ticks.tick().await;
-    }
 }
 
 /// Fetches over HTTP/1.1: the status and the body.

@@ -124,7 +124,7 @@ async fn a_reload_says_what_it_took_and_what_it_did_not() {
             fs::remove_file(lab.path("sealkeeper.toml")).unwrap();
         }),
     ];
-    for (said, change) in rounds {
+    for (n, (said, change)) in rounds.into_iter().enumerate() {
         change();
         let before = monotonic();
         daemon.hang_up();
@@ -135,10 +135,10 @@ async fn a_reload_says_what_it_took_and_what_it_did_not() {
         let at: i64 = at.expect("a date").parse().unwrap();
         assert!((before..=monotonic()).contains(&at), "{begun:?}, {before}");
         manager.hears("READY=1");
+        let reloaded = "\"event\":\"reloaded\"";
+        wait_until(async || lab.log().matches(reloaded).count() == n + 1).await;
         let log = lab.log();
-        let mut lines = log
-            .lines()
-            .filter(|line| line.contains("\"event\":\"reloaded\""));
+        let mut lines = log.lines().filter(|line| line.contains(reloaded));
         let last = lines.next_back().expect("a line of each reload");
         assert!(last.contains(said), "{said} in {last}");
     }

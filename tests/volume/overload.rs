@@ -1,6 +1,5 @@
 //! Four times what the device can do, over gRPC.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use tonic::transport::Channel;
 use super::load::{Answer, at_rate, in_turn, percentile};
 use super::slow::Counters;
 use super::{counters, slow_lab};
+use crate::live::crowds::resident;
 use crate::live::lab::{Daemon, Lab};
 
 /// What one signature takes, at least. Slower than most HSMs, so that what
@@ -59,14 +59,6 @@ async fn capacity(signers: &[SignerClient<Channel>], lab: &Lab) -> f64 {
 
 fn accepted(answers: &[Answer]) -> impl Iterator<Item = &Answer> + Clone {
     answers.iter().filter(|answer| answer.result.is_ok())
-}
-
-/// In KiB.
-fn resident(daemon: &Daemon) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.unwrap().split_whitespace().nth(1).unwrap();
-    number.parse().unwrap()
 }
 
 /// Latency of what is accepted, memory, what the device does, and what the

@@ -33,6 +33,8 @@ pub struct CallerStatus {
     pub requests: u64,
     /// How many of them were refused.
     pub refusals: u64,
+    /// Calls that are open now: requests, streams and watches.
+    pub open: u64,
     /// Since when it is blocked, by whom and why.
     pub block: Option<Blocked>,
     /// Whether that is stored.
@@ -71,6 +73,24 @@ pub(super) struct Account {
     last_seen: AtomicI64,
     requests: AtomicU64,
     refusals: AtomicU64,
+    open: AtomicU64,
+}
+
+/// A call of a caller, open until it is dropped.
+#[derive(Debug)]
+pub struct Open(Arc<Account>);
+
+impl Open {
+    pub(super) fn of(account: &Arc<Account>) -> Self {
+        account.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(account))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Account {
@@ -80,6 +100,7 @@ impl Account {
             last_seen: AtomicI64::new(now.as_millis()),
             requests: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
+            open: AtomicU64::new(0),
         }
     }
 
@@ -150,6 +171,7 @@ impl Table {
                 last_seen: Some(Time::from_millis(account.last_seen.load(Ordering::Relaxed))),
                 requests: account.requests.load(Ordering::Relaxed),
                 refusals: account.refusals.load(Ordering::Relaxed),
+                open: account.open.load(Ordering::Relaxed),
                 ..CallerStatus::nobody(caller.id().to_string(), kind(&caller.id()))
             };
             all.insert(status.id.clone(), status);
@@ -183,6 +205,7 @@ impl CallerStatus {
             last_seen: None,
             requests: 0,
             refusals: 0,
+            open: 0,
             block: None,
             block_is_durable: false,
         }

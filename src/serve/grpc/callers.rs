@@ -107,6 +107,7 @@ fn status(status: CallerStatus) -> v1::Caller {
         last_seen: status.last_seen.map(timestamp),
         requests: status.requests,
         refusals: status.refusals,
+        open: status.open,
         block: status.block.map(|block| v1::Block {
             since: Some(timestamp(block.since)),
             by: block.by,

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tonic::{Request, Status};
 
 use super::deadline;
 use super::identity::Asker;
+use super::room::Room;
 use super::status::{Call, Fault};
 use crate::agent::{SignError, Signed, Signing, TurnedAway};
 use crate::api::v1::{
@@ -26,34 +26,16 @@ use crate::time::Time;
 pub(super) struct Desk<S> {
     pub(super) signing: Arc<S>,
     pub(super) limits: Limits,
-    in_flight: Semaphore,
-    long_lived: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 impl<S: Signing> Desk<S> {
-    pub(super) fn new(signing: Arc<S>, limits: Limits) -> Self {
+    pub(super) const fn new(signing: Arc<S>, limits: Limits, room: Arc<Room>) -> Self {
         Self {
             signing,
             limits,
-            in_flight: Semaphore::new(limits.in_flight),
-            long_lived: Arc::new(Semaphore::new(limits.long_lived)),
+            room,
         }
-    }
-
-    /// A place among the requests in flight, for as long as it is held.
-    pub(super) fn admit(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.in_flight.try_acquire().map_err(|_| {
-            Fault::overloaded(format!("{} requests are in flight", self.limits.in_flight))
-        })
-    }
-
-    /// A place among what goes on for long.
-    pub(super) fn admit_long_lived(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        let permit = Arc::clone(&self.long_lived).try_acquire_owned();
-        permit.map_err(|_| {
-            let open = self.limits.long_lived;
-            Fault::overloaded(format!("{open} streams and watches are open"))
-        })
     }
 
     pub(super) async fn jwt(
@@ -185,7 +167,7 @@ impl<S: Signing> Desk<S> {
             known.map_err(|error| Fault::sign(error, Call::SignJwt))
         };
         allowed()?;
-        let _place = self.admit()?;
+        let _place = self.room.place(caller)?;
         let outcome = match request {
             sign_item::Request::Jwt(jwt) => {
                 sign_outcome::Outcome::Jwt(self.jwt(caller, jwt, waiting).await?)

@@ -1,24 +1,47 @@
 //! What every request to the signing edge passes, whichever its service.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::identity;
+use super::metered::{Metered, Read};
+use super::room::{Lasting, Room, Taken};
 use super::status::{Call, Fault};
 use crate::agent::SignError;
+use crate::metrics::Operation;
 use crate::serve::Limits;
 
-/// Lets a request in, and its answer out, if its caller is not blocked; and
-/// bounds how long it may take until the answer begins, a request that arrives
-/// in dribs and drabs included.
+/// What the gate goes by.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) limits: Limits,
+    pub(super) room: Arc<Room>,
+    /// Counts a request that was turned away before anybody read what it is
+    /// for.
+    pub(super) turned_away: Arc<dyn Fn(Operation) + Send + Sync>,
+}
+
+/// What a request takes up. Each carries it as an extension.
+#[derive(Clone)]
+pub(super) struct Holding {
+    pub(super) taken: Arc<Taken>,
+    pub(super) read: Read,
+}
+
+/// Lets a request in, and its answer out, if its caller is not blocked and
+/// there is room for it; and bounds how long it may take until the answer
+/// begins, a request that arrives in dribs and drabs included.
 ///
 /// Invariant: no answer that was made for a caller leaves after the caller was
 /// blocked; this comes before policy and after everything else.
-pub(super) async fn pass(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let asker = match identity::asker(request.extensions()) {
         Ok(asker) => asker,
         Err(fault) => return fault.into_status().into_http(),
@@ -34,14 +57,54 @@ pub(super) async fn pass(State(limits): State<Limits>, request: Request, next: N
     if let Some(refusal) = refusal() {
         return refusal;
     }
+    let (lasting, operation) = kind(request.uri().path());
+    let taken = match gate.room.enter(&asker, lasting) {
+        Ok(taken) => taken,
+        Err(fault) => {
+            if let Some(operation) = operation {
+                (gate.turned_away)(operation);
+            }
+            return fault.into_status().into_http();
+        }
+    };
+    let read = Read::default();
+    let holding = Holding {
+        taken: Arc::clone(&taken),
+        read: read.clone(),
+    };
+    request.extensions_mut().insert(holding);
+    let metered = |body| Body::new(Metered::new(body, Arc::clone(&taken), read));
+    let request = request.map(metered);
     // As long again as an answer may take, for the request to arrive.
-    let answered = timeout(limits.deadline.saturating_mul(2), next.run(request)).await;
+    let patience = gate.limits.deadline.saturating_mul(2);
+    let answered = timeout(patience, next.run(request)).await;
     let response = answered.unwrap_or_else(|_| {
         let waited = begun.elapsed();
         let error = SignError::Deadline { waited };
         Fault::sign(error, Call::GetJwks).into_status().into_http()
     });
-    refusal().unwrap_or(response)
+    refusal().unwrap_or_else(|| response.map(|body| until_sent(body, taken)))
+}
+
+/// What a call of this path is: how long it goes on, and how it is counted.
+fn kind(path: &str) -> (Lasting, Option<Operation>) {
+    match path.rsplit('/').next() {
+        Some("SignJwt") => (Lasting::Briefly, Some(Operation::SignJwt)),
+        Some("SignJws") => (Lasting::Briefly, Some(Operation::SignJws)),
+        // Ours, and those of health and reflection.
+        Some("SignStream" | "WatchJwks" | "Watch" | "ServerReflectionInfo") => {
+            (Lasting::ForLong, None)
+        }
+        _ => (Lasting::Briefly, None),
+    }
+}
+
+/// An answer takes up what its request does, until it has gone out.
+fn until_sent(body: Body, taken: Arc<Taken>) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let _until_then = &taken;
+        frame
+    }))
 }
 
 #[cfg(test)]
@@ -61,8 +124,10 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::durable::BlockList;
     use crate::durable::sim::SimDisk;
+    use crate::metrics::Metrics;
     use crate::policy::Caller;
     use crate::serve::grpc::identity::Asker;
+    use crate::serve::lines::Lines;
 
     /// What was signed while its caller was being blocked stays here.
     #[tokio::test]
@@ -75,7 +140,14 @@ mod tests {
             groups: BTreeSet::new(),
             pid: None,
         };
-        let asker = Asker::enter(&callers, caller.clone(), None).known;
+        let lines = Arc::<Lines>::default();
+        let asker = Asker::enter(&callers, &lines, caller.clone(), None).known;
+        let limits = Limits::default();
+        let gate = Gate {
+            limits,
+            room: Room::new(&limits, Metrics::new().room("signing")),
+            turned_away: Arc::new(|_| {}),
+        };
         let signs = |block: bool| {
             let (callers, caller) = (Arc::clone(&callers), caller.clone());
             let sign = move || async move {
@@ -86,7 +158,7 @@ mod tests {
             };
             Router::new()
                 .route("/", post(sign))
-                .layer(from_fn_with_state(Limits::default(), pass))
+                .layer(from_fn_with_state(gate.clone(), pass))
         };
         let request = || {
             let mut request = Request::post("/").body(Body::empty()).unwrap();

@@ -1,18 +1,22 @@
 //! Who asks.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::http::Extensions;
 use tonic::{Request, Status};
+use tracing::field::DisplayValue;
 use tracing::warn;
 
+use super::gate::Holding;
 use super::status::Fault;
 use crate::agent::callers::{Callers, Known};
+use crate::metrics::RoomOf;
 use crate::policy::{Caller, Reason};
 use crate::serve::connection::{Guest, Leaving};
+use crate::serve::lines::{Lines, now};
 use crate::serve::listener::Refused;
 
 /// A caller of the signing edge, and where its connection comes from. Cheap to
@@ -20,6 +24,8 @@ use crate::serve::listener::Refused;
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     known: Known,
+    /// Of all callers of this edge.
+    lines: Arc<Lines>,
     address: Option<SocketAddr>,
 }
 
@@ -27,13 +33,18 @@ impl Asker {
     /// Welcomes a peer, who must leave when it is blocked.
     pub(super) fn enter(
         callers: &Arc<Callers>,
+        lines: &Arc<Lines>,
         caller: Caller,
         address: Option<SocketAddr>,
     ) -> Guest<Self> {
         let known = callers.enter(caller);
         let guest = known.clone();
         Guest {
-            known: Self { known, address },
+            known: Self {
+                known,
+                lines: Arc::clone(lines),
+                address,
+            },
             dismissed: Box::pin(async move {
                 guest.dismissed().await;
                 Refused {
@@ -50,23 +61,60 @@ impl Asker {
     }
 
     /// Counts and logs a fault, if it is a refusal: who, and by what; never
-    /// what they asked for. One line, which a jail can match.
+    /// what they asked for. One line, which a jail can match; of a flood of
+    /// one caller not every one.
     pub(super) fn report(&self, fault: &Fault) {
         let Some((reason, rule)) = fault.refusal() else {
             return;
         };
         self.known.refused();
+        let Some(Line { peer, left_out }) = self.line() else {
+            return;
+        };
         let caller = &self.known;
-        let peer = self.address.map(|at| at.ip().to_canonical());
-        let peer = peer.map(tracing::field::display);
         let about_caller = [Reason::NotAllowed, Reason::CallerBlocked];
         // Who may do nothing here, and who asked for something wrong.
         if about_caller.iter().any(|about| about.code() == reason) {
-            warn!(event = "caller_refused", reason, peer, %caller, rule, "caller refused");
+            warn!(event = "caller_refused", reason, peer, %caller, rule, left_out, "caller refused");
         } else {
-            warn!(event = "request_refused", reason, peer, %caller, rule, "request refused");
+            warn!(event = "request_refused", reason, peer, %caller, rule, left_out, "request refused");
         }
     }
+
+    /// Logs that there is no room for more of this caller, which holds `own`.
+    pub(super) fn crowds(&self, of: RoomOf, own: usize) {
+        let Some(Line { peer, left_out }) = self.line() else {
+            return;
+        };
+        let (caller, of) = (&self.known, of.name());
+        warn!(
+            event = "caller_turned_away",
+            reason = "OVERLOADED",
+            peer,
+            %caller,
+            of,
+            own,
+            left_out,
+            "no room for more of a caller"
+        );
+    }
+
+    /// What a line about the caller says, if there is to be one.
+    fn line(&self) -> Option<Line> {
+        let left_out = self.lines.admit(&self.known.id().to_string(), now())?;
+        let peer = self.address.map(|at| at.ip().to_canonical());
+        Some(Line {
+            peer: peer.map(tracing::field::display),
+            left_out: (left_out > 0).then_some(left_out),
+        })
+    }
+}
+
+struct Line {
+    /// Where it comes from.
+    peer: Option<DisplayValue<IpAddr>>,
+    /// Lines about anybody that were left out before this one.
+    left_out: Option<u64>,
 }
 
 impl Deref for Asker {
@@ -106,6 +154,15 @@ pub(super) fn administrator<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 fn no_peer() -> Fault {
     Fault::internal("NO_PEER", "the request carries no peer".into())
+}
+
+/// What the request takes up.
+///
+/// # Errors
+/// As [`caller`].
+pub(super) fn holding<T>(request: &Request<T>) -> Result<Holding, Status> {
+    let holding = request.extensions().get::<Holding>();
+    holding.cloned().ok_or_else(|| no_peer().into_status())
 }
 
 /// When the request's connection is to end.

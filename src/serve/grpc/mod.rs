@@ -7,7 +7,9 @@ mod desk;
 mod gate;
 mod health;
 mod identity;
+mod metered;
 mod reflection;
+mod room;
 mod signer;
 mod status;
 mod volume;
@@ -22,13 +24,17 @@ use tonic::Code;
 use tonic::service::Routes;
 
 use super::connection::{self, Guest, Limits, Protocol};
+use super::lines::Lines;
 use super::listener::{Arrival, Listener};
 use crate::agent::callers::Callers;
-use crate::agent::{Administration, Signing, Watched};
+use crate::agent::{Administration, Signing, TurnedAway, Watched};
 use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
+use crate::metrics::Room as Figures;
 use crate::policy::Caller;
+use gate::Gate;
 use identity::Asker;
+use room::Room;
 
 /// Serves `sealkeeper.v1.Signer`, health and reflection until `shutdown` ends
 /// and what has begun is answered. Who comes is entered into `callers`; who is
@@ -37,21 +43,31 @@ pub async fn serve_signer<L, S>(
     listener: L,
     signing: Arc<S>,
     callers: Arc<Callers>,
+    figures: Figures,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) where
     L: Listener<Arrival: Arrival<Peer = Caller>>,
     S: Signing + Watched,
 {
-    let service = SignerServer::new(signer::Signer::new(Arc::clone(&signing), limits))
-        .max_decoding_message_size(limits.message);
+    let counted = Arc::clone(&signing);
+    let gate = Gate {
+        limits,
+        room: Room::new(&limits, figures),
+        turned_away: Arc::new(move |operation| {
+            counted.turned_away("", operation, TurnedAway::Overloaded);
+        }),
+    };
+    let signer = signer::Signer::new(Arc::clone(&signing), limits, Arc::clone(&gate.room));
+    let service = SignerServer::new(signer).max_decoding_message_size(limits.message);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::new(signing, reporter).await;
     let routes = Routes::new(service).add_service(health_service);
     let shown = ["sealkeeper.v1.Signer", "grpc.health.v1.Health"];
     let router = router(reflection::add(routes, &shown), limits);
-    let router = router.layer(middleware::from_fn_with_state(limits, gate::pass));
-    let enter = move |caller, address| Asker::enter(&callers, caller, address);
+    let router = router.layer(middleware::from_fn_with_state(gate, gate::pass));
+    let lines = Arc::<Lines>::default();
+    let enter = move |caller, address| Asker::enter(&callers, &lines, caller, address);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         shutdown.await;

@@ -7,6 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::desk::{Asked, Desk, Waiting};
+use super::room::Room;
 use super::status::{Call, Fault};
 use super::{identity, volume, watch};
 use crate::agent::{Published, SignError, Signing};
@@ -23,8 +24,8 @@ use crate::serve::Limits;
 pub(super) struct Signer<S>(Arc<Desk<S>>);
 
 impl<S: Signing> Signer<S> {
-    pub(super) fn new(signing: Arc<S>, limits: Limits) -> Self {
-        Self(Arc::new(Desk::new(signing, limits)))
+    pub(super) fn new(signing: Arc<S>, limits: Limits, room: Arc<Room>) -> Self {
+        Self(Arc::new(Desk::new(signing, limits, room)))
     }
 }
 
@@ -42,7 +43,6 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
         let request = request.into_inner();
         let asked = Asked::new(Operation::SignJwt, &request.key_set);
         let refuse = |fault| self.0.refuse(&caller, &asked, fault);
-        let _place = self.0.admit().map_err(refuse)?;
         let signed = self.0.jwt(&caller, request, &waiting).await;
         Ok(Response::new(signed.map_err(refuse)?))
     }
@@ -56,7 +56,6 @@ impl<S: Signing> signer_server::Signer for Signer<S> {
         let request = request.into_inner();
         let asked = Asked::new(Operation::SignJws, &request.key_set);
         let refuse = |fault| self.0.refuse(&caller, &asked, fault);
-        let _place = self.0.admit().map_err(refuse)?;
         let signed = self.0.jws(&caller, request, &waiting).await;
         Ok(Response::new(signed.map_err(refuse)?))
     }

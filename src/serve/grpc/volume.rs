@@ -8,7 +8,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +16,8 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::deadline;
 use super::desk::{Desk, Waiting, failed, reported};
-use super::identity::{Asker, leaving};
+use super::gate::Holding;
+use super::identity::{self, Asker, leaving};
 use super::status::{Call, Fault};
 use crate::agent::{SignError, Signing};
 use crate::api::v1::{
@@ -61,7 +62,6 @@ pub(super) fn stream<S: Signing>(
     caller: Asker,
     request: Request<Streaming<SignStreamRequest>>,
 ) -> Result<ReceiverStream<Result<SignStreamResponse, Status>>, Status> {
-    let place = desk.admit_long_lived().map_err(Fault::into_status)?;
     let (replies, stream) = mpsc::channel(desk.limits.window.max(1));
     let work = Work {
         desk: Arc::clone(desk),
@@ -69,7 +69,7 @@ pub(super) fn stream<S: Signing>(
         leaving: leaving(&request)?,
         ends: deadline::asked(request.metadata()).map(|span| Instant::now() + span),
         replies,
-        _place: place,
+        holding: identity::holding(&request)?,
     };
     tokio::spawn(work.run(request.into_inner()));
     Ok(ReceiverStream::new(stream))
@@ -81,7 +81,7 @@ struct Work<S> {
     leaving: Leaving,
     ends: Option<Instant>,
     replies: mpsc::Sender<Result<SignStreamResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    holding: Holding,
 }
 
 /// How a stream ends once all is answered.
@@ -92,6 +92,8 @@ impl<S: Signing> Work<S> {
     /// the work in the set is dropped with it.
     async fn run(mut self, mut items: Streaming<SignStreamRequest>) {
         let mut working = JoinSet::new();
+        // Bytes of the items in it.
+        let mut read = 0;
         let mut end: Option<End> = None;
         let (began, ends) = (Instant::now(), self.ends);
         let over = async {
@@ -104,7 +106,8 @@ impl<S: Signing> Work<S> {
         while end.is_none() || !working.is_empty() {
             // What is worked on bounds what is read: the rest waits in the
             // connection, and the caller with it.
-            let room = end.is_none() && working.len() < self.desk.limits.window;
+            let limits = &self.desk.limits;
+            let room = end.is_none() && working.len() < limits.window && read < limits.message;
             tokio::select! {
                 () = self.replies.closed() => return,
                 () = &mut over => {
@@ -118,7 +121,11 @@ impl<S: Signing> Work<S> {
                     end = Some(Err(Fault::going_away().into_status()));
                 }
                 item = items.message(), if room => match item {
-                    Ok(Some(item)) => self.begin(&mut working, item),
+                    Ok(Some(item)) => {
+                        let size = self.holding.read.next();
+                        read += size;
+                        self.begin(&mut working, item, size);
+                    }
                     Ok(None) => end = Some(Ok(())),
                     Err(status) if status.code() == Code::OutOfRange => {
                         let fault = Fault::too_large(self.desk.limits.message);
@@ -127,7 +134,11 @@ impl<S: Signing> Work<S> {
                     Err(status) => end = Some(Err(status)),
                 },
                 Some(done) = working.join_next() => {
-                    let reply = done.map_err(|error| broken(&error));
+                    let reply = done.map_err(|error| broken(&error)).map(|(size, reply)| {
+                        read -= size;
+                        self.holding.taken.shrink(size);
+                        reply
+                    });
                     let failed = reply.is_err();
                     if self.replies.send(reply).await.is_err() || failed {
                         return;
@@ -141,7 +152,13 @@ impl<S: Signing> Work<S> {
         }
     }
 
-    fn begin(&self, working: &mut JoinSet<SignStreamResponse>, request: SignStreamRequest) {
+    /// `size` is what the item takes up until it is done.
+    fn begin(
+        &self,
+        working: &mut JoinSet<(usize, SignStreamResponse)>,
+        request: SignStreamRequest,
+        size: usize,
+    ) {
         let (desk, caller) = (Arc::clone(&self.desk), self.caller.clone());
         let SignStreamRequest { id, item, timeout } = request;
         let longest = desk.limits.deadline;
@@ -159,10 +176,8 @@ impl<S: Signing> Work<S> {
                 Ok(waiting) => desk.item(&caller, item, &waiting).await,
                 Err(fault) => failed(reported(&caller, fault)),
             };
-            SignStreamResponse {
-                id,
-                outcome: Some(outcome),
-            }
+            let outcome = Some(outcome);
+            (size, SignStreamResponse { id, outcome })
         });
     }
 }

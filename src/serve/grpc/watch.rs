@@ -24,13 +24,11 @@ pub(super) fn jwks<S: Signing>(
     if !desk.signing.knows(&key_set) {
         return Err(unknown_key_set());
     }
-    let place = desk.admit_long_lived().map_err(Fault::into_status)?;
     // One: what is not read yet would be outdated by the next.
     let (replies, stream) = mpsc::channel(1);
     let desk = Arc::clone(desk);
     tokio::spawn(async move {
         follow(&*desk.signing, &key_set, leaving, replies).await;
-        drop(place);
     });
     Ok(ReceiverStream::new(stream))
 }

@@ -137,6 +137,8 @@ impl Arrival for Nobody {
     type Stream = tokio::io::DuplexStream;
     type Peer = ();
 
+    const SHAKES_HANDS: bool = false;
+
     fn source(&self) -> Option<Source> {
         None
     }

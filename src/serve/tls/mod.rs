@@ -344,6 +344,8 @@ impl Arrival for Stranger {
     type Stream = TlsStream<TcpStream>;
     type Peer = Caller;
 
+    const SHAKES_HANDS: bool = true;
+
     fn source(&self) -> Option<Source> {
         Some(Source::of(self.remote.address.ip()))
     }

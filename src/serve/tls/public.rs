@@ -55,6 +55,8 @@ impl Arrival for Anybody {
     type Stream = TlsStream<TcpStream>;
     type Peer = SocketAddr;
 
+    const SHAKES_HANDS: bool = true;
+
     /// Handshakes cost something, and no proxy that speaks HTTP stands between:
     /// an address is somebody.
     fn source(&self) -> Option<Source> {

@@ -23,15 +23,15 @@ use super::log::Log;
 use super::*;
 
 /// A server whose clients come from the same authority.
-struct Place {
-    authority: Authority,
+pub(super) struct Place {
+    pub(super) authority: Authority,
     folder: Folder,
     signer: Arc<Signer>,
-    server: TlsServer,
+    pub(super) server: TlsServer,
 }
 
 impl Place {
-    async fn new(limits: Limits) -> Self {
+    pub(super) async fn new(limits: Limits) -> Self {
         Self::with(None, Signer::default(), limits).await
     }
 
