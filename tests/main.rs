@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod debian;
 mod device;
 mod edges;
 mod jose;

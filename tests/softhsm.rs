@@ -6,22 +6,18 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use sealkeeper::hsm::{DeviceConfig, PinSource, TokenSelector};
 
+use crate::debian::softhsm_module;
+
 /// The user PIN of every token here.
 pub(crate) const PIN: &str = "1234";
 /// The label of every token here.
 pub(crate) const LABEL: &str = "lab";
-
-const MODULES: [&str; 3] = [
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-];
 
 /// A token that goes when this is dropped.
 #[derive(Debug)]
@@ -46,14 +42,6 @@ impl SoftHsm {
         hsm
     }
 
-    /// The module that a daemon would be configured with.
-    pub(crate) fn module() -> &'static str {
-        MODULES
-            .into_iter()
-            .find(|module| Path::new(module).exists())
-            .expect("SoftHSM2 is not installed; run: apt-get install softhsm2 opensc")
-    }
-
     /// A device on this token whose child is the program under test.
     pub(crate) fn device_config(&self) -> DeviceConfig {
         let token = TokenSelector {
@@ -61,7 +49,7 @@ impl SoftHsm {
             serial: None,
         };
         let pin = PinSource::File(self.pin_file()).supply("lab").unwrap();
-        let mut config = DeviceConfig::new("lab", Self::module(), token, pin, self.pin_marker());
+        let mut config = DeviceConfig::new("lab", softhsm_module(), token, pin, self.pin_marker());
         config.env = vec![self.env()];
         config.program = Some(env!("CARGO_BIN_EXE_sealkeeper").into());
         // Beside other tests on few cores, however slow.
@@ -157,7 +145,9 @@ impl SoftHsm {
     pub(crate) fn pkcs11_tool(&self, args: &[&str]) -> String {
         let (name, conf) = self.env();
         run(Command::new("pkcs11-tool")
-            .args(["--module", Self::module(), "--token-label", LABEL])
+            .arg("--module")
+            .arg(softhsm_module())
+            .args(["--token-label", LABEL])
             .args(args)
             .env(name, conf))
     }

@@ -12,6 +12,8 @@
 
 mod agent;
 mod children;
+#[path = "../debian.rs"]
+mod debian;
 mod echo;
 mod http;
 #[expect(dead_code, reason = "the tests need more of the laboratory")]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sealkeeper::api::v1::signer_client::SignerClient;
@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
 use super::lab::{CALM, Lab, PATIENCE, softhsm_module, wait_for};
+use crate::debian;
 
 /// A member of the claims as in the accepted twin, as a hostile caller sends
 /// it, the reason, the rule. `<N>` is a date N seconds from now. Each goes
@@ -481,9 +482,6 @@ impl Spy {
     }
 }
 
-/// Debian's OpenSC puts it here.
-const SPY: &str = "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so";
-
 /// A laboratory whose token is spied on, with key sets that this process may
 /// use, may not, and may use in part.
 fn guarded_lab() -> (Lab, Spy) {
@@ -494,10 +492,11 @@ fn guarded_lab() -> (Lab, Spy) {
     let uid = rustix::process::getuid().as_raw();
     let spied = lab.path("spied");
     let module = softhsm_module();
+    let spy = debian::library("pkcs11-spy.so").expect("OpenSC is installed by scripts/test");
     let head = head
         .replace(
             &format!("module = \"{}\"", module.display()),
-            &format!("module = \"{SPY}\""),
+            &format!("module = \"{}\"", spy.display()),
         )
         .replace(
             "env = { ",
@@ -556,10 +555,6 @@ rate = {{ count = 2, per = "1d" }}
         others = uid + 1
     );
     fs::write(&path, head + &rules).unwrap();
-    assert!(
-        Path::new(SPY).exists(),
-        "{SPY} is installed by scripts/test"
-    );
     (lab, Spy(spied))
 }
 

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 pub(crate) use super::waits::{wait_for, wait_until};
+pub(crate) use crate::debian::softhsm_module;
 
 /// How long anything may take before the test says so. Long, because tests
 /// share two cores; nothing waits for it when all is well.
@@ -136,7 +137,7 @@ operations = ["sign-jwt", "sign-jws"]
         self.dir.path().join(name)
     }
 
-    /// A command of the program under test, with this configuration.
+    /// The program under test; its environment names the configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let program = env!("CARGO_BIN_EXE_sealkeeper");
         let mut command = match self.starter.as_slice() {
@@ -149,9 +150,7 @@ operations = ["sign-jwt", "sign-jws"]
         };
         command
             .args(args)
-            .arg("--config")
-            .arg(self.path("sealkeeper.toml"));
-        command
+            .env("SEALKEEPER_CONFIG", self.path("sealkeeper.toml"))
             .env_remove("SEALKEEPER_FAILPOINT")
             .stdin(Stdio::null());
         command
@@ -315,18 +314,6 @@ fn copy_files(from: &Path, to: &Path) {
             let _ = fs::copy(from, to);
         }
     }
-}
-
-/// Where Debian puts it.
-pub(crate) fn softhsm_module() -> PathBuf {
-    [
-        "/usr/lib/softhsm/libsofthsm2.so",
-        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    ]
-    .iter()
-    .map(PathBuf::from)
-    .find(|path| path.exists())
-    .expect("SoftHSM2 is installed by scripts/test")
 }
 
 /// A daemon under test. Killed when dropped.
