@@ -103,7 +103,7 @@ fn hint(field: &str) -> &'static str {
         }
         "typ" => "such as \"at+jwt\" or \"JWT\"; \"\" is a header without typ",
         "audiences" => {
-            "https://api.example/* lets in what is below it; without the slash, https://api.example.evil would be let in too"
+            "https://api.example/* lets in what is below it, urn:example:* what begins so; without the slash after the host, https://api.example.evil would be let in too"
         }
         "required" | "forbidden" => "a claim is either required, or forbidden, or neither",
         "max_lifetime" | "max_payload" => {

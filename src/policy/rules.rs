@@ -111,9 +111,10 @@ pub enum Typ {
 pub enum Audience {
     /// Exactly this.
     Exact(String),
-    /// This and anything after it. Ends in `/` or `:`, so that
-    /// `https://api.example.com` does not let `https://api.example.com.evil`
-    /// in.
+    /// This and anything after it. Ends in `/` or `:`, and that of a URL not
+    /// before its host does, so that `https://api.example.com` does not let
+    /// `https://api.example.com.evil` in, nor `https://api.example.com:`
+    /// `https://api.example.com:x@evil`.
     Prefix(String),
 }
 

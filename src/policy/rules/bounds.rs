@@ -66,6 +66,11 @@ pub(super) fn check_audiences(audiences: Option<&[Audience]>) -> Result<(), Prob
             Audience::Exact(text) if text.is_empty() => {
                 return problem("expected an audience, got nothing".into());
             }
+            Audience::Prefix(text) if leaves_host_open(text) => {
+                return problem(format!(
+                    "expected a prefix that ends with or after the / that ends its host, got {text:?}"
+                ));
+            }
             Audience::Prefix(text) if !text.ends_with(['/', ':']) => {
                 return problem(format!(
                     "expected a prefix that ends in / or :, got {text:?}"
@@ -75,4 +80,63 @@ pub(super) fn check_audiences(audiences: Option<&[Audience]>) -> Result<(), Prob
         }
     }
     Ok(())
+}
+
+/// Whether what begins so may go on with the name of any host: an absolute
+/// URL whose authority nothing has ended yet (RFC 3986 section 3.2).
+fn leaves_host_open(prefix: &str) -> bool {
+    /// `SCHEME:` alone may be the beginning of such a URL; a `urn:` is not.
+    const OF_HOSTS: [&str; 6] = ["http", "https", "ws", "wss", "ftp", "spiffe"];
+    let Some((scheme, rest)) = prefix.split_once(':') else {
+        return false;
+    };
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && (scheme.chars()).all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if !is_scheme {
+        return false;
+    }
+    match rest.strip_prefix("//") {
+        Some(after) => !after.contains(['/', '?', '#']),
+        None if rest.is_empty() => OF_HOSTS.iter().any(|it| scheme.eq_ignore_ascii_case(it)),
+        None => rest == "/",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_of_a_url_ends_its_host() {
+        let sound = |prefix: &str| check_audiences(Some(&[Audience::Prefix(prefix.into())]));
+        for open in [
+            "https:",
+            "HTTPS:",
+            "https:/",
+            "https://",
+            "https://api.example",
+            // What stands before an @ is a user and a password.
+            "https://api.example:",
+            "https://api.example:443:",
+            "app+v1://host:",
+            "app:/",
+        ] {
+            let (_, problem) = sound(open).expect_err(open);
+            assert!(problem.contains("the / that ends its host"), "{problem}");
+        }
+        for closed in [
+            "https://api.example/",
+            "https://api.example:443/",
+            "https://api.example/v1:",
+            "https://api.example?tenant:",
+            "urn:",
+            "urn:example:",
+            "api:",
+            "api/",
+            "app:host/",
+            "https-apis:",
+        ] {
+            assert_eq!(sound(closed), Ok(()), "{closed}");
+        }
+    }
 }
