@@ -26,6 +26,8 @@ pub struct KeySetHealth {
     pub fault: Option<(&'static str, String)>,
     /// The rotations that should have been done. The old keys sign on.
     pub late: Vec<LateRotation>,
+    /// The addresses at which its JWKS is observed.
+    pub observed_at: Vec<String>,
 }
 
 /// Whether a device is open and logged in.
@@ -56,6 +58,7 @@ impl Agent {
                         .reader
                         .overview()
                         .late(room.reader.judged(reading), &room.reader.timing),
+                    observed_at: room.observed_at.clone(),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),

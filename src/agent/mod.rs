@@ -102,6 +102,8 @@ struct Inner {
 struct Room {
     reader: Arc<Reader>,
     mailbox: mpsc::Sender<Message>,
+    /// Where its JWKS is observed.
+    observed_at: Vec<String>,
 }
 
 /// How many orders may wait for a writer. They are rare; whoever sends waits
@@ -131,6 +133,8 @@ impl Agent {
                 .iter()
                 .map(|origin| origin.name().to_owned())
                 .collect();
+            let observed_at = origins.iter().map(|origin| origin.url().to_string());
+            let observed_at = observed_at.collect();
             let figures = context.metrics.key_set(&name);
             let pulse = pulse.clone();
             let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures, pulse));
@@ -146,7 +150,12 @@ impl Agent {
             // The first scrape shows keys, though the first round takes long.
             writer.came_round();
             tokio::spawn(writer.run(inbox));
-            rooms.insert(name, Room { reader, mailbox });
+            let room = Room {
+                reader,
+                mailbox,
+                observed_at,
+            };
+            rooms.insert(name, room);
         }
         tokio::spawn(watch_store(Arc::clone(&context), watched));
         Self(Arc::new(Inner {

@@ -137,6 +137,8 @@ async fn nothing_is_wrong_with_and_without_the_agent() {
         "ok    rules main: 1 rule\n",
         "good, with 1 key set and 1 device",
         "0 failed",
+        // At the port that the agent was given, which no configuration names.
+        &format!("ok    jwks main: {}/main/jwks.json shows", daemon.origin()),
     ]);
     assert!(lab.objects_in_token().len() >= before.len());
     // At its address verifiers get the active key; at another's they do not.

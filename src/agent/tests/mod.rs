@@ -220,7 +220,14 @@ fn placeholder(writer: &Writer) -> String {
 fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
     let (mailbox, inbox) = mpsc::channel(MAILBOX);
     let reader = Arc::clone(&writer.reader);
-    let rooms = BTreeMap::from([(NAME.to_owned(), Room { reader, mailbox })]);
+    let rooms = BTreeMap::from([(
+        NAME.to_owned(),
+        Room {
+            reader,
+            mailbox,
+            observed_at: Vec::new(),
+        },
+    )]);
     let agent = Agent(Arc::new(Inner {
         strangers: writer.context.metrics.key_set(""),
         context: Arc::clone(&writer.context),

@@ -1,5 +1,6 @@
 //! Sockets: who may connect, whether the agent answers, and what it says.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Agent {
     pub(super) key_sets: Vec<KeySet>,
     pub(super) devices: Vec<DeviceHealth>,
+    /// Where it observes a key set's JWKS.
+    observed_at: BTreeMap<String, String>,
 }
 
 /// Looks at both sockets and asks the agent. None where it does not answer; an
@@ -47,9 +50,14 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
         Ok(Ok((health, keys))) => {
             let place = config.serve.admin_socket.display().to_string();
             report.ok("agent", place, "answers");
+            let observed = health.key_sets.iter().filter_map(|set| {
+                let first = set.observed_at.first()?;
+                Some((set.name.clone(), first.clone()))
+            });
             let agent = Agent {
                 key_sets: keys,
                 devices: health.devices,
+                observed_at: observed.collect(),
             };
             for set in &health.key_sets {
                 if set.signs {
@@ -263,11 +271,6 @@ fn no_agent(check: &str, config: &Config, report: &mut Report) {
 pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Report) {
     let Some(agent) = agent else { return };
     let mut address = config.serve.jwks_listen;
-    if address.port() == 0 {
-        let found = "any free port: not looked at";
-        report.ok("jwks", address.to_string(), found);
-        return;
-    }
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -277,7 +280,16 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
     for name in config.key_sets.keys() {
         let files = config.serve.jwks_tls.as_ref();
         let scheme = files.map_or("http", |_| "https");
-        let url = format!("{scheme}://{address}/{name}/jwks.json");
+        let url = match address.port() {
+            // Only the agent knows which one it was given.
+            0 => agent.observed_at.get(name).cloned(),
+            _ => Some(format!("{scheme}://{address}/{name}/jwks.json")),
+        };
+        let Some(url) = url else {
+            let found = "at any free port, which the agent does not tell: not looked at";
+            report.ok("jwks", name, found);
+            continue;
+        };
         let trust = files.map_or(Trust::System, |files| {
             Trust::Exactly(files.certificate.clone())
         });

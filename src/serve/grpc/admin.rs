@@ -168,6 +168,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
             why: set.fault.map(|(_, why)| why).unwrap_or_default(),
             late_rotations: set.late.into_iter().map(late_rotation).collect(),
+            observed_at: set.observed_at,
         });
         let devices = devices.into_iter().map(|device| v1::DeviceHealth {
             name: device.name,
