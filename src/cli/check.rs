@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::advice::Advice;
 use super::compose;
 use super::differs;
 use super::output::{Failure, say, table};
@@ -147,6 +148,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     }
     say(format!("{}: good", path.display()))?;
     for warning in warnings {
+        let warning = Advice::of(path).in_full(&warning.to_string());
         say(format!("warning: {warning}"))?;
     }
     for (name, set) in &config.key_sets {

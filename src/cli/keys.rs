@@ -5,6 +5,7 @@ use std::path::Path;
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
+use super::advice::Advice;
 use super::compose;
 use super::output::{Failure, say, table};
 use crate::api;
@@ -21,6 +22,7 @@ pub(super) fn list(
     all: bool,
     as_json: bool,
 ) -> Result<(), Failure> {
+    let advice = Advice::of(config);
     let config = compose::config(config)?;
     let answer = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
@@ -34,7 +36,7 @@ pub(super) fn list(
         return say(json!({ "key_sets": sets }));
     }
     for set in &answer.key_sets {
-        say(text_of(set, all))?;
+        say(advice.in_full(&text_of(set, all)))?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not now.
 
+mod advice;
 mod callers;
 mod change;
 mod check;
@@ -18,18 +19,25 @@ mod output;
 mod policy;
 mod reload;
 mod serve;
+mod shell;
 mod show;
 mod sign;
 mod systemd;
+mod usage;
 mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::jose::Algorithm;
+use advice::Advice;
 use output::Failure;
+
+/// Where the configuration is, and what names another.
+const CONFIG: &str = "/etc/sealkeeper/sealkeeper.toml";
+const CONFIG_ENV: &str = "SEALKEEPER_CONFIG";
 
 /// A signing agent: JWT keys stay in the HSM, tokens are signed over gRPC,
 /// and the JWKS rotates without breaking a verifier.
@@ -43,8 +51,8 @@ struct Cli {
         long,
         global = true,
         value_name = "FILE",
-        env = "SEALKEEPER_CONFIG",
-        default_value = "/etc/sealkeeper/sealkeeper.toml"
+        env = CONFIG_ENV,
+        default_value = CONFIG
     )]
     config: PathBuf,
     /// JSON instead of text for people.
@@ -340,19 +348,15 @@ enum ThenArg {
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            // A reader that went away is no reason to fail.
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
-        }
+        Err(e) => return usage::report(&e, usage::asks_for_json(std::env::args_os())),
     };
     if let Command::DeviceChild { .. } = cli.command {
         return crate::hsm::child::run();
     }
-    let json = cli.json;
+    let (json, advice) = (cli.json, Advice::of(&cli.config));
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(json),
+        Err(failure) => failure.report(json, &advice),
     }
 }
 
@@ -380,21 +384,16 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Doctor => doctor::run(config, json),
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
-        Command::Completions { shell } => {
-            // Not straight to standard output: nobody may listen any more.
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "sealkeeper", &mut script);
-            output::say(String::from_utf8_lossy(&script).trim_end())
-        }
-        Command::Man { folder } => std::fs::create_dir_all(&folder)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
-            .map_err(|e| Failure::failed(format!("{}: {e}", folder.display()))),
+        Command::Completions { shell } => shell::completions(shell, json),
+        Command::Man { folder } => shell::man(&folder, json),
         Command::DeviceChild { .. } => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     /// One id in 64 begins with `-`.

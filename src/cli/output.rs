@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tonic::Code;
 
+use super::advice::Advice;
 use crate::api::client::ConnectError;
 
 /// How an agent is started.
@@ -77,24 +78,24 @@ impl Failure {
     }
 
     /// Tells the operator, on standard error.
-    pub(super) fn report(&self, json: bool) -> ExitCode {
+    pub(super) fn report(&self, json: bool, advice: &Advice) -> ExitCode {
         if self.message.is_empty() {
             return ExitCode::from(self.code);
         }
+        let message = advice.in_full(self.message.trim_end());
+        let hint = self.hint.as_ref().map(|hint| advice.in_full(hint));
         let mut err = std::io::stderr().lock();
         // Nobody may be listening; the exit code still tells.
         let _ = if json {
-            let value = serde_json::json!({ "error": self.message, "hint": self.hint });
+            let value = serde_json::json!({ "error": message, "hint": hint });
             writeln!(err, "{value}")
         } else if let Some(shown) = &self.shown {
             writeln!(err, "{}", shown.trim_end())
         } else {
-            write!(err, "error: {}", self.message.trim_end())
-                .and_then(|()| writeln!(err))
-                .and_then(|()| match &self.hint {
-                    Some(hint) => writeln!(err, "hint: {hint}"),
-                    None => Ok(()),
-                })
+            writeln!(err, "error: {message}").and_then(|()| match hint {
+                Some(hint) => writeln!(err, "hint: {hint}"),
+                None => Ok(()),
+            })
         };
         ExitCode::from(self.code)
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use prost_types::Timestamp;
 use serde_json::json;
 
+use super::advice::Advice;
 use super::compose;
 use super::keys::{self, date, half, hex, json_of_key, phase, time};
 use super::kid::{self, Known};
@@ -15,6 +16,7 @@ use crate::time::{Span, Time};
 
 /// Shows the key with this `kid`, or the only one whose `kid` begins so.
 pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Failure> {
+    let advice = Advice::of(config);
     let config = compose::config(config)?;
     let answer = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
@@ -40,7 +42,8 @@ pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Fail
             .collect();
         return say(shown);
     }
-    say(text_of(set, key, &next, SystemClock::new().read().wall))
+    let text = text_of(set, key, &next, SystemClock::new().read().wall);
+    say(advice.in_full(&text))
 }
 
 fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {

@@ -205,6 +205,117 @@ async fn every_json_parses_and_has_its_names() {
     );
 }
 
+/// Found by users: what was wrong with the command line itself was text, with
+/// the hint in a form of its own.
+#[test]
+fn a_wrong_command_line_is_told_in_json_where_that_is_asked_for() {
+    let fails = |line: &str, error: &str, hint: &str| {
+        let output = sealkeeper(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(output.stdout.is_empty(), "{line}");
+        let said = text(&output.stderr);
+        assert!(
+            !said.contains('\u{1b}') && !said.contains("\\u001b"),
+            "{said}"
+        );
+        let told: Value = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(told["error"], error, "{line}");
+        assert_eq!(told["hint"], hint, "{line}");
+    };
+    fails(
+        "keys list --nosuch --json",
+        "unexpected argument '--nosuch' found",
+        "Usage: sealkeeper keys list [OPTIONS]; For more information, try '--help'",
+    );
+    fails(
+        "--json kesy list",
+        "unrecognized subcommand 'kesy'",
+        "tip: a similar subcommand exists: 'keys'; Usage: sealkeeper [OPTIONS] <COMMAND>; For more information, try '--help'",
+    );
+    fails(
+        "keys --json revoke",
+        "the following required arguments were not provided: <KID>",
+        "Usage: sealkeeper keys revoke <KID>; For more information, try '--help'",
+    );
+    fails(
+        "completions foo --json",
+        "invalid value 'foo' for '<SHELL>' [possible values: bash, elvish, fish, powershell, zsh]",
+        "For more information, try '--help'",
+    );
+    fails(
+        "keys --json",
+        "'sealkeeper keys' requires a subcommand but one was not provided [subcommands: list, show, rotate, revoke, rollback, destroy, hold, release, help]",
+        "Usage: sealkeeper keys [OPTIONS] <COMMAND>; For more information, try '--help'",
+    );
+    // It is a value here.
+    let output = sealkeeper(&["sign", "--nosuch", "--", "--json"]);
+    assert!(text(&output.stderr).starts_with("error: unexpected argument"));
+}
+
+/// Found by users: `--json` was not understood by every command.
+#[test]
+fn what_is_not_of_the_agent_is_told_in_json_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = |args: &[&str]| -> Value {
+        let output = sealkeeper(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+    };
+    let told = json(&["completions", "bash", "--json"]);
+    assert_eq!(told["shell"], "bash");
+    let plain = text(&sealkeeper(&["completions", "bash"]).stdout);
+    assert_eq!(
+        told["script"].as_str().unwrap().trim_end(),
+        plain.trim_end()
+    );
+    let folder = dir.path().join("man1");
+    let told = json(&["man", folder.to_str().unwrap(), "--json"]);
+    assert_eq!(told["folder"], folder.to_str().unwrap());
+    assert!(folder.join("sealkeeper.1").exists());
+    assert_eq!(
+        json(&["--json", "--version"])["version"],
+        env!("CARGO_PKG_VERSION")
+    );
+    let help = json(&["keys", "--help", "--json"]);
+    assert!(
+        help["help"]
+            .as_str()
+            .unwrap()
+            .contains("Usage: sealkeeper keys")
+    );
+}
+
+/// Found by operators: each hint named a command without the configuration
+/// with which they had run theirs, and so one that failed.
+#[test]
+fn commands_in_hints_name_the_configuration_that_was_given() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let path = lab.path("sealkeeper.toml");
+    let given = path.to_str().unwrap();
+    let by_option = |args: &[&str]| {
+        let output = sealkeeper(&[args, &["--config", given]].concat());
+        text(&[output.stdout, output.stderr].concat())
+    };
+    let full = format!("`sealkeeper --config {given} serve`");
+    for args in [&["keys", "list"][..], &["keys", "list", "--json"]] {
+        let said = by_option(args);
+        assert!(said.contains(&full), "{said}");
+    }
+    let init = format!("`sealkeeper --config {given} init` makes it");
+    for args in [&["doctor"][..], &["doctor", "--json"]] {
+        let said = by_option(args);
+        assert!(said.contains(&init), "{said}");
+        assert!(
+            said.contains("`systemctl start sealkeeper`") || said.contains("skip"),
+            "{said}"
+        );
+    }
+    // As it stands where every command reads it anyway.
+    let said = text(&lab.run(&["keys", "list"]).stderr);
+    assert!(said.contains("`sealkeeper serve`"), "{said}");
+}
+
 #[test]
 fn each_command_has_a_man_page() {
     let dir = tempfile::tempdir().unwrap();

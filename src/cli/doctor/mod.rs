@@ -24,6 +24,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::advice::Advice;
 use super::output::{Failure, say};
 use super::{compose, differs};
 use crate::config::Config;
@@ -191,6 +192,14 @@ impl Report {
         self.0.iter().filter(|found| found.level == level).count()
     }
 
+    /// Has each command that is named name the configuration.
+    fn advise(&mut self, advice: &Advice) {
+        for finding in &mut self.0 {
+            finding.found = advice.in_full(&finding.found);
+            finding.hint = finding.hint.as_ref().map(|hint| advice.in_full(hint));
+        }
+    }
+
     fn tell(&self, as_json: bool) -> Result<(), Failure> {
         if as_json {
             let checks = self.0.iter().map(|finding| {
@@ -252,6 +261,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
         }
     }
     report.settle();
+    report.advise(&Advice::of(path));
     report.tell(as_json)
 }
 
