@@ -263,7 +263,12 @@ fn text_of(
         ),
     };
     let rows = verdicts.iter().map(|(rule, alone)| {
-        let why = alone.as_ref().map_or_else(ToString::to_string, |_| {
+        let misses = rule.who.misses(caller);
+        let refused = |refusal: &Refusal| match misses.as_slice() {
+            [] => refusal.to_string(),
+            misses => misses.join(", and "),
+        };
+        let why = alone.as_ref().map_or_else(refused, |_| {
             rule.rate.map_or(String::new(), |rate| {
                 format!("at most {} in {}, not counted here", rate.count, rate.per)
             })

@@ -53,6 +53,34 @@ impl Matcher {
         }
     }
 
+    /// Which of the rule's fields keep this caller out, with what they expect
+    /// and what the caller has; none where it is about the caller. For
+    /// operators: it says whom else the rule is about.
+    #[must_use]
+    pub fn misses(&self, caller: &Caller) -> Vec<String> {
+        let (uid, gids) = match caller {
+            _ if self.matches(caller) => return Vec::new(),
+            Caller::Tls { .. } if self.wants_certificate() => {
+                return vec!["expected other names in the certificate".to_owned()];
+            }
+            Caller::Tls { .. } => return vec!["expected a local process".to_owned()],
+            Caller::Unix { .. } if self.wants_certificate() => {
+                return vec!["expected a certificate".to_owned()];
+            }
+            Caller::Unix {
+                uid, gid, groups, ..
+            } => (*uid, groups.iter().copied().chain([*gid])),
+        };
+        let gids: BTreeSet<u32> = gids.collect();
+        let uid = (self.uids.as_ref())
+            .filter(|wanted| !wanted.contains(&uid))
+            .map(|wanted| format!("expected uid {}, got {uid}", one_of(wanted)));
+        let gid = (self.gids.as_ref())
+            .filter(|wanted| wanted.is_disjoint(&gids))
+            .map(|wanted| format!("expected gid {}, got {}", one_of(wanted), one_of(&gids)));
+        uid.into_iter().chain(gid).collect()
+    }
+
     /// Whether the rule could be about a caller of this id, whatever else it
     /// asks for.
     #[must_use]
@@ -94,5 +122,51 @@ impl Matcher {
 
     const fn wants_certificate(&self) -> bool {
         self.dns.is_some() || self.spiffe.is_some()
+    }
+}
+
+fn one_of(ids: &BTreeSet<u32>) -> String {
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    ids.join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_which_field_keeps_a_caller_out() {
+        let caller = |uid, groups: &[u32]| Caller::Unix {
+            uid,
+            gid: uid,
+            groups: groups.iter().copied().collect(),
+            pid: None,
+        };
+        let rule = |uids: &[u32], gids: &[u32]| {
+            let set = |ids: &[u32]| (!ids.is_empty()).then(|| ids.iter().copied().collect());
+            Matcher {
+                uids: set(uids),
+                gids: set(gids),
+                ..Matcher::default()
+            }
+        };
+        let us = caller(1000, &[27]);
+        assert!(rule(&[1000], &[27]).misses(&us).is_empty());
+        assert_eq!(
+            rule(&[1001, 33], &[27]).misses(&us),
+            ["expected uid 33 or 1001, got 1000"]
+        );
+        assert_eq!(
+            rule(&[1001], &[33]).misses(&us),
+            [
+                "expected uid 1001, got 1000",
+                "expected gid 33, got 27 or 1000"
+            ]
+        );
+        let remote = Matcher {
+            dns: Some(BTreeSet::new()),
+            ..Matcher::default()
+        };
+        assert_eq!(remote.misses(&us), ["expected a certificate"]);
     }
 }

@@ -53,11 +53,21 @@ pub(super) fn look(config: &Config, report: &mut Report) {
         if good {
             let ours = |us: &Caller| rules.iter().any(|rule| rule.who.matches(us));
             let others = us.as_ref().filter(|us| !ours(us));
-            let others = others.map(|us| format!(", and none is about you, {us}"));
+            let others =
+                others.map(|us| format!(", and none is about you, {us}{}", closest(rules, us)));
             let number = counted(rules.len(), "rule");
             report.ok(RULES, name, number + &others.unwrap_or_default());
         }
     }
+}
+
+/// The rule that fewest of its fields keep a caller out of, and which.
+fn closest(rules: &[Rule], caller: &Caller) -> String {
+    let missed = rules.iter().map(|rule| (rule.who.misses(caller), rule));
+    let closest = missed.min_by_key(|(misses, _)| misses.len());
+    closest.map_or_else(String::new, |(misses, rule)| {
+        format!(": the rule {:?} {}", rule.name, misses.join(", and "))
+    })
 }
 
 /// No rule lets anybody in who can be here.

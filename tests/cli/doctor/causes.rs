@@ -92,7 +92,9 @@ async fn rules_that_nobody_can_match_are_a_failure() {
     doctor(&lab).failed().says(&[nobody]);
     if us == 0 {
         edit(&lab, "gid = [4000000000]", "gid = [65534]");
-        doctor(&lab).says(&["ok    rules main: 1 rule, and none is about you, unix:0"]);
+        doctor(&lab).says(&[
+            "ok    rules main: 1 rule, and none is about you, unix:0: the rule \"me\" expected gid 65534, got 0",
+        ]);
         edit(&lab, "gid = [65534]", "gid = [4000000000]");
     }
     // One who is there is enough.
