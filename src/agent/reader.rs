@@ -153,6 +153,7 @@ impl Dark {
             Self::RecordLost { .. } => "RECORD_LOST",
             Self::InitUnfinished(_) => "INIT_UNFINISHED",
             Self::BadRecord(_) => "RECORD_UNUSABLE",
+            Self::NoStore(StoreError::Full { .. }) => "DISK_FULL",
             Self::NoStore(e) if e.may_pass() => "STORE_UNAVAILABLE",
             Self::NoStore(_) => "STORE_UNUSABLE",
             Self::BadTombstone(_) => "TOMBSTONE_UNREADABLE",

@@ -116,11 +116,15 @@ impl Agent {
                 format!("device {name} is being opened"),
             )),
             State::Down {
-                why, pin_blocked, ..
+                why,
+                pin_blocked,
+                lasting,
+                ..
             } => {
-                let reason = match pin_blocked {
-                    true => "PIN_BLOCKED",
-                    false => "DEVICE_UNAVAILABLE",
+                let reason = match (pin_blocked, lasting) {
+                    (true, _) => "PIN_BLOCKED",
+                    (false, true) => "DEVICE_UNUSABLE",
+                    (false, false) => "DEVICE_UNAVAILABLE",
                 };
                 Err(new(reason, format!("device {name} is down: {why}")))
             }

@@ -238,10 +238,15 @@ impl Agent {
         hit(Side::After, Effect::AppendSigning);
         let record = recorded.map_err(|e| {
             self.0.context.metrics.audit_failed(AuditLine::Signing);
-            unavailable(
-                "NOT_RECORDED",
-                format!("the signature could not be recorded: {e}"),
-            )
+            let why = format!("the signature could not be recorded: {e}");
+            match e.is_full() {
+                true => SignError::Unavailable {
+                    reason: "DISK_FULL",
+                    why,
+                    retry_after: None,
+                },
+                false => unavailable("NOT_RECORDED", why),
+            }
         })?;
         match &signature {
             Ok(_) => reader.found(&key.kid),
@@ -350,6 +355,11 @@ fn device_error(error: DeviceError) -> SignError {
             reason: "DEVICE_UNAVAILABLE",
             why,
             retry_after: Some(retry_after),
+        },
+        DeviceError::Unusable { .. } => SignError::Unavailable {
+            reason: "DEVICE_UNUSABLE",
+            why,
+            retry_after: None,
         },
         DeviceError::Overloaded {
             device,

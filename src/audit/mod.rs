@@ -233,6 +233,12 @@ impl From<DurableError> for AuditError {
 }
 
 impl AuditError {
+    /// Whether there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Disk(e) if e.is_full())
+    }
+
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let context = DurableError::io(doing, path);
         move |source| context(source).into()
@@ -404,11 +410,16 @@ pub fn signatures(disk: &dyn Disk, dir: &Path) -> Result<Vec<Recorded<Entry>>, A
     Ok(all)
 }
 
-/// How many segments of the signature log are full: nothing is written to them
-/// any more. 0 where the directory cannot be read.
+/// The segments of the signature log that nothing is written to any more,
+/// oldest first: all but the newest, whose name and lines say with which number
+/// the next one begins. None where the directory cannot be read.
+///
+/// No start reads them: they may be moved away, while the agent runs too.
 #[must_use]
-pub fn old_segments(disk: &dyn Disk, dir: &Path) -> usize {
-    segments::list(disk, dir).map_or(0, |segments| segments.len().saturating_sub(1))
+pub fn old_segments(disk: &dyn Disk, dir: &Path) -> Vec<PathBuf> {
+    let mut segments = segments::list(disk, dir).unwrap_or_default();
+    segments.pop();
+    segments.into_iter().map(|(_, path)| path).collect()
 }
 
 /// Every key event on record, oldest first, for tools. As [`signatures`].

@@ -306,6 +306,9 @@ enum ClockCommand {
 #[derive(Debug, Subcommand)]
 enum DeviceCommand {
     /// Let the PIN of a device be tried again, after it was refused once.
+    ///
+    /// Put the right PIN where the configuration says that it is, first: a
+    /// running agent then tries it once, by itself.
     Unlock {
         /// The device's name in the configuration.
         name: String,

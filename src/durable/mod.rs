@@ -152,6 +152,14 @@ pub enum DurableError {
 }
 
 impl DurableError {
+    /// Whether there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        use io::ErrorKind as K;
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), K::StorageFull | K::QuotaExceeded))
+    }
+
     /// For `map_err`.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {

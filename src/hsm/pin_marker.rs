@@ -38,6 +38,12 @@ const TURN: Duration = Duration::from_secs(10);
 /// How a device's marker is called, after the device.
 pub const SUFFIX: &str = ".pin-tried";
 
+/// What is said of a token that has locked its PIN, and of one whose PIN the
+/// next wrong one locks. A reason holds it, for whoever gives advice.
+pub const NO_TRY_LEFT: &str = "says that no try is left";
+/// See [`NO_TRY_LEFT`].
+pub const ONE_TRY_LEFT: &str = "says that one try is left";
+
 /// How long to wait for somebody who only looks at the marker.
 const GLANCE: Duration = Duration::from_millis(200);
 

@@ -35,6 +35,9 @@ pub const MAX_RECORD: usize = 1 << 20;
 /// copy of it that is good.
 pub const WITHOUT_COPY: &str = "if there is none, keep the folder as it is, and begin a key set under another name: a record cannot be made again from the log";
 
+/// What is meant by the newest copy of the store.
+pub const NEWEST_COPY: &str = "A copy of the store is a keys.sqlite that you or your backup put aside: the agent makes none. It is taken if no key has changed since (audit/keys.log has a line for each change), and refused if one has, since it may not know of a revocation";
+
 /// A place for records.
 ///
 /// **Contract.** Once a write has returned its version, the record survives a

@@ -133,7 +133,7 @@ async fn nothing_is_wrong_with_and_without_the_agent() {
     assert_eq!(running.code, Some(0), "{}", running.text);
     running.says(&[
         "ok    device softhsm: open in the agent: token \"lab\"",
-        "ok    key set main: signs",
+        "ok    key set main: signs, for whom a rule lets in: see `rules main`\n",
         "ok    rules main: 1 rule\n",
         "good, with 1 key set and 1 device",
         "0 failed",
@@ -174,7 +174,9 @@ async fn breakage_1_a_wrong_pin() {
         "fail  pin marker softhsm: the agent does not try the PIN any more",
         "hint: the agent stopped by itself, before the token",
         "make sure that the PIN is right in ",
-        "/pin, then run: sealkeeper device unlock softhsm",
+        "/pin, then run: sealkeeper device unlock softhsm, which has it tried once",
+        "C_Login said CKR_PIN_INCORRECT, and it says that more than one try is left, on 2",
+        "--token-label \"lab\" --login --list-objects` asks for a PIN and tries it",
         "skip  device softhsm: not looked at: first mend pin marker softhsm",
         "skip  key set main: not looked at: first mend pin marker softhsm",
         " 1 failed",
@@ -199,6 +201,7 @@ async fn breakage_2_a_pin_file_that_is_not_private_or_not_there() {
     refused(&lab, "expected mode 0600").await.failed();
     let chmod = format!("hint: chmod 600 {}", pin.display());
     doctor(&lab).failed().says(&["fail  pin softhsm", &chmod]);
+    refused(&lab, "(DEVICE_UNUSABLE)").await.for_good();
     fs::remove_file(&pin).unwrap();
     doctor(&lab).failed().says(&[
         "fail  pin softhsm",
@@ -226,11 +229,31 @@ async fn breakage_3_a_token_that_is_gone() {
         "pkcs11-tool --module",
         "--list-token-slots",
     ]);
+    // It may be put back by itself.
+    assert_eq!(sign(&lab).code, Some(3), "a token that was pulled");
     drop(daemon);
     found(&[
-        "fail  device softhsm: expected a token with label \"lab\"",
+        "fail  device softhsm: expected a token with label \"lab\", got none at all",
         "SOFTHSM2_CONF=",
     ]);
+    // Found by an operator: another token was there, and which one was not said.
+    let other = [
+        "--init-token",
+        "--free",
+        "--label",
+        "other",
+        "--so-pin",
+        "5678",
+        "--pin",
+        PIN,
+    ];
+    let made = Command::new("softhsm2-util")
+        .args(other)
+        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    found(&["expected a token with label \"lab\", got \"other\" (serial \""]);
     // Found by an operator: a module that fails says a number, and what its
     // own configuration names was there to be looked at.
     let tokens = lab.path("tokens");
@@ -252,9 +275,9 @@ async fn breakage_4_a_module_that_is_not_there() {
     let module = crate::live::lab::softhsm_module();
     edit(&lab, module.to_str().unwrap(), "/usr/lib/nothing.so");
     let _daemon = lab.serve().await;
-    // The agent cannot know that it stays so: it tries again by itself.
     let said = refused(&lab, "/usr/lib/nothing.so").await;
-    assert_eq!(said.failed().code, Some(3), "{}", said.text);
+    said.for_good()
+        .says(&["(DEVICE_UNUSABLE)", "`sealkeeper doctor`"]);
     doctor(&lab).failed().says(&[
         "fail  module softhsm: /usr/lib/nothing.so: No such file",
         "hint: correct device.softhsm.module, then restart the agent; or install the HSM's PKCS#11 library there: the agent tries again by itself",
@@ -455,6 +478,7 @@ async fn breakage_9_a_damaged_database() {
         "is damaged",
         "skip  key set main: not looked at: first mend store /",
         "put the newest copy in its place",
+        "A copy of the store is a keys.sqlite that you or your backup put aside: the agent makes none",
         " 1 failed",
     ]);
 }

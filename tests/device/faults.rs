@@ -166,10 +166,11 @@ async fn a_module_that_is_missing_is_named() {
     let mut config = hsm.device_config();
     config.module = "/nowhere/libmissing.so".into();
     let device = Device::start(config);
-    let State::Down { why, .. } = is_down(&device).await else {
+    let State::Down { why, lasting, .. } = is_down(&device).await else {
         panic!("expected it to be down");
     };
     assert!(why.contains("/nowhere/libmissing.so"), "{why}");
+    assert!(lasting, "a file that is not there does not come by itself");
 }
 
 #[tokio::test]
@@ -180,14 +181,18 @@ async fn a_token_that_is_not_there_is_told_apart() {
         label: Some("other".into()),
         serial: None,
     };
+    config.expected_serial = Some("42".into());
     let device = Device::start(config);
-    let State::Down { why, .. } = is_down(&device).await else {
+    let State::Down { why, lasting, .. } = is_down(&device).await else {
         panic!("expected it to be down");
     };
-    assert!(
-        why.contains("\"other\"") && why.contains("\"lab\""),
-        "{why}"
+    let (expected, got) = why.split_once(", got ").expect("both");
+    assert_eq!(
+        expected,
+        "expected a token with label \"other\", as before serial \"42\""
     );
+    assert!(got.starts_with("\"lab\" (serial \""), "{got}");
+    assert!(!lasting, "a token may be plugged in");
 }
 
 #[tokio::test]

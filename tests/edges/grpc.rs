@@ -284,6 +284,16 @@ async fn each_fault_of_the_service_has_its_code_and_details() {
             None,
         ),
         (
+            SignError::Unavailable {
+                reason: "DEVICE_UNUSABLE",
+                why: "its module is not there".into(),
+                retry_after: None,
+            },
+            Code::Unavailable,
+            "DEVICE_UNUSABLE",
+            None,
+        ),
+        (
             SignError::Overloaded {
                 device: "hsm1".into(),
                 queued: 64,
@@ -316,7 +326,8 @@ async fn each_fault_of_the_service_has_its_code_and_details() {
         let told = Told::of(&status);
         assert_eq!(told.reason, reason);
         assert_eq!(told.metadata("fault"), Some("service"));
-        let lasting = (reason == "PIN_BLOCKED").then_some("true");
+        let lasting = matches!(reason, "PIN_BLOCKED" | "DEVICE_UNUSABLE");
+        let lasting = lasting.then_some("true");
         assert_eq!(told.metadata("lasting"), lasting, "{reason}");
         assert!(told.metadata("hint").is_some(), "{reason}");
         assert_eq!(told.metadata("rule"), None);

@@ -205,10 +205,21 @@ async fn a_full_disk_stops_signing_and_loses_nothing() {
 
     // Twice: the first refusal gives some room back.
     disk.fill();
-    refused(&mut daemon, &["NOT_RECORDED"]).await;
+    refused(&mut daemon, &["DISK_FULL"]).await;
     disk.fill();
-    let said = refused(&mut daemon, &["NOT_RECORDED"]).await;
+    let said = refused(&mut daemon, &["DISK_FULL"]).await;
     assert!(said.contains("make room"), "{said}");
+    // It does not pass by itself, and what may go is said.
+    disk.fill();
+    let signed = lab.run(&["sign", "{}"]);
+    assert_eq!(signed.status.code(), Some(1), "{signed:?}");
+    let signed = told(&signed);
+    assert!(signed.contains("(DISK_FULL)"), "{signed}");
+    assert!(signed.contains("trying again does not mend it"), "{signed}");
+    let found = told(&lab.run(&["doctor"]));
+    for words in ["fail  state folder", "free space there", "elow /"] {
+        assert!(found.contains(words), "expected {words:?} in {found}");
+    }
     assert_eq!(shown(daemon.jwks().await), before);
     let rotated = told(&lab.run(&["keys", "rotate"]));
     assert!(
@@ -295,7 +306,7 @@ async fn a_start_on_a_full_disk_serves_the_set_and_heals() {
     disk.fill();
     let mut daemon = lab.serve().await;
     assert_eq!(shown(daemon.jwks().await), before);
-    let said = refused(&mut daemon, &["STORE_UNAVAILABLE"]).await;
+    let said = refused(&mut daemon, &["DISK_FULL"]).await;
     assert!(said.contains("make room on its file system"), "{said}");
     let listed = told(&lab.run(&["keys", "list"]));
     assert!(listed.contains("make room"), "{listed}");

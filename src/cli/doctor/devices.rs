@@ -1,4 +1,4 @@
-//! Devices: module, PIN, marker, token, mechanisms.
+//! Devices: module, token, mechanisms.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -6,19 +6,17 @@ use std::time::Duration;
 use super::Report;
 use super::keys::Looked;
 use super::machine::user_name;
-use super::paths;
 use super::sockets::Agent;
 use super::state::Records;
+use super::{paths, pins};
 use crate::config::{self, Config};
-use crate::hsm::pin_marker::{self, Status};
-use crate::hsm::pin_source::{PinError, PinSource};
 use crate::hsm::{Device, State};
 
 /// The name of most checks here.
 const DEVICE: &str = "device";
 
 /// After a repair that a running agent finds.
-const BY_ITSELF: &str = "the agent then goes on by itself, without a restart";
+pub(super) const BY_ITSELF: &str = "the agent then goes on by itself, without a restart";
 
 /// How much longer than its own patience a device may take to come up.
 const GRACE: Duration = Duration::from_secs(2);
@@ -31,8 +29,8 @@ pub(super) async fn look(
 ) {
     for device in config.devices.values() {
         let module = module(device, report);
-        let pin = pin(device, report);
-        let free = marker(config, device, report);
+        let pin = pins::look(device, report);
+        let free = pins::marker(config, device, report);
         if let Some(agent) = agent {
             held(config, device, agent, report);
         } else if module && pin && free {
@@ -64,103 +62,6 @@ fn module(device: &config::Device, report: &mut Report) -> bool {
     }
 }
 
-/// Whether the PIN can be had without asking anybody.
-fn pin(device: &config::Device, report: &mut Report) -> bool {
-    let name = &device.name;
-    let place = match &device.pin {
-        PinSource::Prompt => {
-            report.ok(
-                "pin",
-                name,
-                "asked for when the agent starts: not looked at",
-            );
-            return false;
-        }
-        PinSource::File(path) => format!("file {}", path.display()),
-        PinSource::Credential(credential) => format!("credential {credential}"),
-        PinSource::Environment(variable) => format!("environment variable {variable}"),
-    };
-    let read = device.pin.supply(name).and_then(|supply| supply.pin());
-    let hint = match read {
-        Ok(_) => {
-            report.ok("pin", name, format!("{place}: readable"));
-            return true;
-        }
-        Err(PinError::NoCredentials { .. }) => {
-            report.ok(
-                "pin",
-                name,
-                format!("{place}: given to the service alone, not looked at"),
-            );
-            return false;
-        }
-        Err(ref e) => match e {
-            PinError::Exposed { path, .. } => {
-                format!("chmod 600 {}; {BY_ITSELF}", path.display())
-            }
-            PinError::Io { path, .. } => format!(
-                "the agent's user must own it: chown USER {0} && chmod 600 {0}; {BY_ITSELF}",
-                path.display()
-            ),
-            PinError::NotInEnvironment { .. } => {
-                "set it for the agent, then restart it; a file or a systemd credential is safer"
-                    .to_owned()
-            }
-            _ => "the PIN alone stands there, in one line; mend it, then restart the agent"
-                .to_owned(),
-        },
-    };
-    let why = read.map_or_else(|e| e.to_string(), |_| String::new());
-    report.fail("pin", name, why, hint);
-    false
-}
-
-/// Whether a login may be tried.
-fn marker(config: &Config, device: &config::Device, report: &mut Report) -> bool {
-    const CHECK: &str = "pin_marker";
-    let name = &device.name;
-    match pin_marker::status(&device.pin_marker(&config.state_dir)) {
-        Ok(Status::Clear) => {
-            report.ok(CHECK, name, "the PIN may be tried");
-            true
-        }
-        Ok(Status::LoggingIn) => {
-            report.ok(CHECK, name, "a login is under way");
-            false
-        }
-        Ok(Status::Standing { reason, since }) => {
-            let since = since.map_or(String::new(), |at| format!(", on {at}"));
-            report.fail(
-                CHECK,
-                name,
-                format!("the agent does not try the PIN any more: {reason}{since}"),
-                format!(
-                    "{}: make sure that the PIN is right{}, then run: sealkeeper device unlock {name}; {BY_ITSELF}",
-                    stopped(&reason),
-                    match &device.pin {
-                        PinSource::File(path) => format!(" in {}", path.display()),
-                        _ => String::new(),
-                    }
-                ),
-            );
-            false
-        }
-        Err(e) => {
-            let hint = "the agent's user must be able to write to the state folder; then it tries again by itself";
-            report.fail(CHECK, name, e.to_string(), hint);
-            false
-        }
-    }
-}
-
-/// Who stopped it: the agent, or the token as well.
-fn stopped(reason: &str) -> &'static str {
-    match reason.contains("CKR_PIN_LOCKED") {
-        true => "the token itself has locked the PIN, which its security officer sets anew",
-        false => "the agent stopped by itself, before the token, which counts wrong PINs, locks",
-    }
-}
-
 /// A device in the hands of the running agent: only the agent is asked.
 fn held(config: &Config, device: &config::Device, agent: &Agent, report: &mut Report) {
     let name = &device.name;
@@ -177,16 +78,12 @@ fn held(config: &Config, device: &config::Device, agent: &Agent, report: &mut Re
         return report.warn(DEVICE, name, found, "look again in a moment");
     }
     let hint = if health.pin_blocked {
-        unlock(name)
+        pins::cure(device, &health.why)
     } else {
         which(device, &health.why)
     };
     report.fail(DEVICE, name, format!("not open: {}", health.why), hint);
     explained(config, device, &health.why, report);
-}
-
-fn unlock(name: &str) -> String {
-    format!("check the PIN, then run: sealkeeper device unlock {name}; {BY_ITSELF}")
 }
 
 /// What a device needs before it can open.
@@ -205,6 +102,14 @@ fn explained(config: &Config, device: &config::Device, why: &str, report: &mut R
     }
 }
 
+/// OpenSC's tool with this device's module, up to what it is to do.
+pub(super) fn tool(device: &config::Device) -> String {
+    let env = device.env.iter();
+    let mut words: Vec<String> = env.map(|(name, value)| format!("{name}={value}")).collect();
+    words.push(format!("pkcs11-tool --module {}", device.module.display()));
+    words.join(" ")
+}
+
 /// What to do about a device that does not open, and how to see what its
 /// module sees.
 fn which(device: &config::Device, why: &str) -> String {
@@ -214,16 +119,7 @@ fn which(device: &config::Device, why: &str) -> String {
             device.name
         );
     }
-    let mut env: Vec<String> = device
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    env.push(format!(
-        "pkcs11-tool --module {} --list-token-slots",
-        device.module.display()
-    ));
-    let seen = env.join(" ");
+    let seen = format!("{} --list-token-slots", tool(device));
     let broken = paths::broken(&device.env);
     if let Some((said, path)) = &broken
         && why.contains("C_Initialize")
@@ -290,7 +186,7 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             why, pin_blocked, ..
         } => {
             let hint = if pin_blocked {
-                unlock(name)
+                pins::cure(device, &why)
             } else {
                 which(device, &why)
             };
@@ -326,17 +222,5 @@ async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
         if !names.is_empty() {
             report.ok("mechanisms", name, names.join(", "));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_that_locked_the_pin_is_not_the_agents_doing() {
-        let said = |code| stopped(&format!("the token refused the PIN: C_Login said {code}"));
-        assert!(said("CKR_PIN_INCORRECT").starts_with("the agent stopped"));
-        assert!(said("CKR_PIN_LOCKED").starts_with("the token itself"));
     }
 }

@@ -169,7 +169,10 @@ pub(super) fn missed(agent: &Agent, set: &KeySetHealth) -> String {
     let standby = standby.map(|it| {
         let ids = it.placements.iter().map(|at| hex(&at.handle_id));
         let id = ids.collect::<Vec<_>>().join(", ");
-        format!("{}, by the record in the token as {id},", it.kid)
+        format!(
+            "{}, which the token should hold as {id} (so says the record: while the agent has the token, nobody else looks into it; stop the agent, and doctor does),",
+            it.kid
+        )
     });
     let on = |it: &&DeviceHealth| key.placements.iter().any(|at| at.device == it.name);
     let token = agent.devices.iter().find(on).map(|it| it.token.as_str());

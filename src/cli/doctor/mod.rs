@@ -16,6 +16,7 @@ mod devices;
 mod keys;
 mod machine;
 mod paths;
+mod pins;
 mod rules;
 mod sockets;
 mod state;

@@ -61,7 +61,8 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
             };
             for set in &health.key_sets {
                 if set.signs {
-                    report.ok("key_set", &set.name, "signs");
+                    let found = format!("signs, for whom a rule lets in: see `rules {}`", set.name);
+                    report.ok("key_set", &set.name, found);
                 } else if set.reason == "DEVICE_STARTING" {
                     report.warn("key_set", &set.name, &set.why, "look again in a moment");
                 } else {
@@ -111,10 +112,14 @@ fn late_rotations(set: &KeySetHealth, report: &mut Report) {
 /// What else would have a key set not sign for this reason.
 fn explained(config: &Config, name: &str, reason: &str, report: &mut Report) {
     match reason {
-        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
+        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "DEVICE_UNUSABLE" | "PIN_BLOCKED" => {
             if let Some(set) = config.key_sets.get(name) {
                 report.explained_by("device", &set.device);
             }
+        }
+        "DISK_FULL" => {
+            report.explained_by("state_folder", config.state_dir.display().to_string());
+            of_store(config, name, report);
         }
         "TOMBSTONE_UNREADABLE" => {
             report.explained_by("tombstones", below(config, "tombstones"));
@@ -161,6 +166,7 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "INIT_UNFINISHED" => {
             "stop the agent, run `sealkeeper init` again, which goes on where it stopped, and start the agent"
         }
+        "DISK_FULL" => "see `state folder`; once there is room, the agent goes on by itself",
         "STORE_UNAVAILABLE" => "see `store`; once it works, the agent goes on by itself",
         "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => {
             "stop the agent, put the newest copy of the store in its place, and start it again: an older one is refused, since it may not know of a revocation"
@@ -177,7 +183,7 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "CEILING_REACHED" => {
             "while the store or the clock is in trouble, nothing is signed further ahead: see `store` and `clock`"
         }
-        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "PIN_BLOCKED" => {
+        "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "DEVICE_UNUSABLE" | "PIN_BLOCKED" => {
             "its device does not work: see `device`"
         }
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",

@@ -17,7 +17,7 @@ use crate::config::{Config, KeySet};
 use crate::durable::{OsDisk, Tombstones};
 use crate::keyring::ClockGuard;
 use crate::keyring::{self, Genesis};
-use crate::store::{Sqlite, Store, StoreError, WITHOUT_COPY};
+use crate::store::{NEWEST_COPY, Sqlite, Store, StoreError, WITHOUT_COPY};
 
 /// The name of the checks of the store and of what it holds.
 const STORE: &str = "store";
@@ -89,18 +89,15 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
             of,
             format!("{} MiB left on its file system, {}", left >> 20, mount(dir)),
             format!(
-                "nothing is signed that cannot be recorded: free space there{}; the agent then goes on by itself",
-                match audit::old_segments(&OsDisk, &dir.join("audit")) {
-                    0 => String::new(),
-                    old => format!(", or move the {} of the audit log away", counted(old, "old segment")),
-                }
+                "nothing is signed that cannot be recorded: free space there; the agent then goes on by itself. {}",
+                movable(dir)
             ),
         ),
         Ok(left) if left < LITTLE_SPACE => report.warn(
             CHECK,
             of,
             format!("{} MiB left on its file system, {}", left >> 20, mount(dir)),
-            "each signature takes some 600 bytes of the audit log",
+            format!("each signature takes some 600 bytes of the audit log. {}", movable(dir)),
         ),
         Ok(left) => report.ok(
             CHECK,
@@ -110,6 +107,26 @@ fn folder(dir: &Path, report: &mut Report) -> bool {
         Err(e) => report.warn(CHECK, of, format!("space: {e}"), "look at `df`"),
     }
     true
+}
+
+/// Which files of the state folder may go elsewhere, and which may not.
+fn movable(dir: &Path) -> String {
+    let whole = dir.display();
+    let old = audit::old_segments(&OsDisk, &dir.join("audit"));
+    let (Some(first), Some(last)) = (old.first(), old.last()) else {
+        return format!("Nothing below {whole} may be deleted or moved");
+    };
+    let sizes = old.iter().filter_map(|path| path.metadata().ok());
+    let size: u64 = sizes.map(|meta| meta.len()).sum();
+    let which = match old.len() {
+        1 => first.display().to_string(),
+        _ => format!("{} to {}", first.display(), last.display()),
+    };
+    format!(
+        "Below {whole} only the {} of the signature log, {} KiB, may be moved to another disk, and kept there: {which}; the agent does not read them again. Leave everything else as it is, the newest signatures-*.log too",
+        counted(old.len(), "old segment"),
+        size >> 10
+    )
 }
 
 /// Where the file system of a folder begins.
@@ -244,7 +261,10 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
                     records.insert(name.clone(), set);
                     fault.map(|(found, hint)| (found, hint.to_owned()))
                 }
-                Err(e) => Some((e.to_string(), cure("RECORD_UNUSABLE").to_owned())),
+                Err(e) => {
+                    let hint = format!("{}. {NEWEST_COPY}", cure("RECORD_UNUSABLE"));
+                    Some((e.to_string(), hint))
+                }
             },
             Ok(None) => Some(match log.has(name) {
                 Some(known) => (
@@ -254,7 +274,8 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
                 None => not_begun(&format!("has no record in {of}"), config, log),
             }),
             Err(StoreError::Damaged { why, hint, .. }) => {
-                Some((format!("its record is damaged: {why}"), hint.to_owned()))
+                let hint = format!("{hint}. {NEWEST_COPY}");
+                Some((format!("its record is damaged: {why}"), hint))
             }
             Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE").to_owned())),
         };
@@ -288,7 +309,7 @@ fn unreadable(error: StoreError, config: &Config, log: &Log, report: &mut Report
         }
         StoreError::Damaged { why, hint, .. } => {
             let found = format!("is damaged: {why}");
-            report.fail(STORE, of, found, format!("{LEFT}: {hint}"));
+            report.fail(STORE, of, found, format!("{LEFT}: {hint}. {NEWEST_COPY}"));
         }
         e if e.may_pass() => {
             let hint = format!("{LEFT}; once this is mended, the agent goes on by itself");
@@ -318,7 +339,7 @@ fn not_begun(found: &str, config: &Config, log: &Log) -> (String, String) {
 /// What to do where a store was there before.
 fn lost() -> String {
     format!(
-        "stop the agent, put the newest copy of the store in its place, and start it again; {WITHOUT_COPY}"
+        "stop the agent, put the newest copy of the store in its place, and start it again; {WITHOUT_COPY}. {NEWEST_COPY}"
     )
 }
 
@@ -412,6 +433,31 @@ fn synchronized() -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::unwrap_used, reason = "a test may panic")]
+    fn only_old_segments_of_the_log_may_be_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = dir.path().join("audit");
+        std::fs::create_dir(&audit).unwrap();
+        let whole = dir.path().display();
+        let nothing = format!("Nothing below {whole} may be deleted or moved");
+        assert_eq!(movable(dir.path()), nothing);
+        for name in ["keys.log", "signatures-000000000031.log"] {
+            std::fs::write(audit.join(name), [0; 2048]).unwrap();
+            assert_eq!(movable(dir.path()), nothing);
+        }
+        for name in ["signatures-000000000001.log", "signatures-000000000017.log"] {
+            std::fs::write(audit.join(name), [0; 2048]).unwrap();
+        }
+        let said = movable(dir.path());
+        let which = format!(
+            "only the 2 old segments of the signature log, 4 KiB, may be moved to another disk, and kept there: {0}/signatures-000000000001.log to {0}/signatures-000000000017.log;",
+            audit.display()
+        );
+        assert!(said.contains(&which), "{said}");
+        assert!(!said.contains("31.log"), "{said}");
+    }
 
     #[test]
     fn a_folder_is_on_the_file_system_that_is_mounted_above_it() {

@@ -20,6 +20,15 @@ pub enum DeviceError {
         /// When it makes sense to try again.
         retry_after: Duration,
     },
+    /// It stays so until somebody acts: its module is not there, its PIN cannot
+    /// be read. The device is tried again all the same.
+    #[error("device {device} is not available: {why}")]
+    Unusable {
+        /// Its name.
+        device: String,
+        /// For people.
+        why: String,
+    },
     /// Send less. The request was not started.
     #[error("device {device} has {queued} requests waiting")]
     Overloaded {

@@ -129,6 +129,8 @@ pub enum State {
         cure: Cure,
         /// Whether the PIN must not be tried, and an operator has to look.
         pin_blocked: bool,
+        /// Whether it surely stays so until somebody acts.
+        lasting: bool,
         /// Since when.
         since: std::time::Instant,
     },

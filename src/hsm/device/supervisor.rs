@@ -318,6 +318,9 @@ impl Supervisor {
             why: fault.why.clone(),
             cure: fault.cure,
             pin_blocked: fault.kind == FaultKind::PinBlocked,
+            // What a module says that we do not know may pass.
+            lasting: matches!(fault.kind, FaultKind::PinBlocked | FaultKind::Unavailable)
+                && fault.cure == Cure::Never,
             since,
         });
         if let Some(refusal) = self.refusal() {
@@ -361,19 +364,22 @@ impl Supervisor {
         let device = self.config.name.clone();
         match &*self.state.borrow() {
             State::Down {
-                why, pin_blocked, ..
-            } => Some(if *pin_blocked {
-                DeviceError::PinBlocked {
-                    device,
-                    why: why.clone(),
-                }
-            } else {
-                DeviceError::Unavailable {
-                    device,
-                    why: why.clone(),
-                    retry_after: SLOWEST,
-                }
-            }),
+                why,
+                pin_blocked,
+                lasting,
+                ..
+            } => {
+                let why = why.clone();
+                Some(match (*pin_blocked, *lasting) {
+                    (true, _) => DeviceError::PinBlocked { device, why },
+                    (false, true) => DeviceError::Unusable { device, why },
+                    (false, false) => DeviceError::Unavailable {
+                        device,
+                        why,
+                        retry_after: SLOWEST,
+                    },
+                })
+            }
             State::Starting | State::Up { .. } | State::Closed => None,
         }
     }

@@ -11,7 +11,7 @@ use cryptoki::types::RawAuthPin;
 use super::Token;
 use super::error::{ckr, class, fault};
 use crate::hsm::message::{Cure, Fault, FaultKind, Open};
-use crate::hsm::pin_marker::{Login, MarkerError};
+use crate::hsm::pin_marker::{Login, MarkerError, NO_TRY_LEFT, ONE_TRY_LEFT};
 
 /// Logs the whole process in, once, behind the durable marker.
 ///
@@ -21,7 +21,7 @@ pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<()
     let login =
         Login::begin(&open.pin_marker, &token.identity).map_err(|e| marker_fault(open, &e))?;
     // In our turn: nobody else's try is among what the token says.
-    let before = match may_be_tried(token, open) {
+    let before = match may_be_tried(token) {
         Ok(before) => before,
         Err(fault) => {
             login.clear().map_err(|e| marker_fault(open, &e))?;
@@ -53,7 +53,12 @@ pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<()
             Err(fault("logging in", &error))
         }
         Verdict::Pin(rv) => {
-            let reason = format!("the token refused the PIN: C_Login said {}", ckr(rv));
+            let after = after_a_while(|| token.info().ok());
+            let reason = format!(
+                "the token refused the PIN: C_Login said {}, and it {}",
+                ckr(rv),
+                Tries::left(rv, after.as_ref()).said()
+            );
             login.stand(&reason);
             Err(blocked(open, &reason))
         }
@@ -61,15 +66,63 @@ pub(crate) fn log_in(token: &Token, session: &Session, open: &Open) -> Result<()
 }
 
 /// What the token says before the login, where that does not speak against it.
-fn may_be_tried(token: &Token, open: &Open) -> Result<TokenInfo, Fault> {
+fn may_be_tried(token: &Token) -> Result<TokenInfo, Fault> {
     let before = token.info()?;
-    let state = match (before.user_pin_locked(), before.user_pin_final_try()) {
-        (true, _) => "is locked",
-        (false, true) => "has one try left",
-        (false, false) => return Ok(before),
-    };
-    let why = format!("the token says that its user PIN {state}: no login was tried");
-    Err(blocked(open, &why))
+    let tries = Tries::of(&before);
+    match tries {
+        Tries::None | Tries::One => {
+            let why = format!("the token {}: no login was tried", tries.said());
+            Err(Fault::new(FaultKind::PinBlocked, Cure::Never, why))
+        }
+        Tries::More | Tries::NotTold => Ok(before),
+    }
+}
+
+/// How many wrong PINs the token takes before it locks, as far as it says
+/// (PKCS#11 v3.1 section 3.2, the flags of `CK_TOKEN_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    None,
+    One,
+    /// A wrong one was counted, and the next one does not lock it.
+    More,
+    NotTold,
+}
+
+impl Tries {
+    fn of(info: &TokenInfo) -> Self {
+        Self::by(
+            info.user_pin_locked(),
+            info.user_pin_final_try(),
+            info.user_pin_count_low(),
+        )
+    }
+
+    /// After a refusal.
+    fn left(rv: RvError, after: Option<&TokenInfo>) -> Self {
+        match (rv, after) {
+            (RvError::PinLocked, _) => Self::None,
+            (_, after) => after.map_or(Self::NotTold, Self::of),
+        }
+    }
+
+    const fn by(locked: bool, is_final: bool, count_is_low: bool) -> Self {
+        match (locked, is_final, count_is_low) {
+            (true, _, _) => Self::None,
+            (false, true, _) => Self::One,
+            (false, false, true) => Self::More,
+            (false, false, false) => Self::NotTold,
+        }
+    }
+
+    const fn said(self) -> &'static str {
+        match self {
+            Self::None => NO_TRY_LEFT,
+            Self::One => ONE_TRY_LEFT,
+            Self::More => "says that more than one try is left",
+            Self::NotTold => "does not say how many tries are left",
+        }
+    }
 }
 
 /// Asks a few times: another program's login may be what is in the way.
@@ -154,6 +207,23 @@ mod tests {
     use cryptoki::context::Function;
 
     use super::*;
+
+    #[test]
+    fn what_a_token_says_of_its_tries_is_told() {
+        let said = |locked, last, low| Tries::by(locked, last, low).said();
+        assert_eq!(said(true, true, true), "says that no try is left");
+        assert_eq!(said(false, true, true), "says that one try is left");
+        assert_eq!(
+            said(false, false, true),
+            "says that more than one try is left"
+        );
+        assert_eq!(
+            said(false, false, false),
+            "does not say how many tries are left"
+        );
+        assert_eq!(Tries::left(RvError::PinLocked, None), Tries::None);
+        assert_eq!(Tries::left(RvError::PinIncorrect, None), Tries::NotTold);
+    }
 
     fn of(rv: RvError) -> Verdict {
         verdict(&Error::Pkcs11(rv, Function::Login))

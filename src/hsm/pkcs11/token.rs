@@ -33,7 +33,7 @@ impl Token {
         pkcs11
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
             .map_err(while_doing(&format!("initialising {module}")))?;
-        let (slot, info) = discover(&pkcs11, &open.token)?;
+        let (slot, info) = discover(&pkcs11, &open.token, open.expected_serial.as_deref())?;
         let identity = identity(&info);
         if let Some(expected) = &open.expected_serial
             && *expected != identity.serial
@@ -135,7 +135,12 @@ impl Token {
 }
 
 /// Looks at every slot: one that fails must not hide the others.
-fn discover(pkcs11: &Pkcs11, wanted: &TokenSelector) -> Result<(Slot, TokenInfo), Fault> {
+/// `serial` is the one that the token had when it was opened before.
+fn discover(
+    pkcs11: &Pkcs11,
+    wanted: &TokenSelector,
+    serial: Option<&str>,
+) -> Result<(Slot, TokenInfo), Fault> {
     let slots = pkcs11
         .get_slots_with_token()
         .map_err(while_doing("listing the slots"))?;
@@ -145,14 +150,22 @@ fn discover(pkcs11: &Pkcs11, wanted: &TokenSelector) -> Result<(Slot, TokenInfo)
         match pkcs11.get_token_info(slot) {
             Ok(info) if !info.token_initialized() => {}
             Ok(info) if matches(&info, wanted) => matching.push((slot, info)),
-            Ok(info) => others.push(format!("{:?}", info.label())),
+            Ok(info) => others.push(format!(
+                "{:?} (serial {:?})",
+                info.label(),
+                info.serial_number()
+            )),
             Err(e) => others.push(while_doing(&format!("slot {}", slot.id()))(e).why),
         }
     }
     match matching.len() {
         1 => matching.pop().ok_or_else(|| absent("no token".into())),
         0 => Err(absent(format!(
-            "expected a token with {wanted}, got {}",
+            "expected a token with {wanted}{}, got {}",
+            match serial {
+                Some(serial) if wanted.serial.is_none() => format!(", as before serial {serial:?}"),
+                _ => String::new(),
+            },
             if others.is_empty() {
                 "none at all".to_owned()
             } else {

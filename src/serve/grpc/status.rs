@@ -301,6 +301,10 @@ fn is_lasting(reason: &str) -> bool {
     matches!(
         reason,
         "PIN_BLOCKED"
+            // Its module or its PIN is not there: a token that was pulled is
+            // DEVICE_UNAVAILABLE, and may come back.
+            | "DEVICE_UNUSABLE"
+            | "DISK_FULL"
             | "KEY_MISSING"
             | "NOT_INITIALIZED"
             | "INIT_UNFINISHED"

@@ -43,6 +43,7 @@ async fn breakage_3_a_key_that_a_running_agent_misses() {
         "restore the token's backup",
         &format!("`sealkeeper keys revoke {kid}` ends it for ever"),
         "revoke asks for --then: `wait`",
+        "(so says the record: while the agent has the token, nobody else looks into it",
     ]);
 }
 
