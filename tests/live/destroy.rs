@@ -105,6 +105,11 @@ fn at_a_terminal(lab: &Lab, args: &[&str], answer: &str) -> (Option<i32>, String
     let line = words.collect::<Vec<_>>().join(" ");
     let mut terminal = Command::new("script")
         .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
