@@ -17,6 +17,7 @@ use crate::keyring::{
     Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick,
 };
 use crate::policy::Caller;
+use crate::store::StoreError;
 use crate::time::{Span, Time};
 
 /// An order on its way to the writer.
@@ -397,6 +398,7 @@ impl<E: std::fmt::Display> From<StepError<E>> for AdminError {
         let reason = match &error {
             StepError::NoRecord => "NOT_INITIALIZED",
             StepError::Doubt(_) => "CLOCK_IN_DOUBT",
+            StepError::Store(StoreError::Full { .. }) => "DISK_FULL",
             StepError::Store(_) | StepError::Contended => "STORE_FAILED",
             StepError::Record(_) => "RECORD_UNUSABLE",
             StepError::Keyring(_) => "REFUSED",

@@ -221,12 +221,17 @@ async fn a_full_disk_stops_signing_and_loses_nothing() {
         assert!(found.contains(words), "expected {words:?} in {found}");
     }
     assert_eq!(shown(daemon.jwks().await), before);
-    let rotated = told(&lab.run(&["keys", "rotate"]));
+    let rotated = lab.run(&["keys", "rotate"]);
+    assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    let rotated = told(&rotated);
     assert!(
         rotated.contains("make room on its file system"),
         "{rotated}"
     );
-    assert!(rotated.contains("hint: nothing was changed"), "{rotated}");
+    assert!(
+        rotated.contains("hint: nothing was changed, and ordering again does not mend it"),
+        "{rotated}"
+    );
 
     // What restricts holds at once all the same, and says what it lacks.
     let kid = active(&lab);

@@ -32,15 +32,13 @@ pub(super) fn look(config: &Config, report: &mut Report) {
             nobody(name, rules, report);
             continue;
         }
-        let mut good = true;
         for rule in rules {
             let of = format!("{name}.{}", rule.name);
             for uid in rule.who.uids.iter().flatten() {
-                good &= caller(*uid, &of, socket, report);
+                caller(*uid, &of, socket, report);
             }
             for gid in rule.who.gids.iter().flatten() {
                 if machine::group(*gid) == Err(Unknown::Nobody) {
-                    good = false;
                     report.warn(
                         RULES,
                         &of,
@@ -50,14 +48,12 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                 }
             }
         }
-        if good {
-            let ours = |us: &Caller| rules.iter().any(|rule| rule.who.matches(us));
-            let others = us.as_ref().filter(|us| !ours(us));
-            let others =
-                others.map(|us| format!(", and none is about you, {us}{}", closest(rules, us)));
-            let number = counted(rules.len(), "rule");
-            report.ok(RULES, name, number + &others.unwrap_or_default());
-        }
+        let ours = |us: &Caller| rules.iter().any(|rule| rule.who.matches(us));
+        let others = us.as_ref().filter(|us| !ours(us));
+        let others =
+            others.map(|us| format!(", and none is about you, {us}{}", closest(rules, us)));
+        let number = counted(rules.len(), "rule");
+        report.ok(RULES, name, number + &others.unwrap_or_default());
     }
 }
 
@@ -111,29 +107,28 @@ fn is_about_somebody(who: &Matcher, config: &Config) -> bool {
 }
 
 /// A user who is let in by a rule: is there one, and can they connect?
-fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) -> bool {
+fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) {
     let user = match machine::user(uid) {
         Ok(user) => user,
-        Err(Unknown::CannotTell) => return true,
+        Err(Unknown::CannotTell) => return,
         Err(Unknown::Nobody) => {
-            report.warn(
+            return report.warn(
                 RULES,
                 of,
                 format!("no user of this machine has the uid {uid}"),
                 "correct the rule's uid (`id -u NAME` shows it), then restart the agent",
             );
-            return false;
         }
     };
     let Some(socket) = socket else {
-        return true; // That it is not there was said.
+        return; // That it is not there was said.
     };
     let mut groups = vec![user.gid];
     if machine::group(socket.gid).is_ok_and(|group| group.members.contains(&user.name)) {
         groups.push(socket.gid);
     }
     if socket.may_connect(user.uid, &groups) {
-        return true;
+        return;
     }
     report.warn(
         RULES,
@@ -149,5 +144,4 @@ fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) -> bo
             user.name
         ),
     );
-    false
 }

@@ -105,7 +105,11 @@ async fn rules_that_nobody_can_match_are_a_failure() {
     );
     let found = doctor(&lab);
     assert_eq!(found.code, Some(0), "{}", found.text);
-    found.says(&["warn  rules main.me", " 0 failed, 1 warning"]);
+    found.says(&[
+        "warn  rules main.me",
+        " 0 failed, 1 warning",
+        "ok    rules main: 1 rule\n",
+    ]);
 }
 
 /// Found by an operator: SQLite's list of pages, in the middle of the table.
