@@ -196,6 +196,9 @@ pub struct KeyStatus {
     pub published: Option<Time>,
     /// Start of the latest unbroken run of sightings at every origin.
     pub observed: Option<Time>,
+    /// The same of each origin, while the key is in the JWKS; absent where the
+    /// origin does not show it.
+    pub sightings: Vec<(String, Option<Time>)>,
     /// When a published key becomes active, as planned.
     pub activates: Option<Time>,
     /// Since when it was the active key.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Agent;
+use super::origins::OriginHealth;
 use super::readiness::Watched;
 use super::signing::SignError;
 use super::writer::{Held, Writer};
@@ -34,6 +35,8 @@ pub(super) struct Overview {
     doubt: bool,
     /// The origins that have not answered lately.
     pub(super) silent: BTreeSet<String>,
+    /// All of them.
+    pub(super) origins: Vec<OriginHealth>,
     /// When the writer looked, by a clock that it may not believe.
     pub(super) at: Time,
 }
@@ -107,8 +110,14 @@ impl Writer {
                 ..Overview::of(held, &self.plan, waits_for)
             }
         });
-        self.reader
-            .came_round(saw.map(|saw| Overview { silent, ..saw }));
+        let now = self.estimate();
+        let origins = self.origins_now(&silent, now);
+        self.tell_of_origins(&origins);
+        self.reader.came_round(saw.map(|saw| Overview {
+            silent,
+            origins,
+            ..saw
+        }));
         self.page();
     }
 }
@@ -139,6 +148,10 @@ impl Measured for Agent {
                 gauges.page(name, rotation.algorithm, page);
             }
             gauges.writer(name, overview.doubt, reader.idle());
+            for origin in &overview.origins {
+                let age = origin.answered.map(|at| now.since(at));
+                gauges.origin(name, &origin.name, age, origin.silent, &origin.wrong);
+            }
         }
         for (name, device) in &self.0.context.devices {
             gauges.device(name, state(&device.state().borrow()), device.load().waiting);

@@ -1,9 +1,10 @@
 //! What works and what does not, for an operator who looks for the cause.
 
+use super::origins::OriginHealth;
 use super::overdue::LateRotation;
 use super::readiness::Trouble;
 use super::record::{Record, RecordError};
-use super::{Agent, Reader};
+use super::{Agent, Reader, Room};
 use crate::hsm::{Device, State};
 use crate::keyring::KeySet;
 
@@ -26,8 +27,8 @@ pub struct KeySetHealth {
     pub fault: Option<(&'static str, String)>,
     /// The rotations that should have been done. The old keys sign on.
     pub late: Vec<LateRotation>,
-    /// The addresses at which its JWKS is observed.
-    pub observed_at: Vec<String>,
+    /// The addresses at which its JWKS is observed, and what they show.
+    pub origins: Vec<OriginHealth>,
 }
 
 /// Whether a device is open and logged in.
@@ -58,7 +59,7 @@ impl Agent {
                         .reader
                         .overview()
                         .late(room.reader.judged(reading), &room.reader.timing),
-                    observed_at: room.observed_at.clone(),
+                    origins: origins(room),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),
@@ -79,6 +80,20 @@ impl Agent {
             Some((missing.reason(), missing.to_string()))
         })
     }
+}
+
+/// As the writer last saw them; before it has, as they are configured.
+fn origins(room: &Room) -> Vec<OriginHealth> {
+    let overview = room.reader.overview();
+    let all = room.observed_at.iter().map(|(name, url)| {
+        let seen = overview.origins.iter().find(|seen| seen.name == *name);
+        OriginHealth {
+            name: name.clone(),
+            url: url.clone(),
+            ..seen.cloned().unwrap_or_default()
+        }
+    });
+    all.collect()
 }
 
 fn device(device: &Device) -> DeviceHealth {

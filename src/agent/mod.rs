@@ -22,6 +22,7 @@ mod init;
 mod load;
 mod news;
 mod orders;
+mod origins;
 mod overdue;
 mod pulse;
 mod rates;
@@ -39,7 +40,7 @@ mod tasks;
 mod tests;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -66,6 +67,7 @@ pub use context::{Context, Ports};
 pub use figures::Measured;
 pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
 pub use init::{InitError, Progress, init};
+pub use origins::OriginHealth;
 pub use overdue::LateRotation;
 pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
@@ -102,8 +104,8 @@ struct Inner {
 struct Room {
     reader: Arc<Reader>,
     mailbox: mpsc::Sender<Message>,
-    /// Where its JWKS is observed.
-    observed_at: Vec<String>,
+    /// Where its JWKS is observed: addresses by name.
+    observed_at: BTreeMap<String, String>,
 }
 
 /// How many orders may wait for a writer. They are rare; whoever sends waits
@@ -133,7 +135,8 @@ impl Agent {
                 .iter()
                 .map(|origin| origin.name().to_owned())
                 .collect();
-            let observed_at = origins.iter().map(|origin| origin.url().to_string());
+            let url = |origin: &Origin| (origin.name().to_owned(), origin.url().to_string());
+            let observed_at = origins.iter().map(url);
             let observed_at = observed_at.collect();
             let figures = context.metrics.key_set(&name);
             let pulse = pulse.clone();
@@ -298,14 +301,14 @@ async fn observe_origin(origin: Origin, every: Duration, news: Weak<News>) {
     let mut unanswered = 0;
     loop {
         ticks.tick().await;
-        let fetched: Result<BTreeSet<String>, _> = observe::fetch(&origin, patience).await;
+        let shown = observe::look(&origin, patience).await;
         let Some(news) = news.upgrade() else {
             return;
         };
-        match fetched {
-            Ok(kids) => {
+        match shown {
+            Ok(shown) => {
                 unanswered = 0;
-                news.seen(origin.name(), kids);
+                news.seen(origin.name(), shown);
             }
             // Once for each outage, and not at a start, when the set that it
             // should show is still being loaded.
@@ -314,6 +317,7 @@ async fn observe_origin(origin: Origin, every: Duration, news: Weak<News>) {
                 if unanswered == OUTAGE {
                     tracing::warn!(origin = origin.name(), "an origin does not answer: {e}");
                 }
+                news.unanswered(origin.name(), e.to_string());
             }
         }
     }

@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::observe::Shown;
+
 /// One thing that the writer has not looked at yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
@@ -14,6 +16,8 @@ pub(super) enum Item {
     StoreChanged,
     /// An origin answered.
     Seen(String, Answers),
+    /// An origin did not answer; why.
+    Unanswered(String, String),
 }
 
 /// The answers of one origin since the writer last looked.
@@ -23,7 +27,7 @@ pub(super) struct Answers {
     /// anew, though the latest has it.
     pub(super) all: BTreeSet<String>,
     /// What the latest held.
-    pub(super) latest: BTreeSet<String>,
+    pub(super) latest: Shown,
 }
 
 /// What waits for the writer.
@@ -37,6 +41,7 @@ pub(super) struct News {
 struct Waiting {
     store_changed: bool,
     seen: BTreeMap<String, Answers>,
+    unanswered: BTreeMap<String, String>,
 }
 
 impl News {
@@ -45,15 +50,26 @@ impl News {
         self.arrived.notify_one();
     }
 
-    /// An origin answered with these `kid`s.
-    pub(super) fn seen(&self, origin: &str, kids: BTreeSet<String>) {
+    /// An origin answered with these keys.
+    pub(super) fn seen(&self, origin: &str, shown: impl Into<Shown>) {
+        let shown = shown.into();
         let mut waiting = self.waiting();
+        let kids = &shown.everywhere;
         let all = match waiting.seen.get(origin) {
-            Some(before) => before.all.intersection(&kids).cloned().collect(),
+            Some(before) => before.all.intersection(kids).cloned().collect(),
             None => kids.clone(),
         };
-        let answers = Answers { all, latest: kids };
+        let answers = Answers { all, latest: shown };
         waiting.seen.insert(origin.to_owned(), answers);
+        waiting.unanswered.remove(origin);
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    /// An origin did not answer.
+    pub(super) fn unanswered(&self, origin: &str, why: String) {
+        let mut waiting = self.waiting();
+        waiting.unanswered.insert(origin.to_owned(), why);
         drop(waiting);
         self.arrived.notify_one();
     }
@@ -74,8 +90,11 @@ impl News {
         if std::mem::take(&mut waiting.store_changed) {
             return Some(Item::StoreChanged);
         }
-        let (origin, answers) = waiting.seen.pop_first()?;
-        Some(Item::Seen(origin, answers))
+        if let Some((origin, answers)) = waiting.seen.pop_first() {
+            return Some(Item::Seen(origin, answers));
+        }
+        let (origin, why) = waiting.unanswered.pop_first()?;
+        Some(Item::Unanswered(origin, why))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -101,12 +120,20 @@ mod tests {
         news.store_changed();
         news.store_changed();
         let seen = |origin: &str, all: &[&str], latest: &[&str]| {
-            let (all, latest) = (kids(all), kids(latest));
+            let (all, latest) = (kids(all), kids(latest).into());
             Item::Seen(origin.to_owned(), Answers { all, latest })
         };
         assert_eq!(news.next().await, Item::StoreChanged);
         assert_eq!(news.next().await, seen("cdn", &["a"], &["a"]));
         assert_eq!(news.next().await, seen("web", &["a"], &["a", "b", "c"]));
+        assert_eq!(news.take(), None);
+        // An answer makes up for the silence before it, and not the other way.
+        news.unanswered("web", "no way".to_owned());
+        news.seen("web", kids(&["a"]));
+        news.unanswered("cdn", "no way".to_owned());
+        assert_eq!(news.next().await, seen("web", &["a"], &["a"]));
+        let silence = Item::Unanswered("cdn".to_owned(), "no way".to_owned());
+        assert_eq!(news.next().await, silence);
         assert_eq!(news.take(), None);
     }
 }

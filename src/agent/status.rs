@@ -132,6 +132,10 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
             })
             .collect(),
         published: key.published,
+        sightings: match key.is_published() {
+            true => sightings(key, plan),
+            false => Vec::new(),
+        },
         observed: rules::exception_observers(&plan.origins, &key.sightings, &plan.origins),
         activates: outlook.activates,
         active_since,
@@ -153,6 +157,11 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
                 note: revocation.mandate.note,
             }),
     }
+}
+
+fn sightings(key: &Key, plan: &Plan) -> Vec<(String, Option<Time>)> {
+    let since = |origin: &String| (origin.clone(), key.sightings.get(origin).copied());
+    plan.origins.iter().map(since).collect()
 }
 
 fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time) -> Vec<Upcoming> {

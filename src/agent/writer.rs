@@ -19,6 +19,7 @@ use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
 use super::news::{Answers, Item, News};
 use super::orders::Asked;
+use super::origins::Origins;
 use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
 use super::revoke::Owed;
@@ -54,6 +55,8 @@ pub(super) struct Writer {
     pub(super) shown: ClockGuard,
     /// When each origin last answered.
     pub(super) live: BTreeMap<String, Time>,
+    /// What each of them showed.
+    pub(super) origins: Origins,
     /// Why there is no usable record, as readers were told.
     pub(super) dark: Option<Dark>,
     /// Whether the store refused the last change, as the log says already.
@@ -131,6 +134,7 @@ impl Writer {
             guard: ClockGuard::default(),
             shown: ClockGuard::default(),
             live: BTreeMap::new(),
+            origins: Origins::default(),
             dark: None,
             store_fails: false,
             sightings_fail: false,
@@ -178,7 +182,8 @@ impl Writer {
     pub(super) async fn learn(&mut self, item: Item) {
         match item {
             Item::StoreChanged => self.load_if_changed().await,
-            Item::Seen(origin, answers) => self.seen(&origin, &answers).await,
+            Item::Seen(origin, answers) => self.seen(&origin, answers).await,
+            Item::Unanswered(origin, why) => self.origins.did_not_answer(&origin, why),
         }
     }
 
@@ -308,14 +313,19 @@ impl Writer {
         }
     }
 
-    async fn seen(&mut self, origin: &str, answers: &Answers) {
-        let Ok(now) = self.now() else { return };
+    async fn seen(&mut self, origin: &str, answers: Answers) {
+        let Answers { all, latest } = answers;
+        let now = self.now();
+        let kids = latest.everywhere.clone();
+        let at = now.unwrap_or_else(|(_, estimate)| estimate);
+        self.origins.answered(origin, latest, at);
+        let Ok(now) = now else { return };
         self.live.insert(origin.to_owned(), now);
         let step = self.step(Clock::Sure, |set, plan, tick| {
             // In one write: an activation whose key an origin has just lost is
             // taken back by the step that learns of it.
-            let mut events = set.observe(origin, &answers.all, tick.now, plan);
-            events.extend(set.observe(origin, &answers.latest, tick.now, plan));
+            let mut events = set.observe(origin, &all, tick.now, plan);
+            events.extend(set.observe(origin, &kids, tick.now, plan));
             events.extend(set.advance(plan, tick, &mut random_id));
             Ok::<_, std::convert::Infallible>(((), events))
         });
@@ -382,11 +392,7 @@ impl Writer {
     }
 
     pub(super) fn tick_for(&self, now: Time) -> Tick {
-        let patience = self
-            .plan
-            .timing
-            .propagation
-            .max(super::observe_every(&self.plan).times(4));
+        let patience = self.patience();
         let live = self
             .live
             .iter()

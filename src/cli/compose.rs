@@ -48,7 +48,7 @@ pub(super) fn key_set(config: &Config, name: Option<String>) -> Result<String, F
     }
 }
 
-/// A key set for the agent; where it is observed is for the caller to say.
+/// A key set for the agent; where it is observed only if that is configured.
 pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
     let set = config
         .key_sets
@@ -58,7 +58,7 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
         name: name.to_owned(),
         plan: set.plan(BTreeSet::new()),
         rules: set.rules.clone(),
-        origins: Vec::new(),
+        origins: set.observe.clone(),
     })
 }
 

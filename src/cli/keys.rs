@@ -133,6 +133,10 @@ pub(super) fn json_of_key(key: &v1::Key) -> Value {
         "private_half": half(key.private_half()),
         "published": rfc3339(key.published.as_ref()),
         "observed": rfc3339(key.observed.as_ref()),
+        "sightings": key.sightings.iter().map(|seen| json!({
+            "origin": seen.origin,
+            "since": rfc3339(seen.since.as_ref()),
+        })).collect::<Vec<_>>(),
         "activates": rfc3339(key.activates.as_ref()),
         "active_since": rfc3339(key.active_since.as_ref()),
         "retiring_since": rfc3339(key.retiring_since.as_ref()),

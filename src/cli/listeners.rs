@@ -24,6 +24,9 @@ pub(super) struct Listeners {
     pub(super) keepers: Vec<Keeper>,
 }
 
+/// The name of the origin that is the agent's own listener.
+pub(super) const OWN_LISTENER: &str = "own-listener";
+
 /// Where verifiers come.
 pub(super) enum Verifiers {
     Plain(Tcp),
@@ -45,7 +48,7 @@ impl Verifiers {
             None => ("http", self.address()),
         };
         let url = format!("{scheme}://{address}/{key_set}/jwks.json");
-        let origin = Origin::new("own-listener", &url).map_err(Failure::failed)?;
+        let origin = Origin::new(OWN_LISTENER, &url).map_err(Failure::failed)?;
         Ok(match files {
             Some(files) => origin.trusting(Trust::Exactly(files.certificate.clone())),
             None => origin,

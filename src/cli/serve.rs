@@ -52,10 +52,11 @@ async fn serve(
     let mut wanted = Vec::new();
     for name in config.key_sets.keys() {
         let mut set = compose::wanted(config, name)?;
-        // Until more is configured, the agent observes its own listener, as a
-        // verifier would see it.
-        let files = config.serve.jwks_tls.as_ref();
-        set.origins = vec![listeners.jwks.origin(name, files)?];
+        if set.origins.is_empty() {
+            // Nobody said where verifiers are: as one would see our own.
+            let files = config.serve.jwks_tls.as_ref();
+            set.origins = vec![listeners.jwks.origin(name, files)?];
+        }
         wanted.push(set);
     }
     let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()).await);

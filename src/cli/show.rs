@@ -97,6 +97,14 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         .into_iter()
         .filter_map(|(name, fact)| Some(vec![name.to_owned(), fact?]));
     let mut text = table(&["KEY", ""], rows);
+    if !key.sightings.is_empty() {
+        let rows = key.sightings.iter().map(|seen| {
+            let since = when(&seen.since).unwrap_or_else(|| "not shown there".to_owned());
+            vec![seen.origin.clone(), since]
+        });
+        text.push_str("\n\n");
+        text.push_str(&table(&["SEEN AT", "SINCE"], rows));
+    }
     if !next.is_empty() {
         let rows = next.iter().map(|event| {
             let at = event.at.as_ref().map(|at| told(at, now));

@@ -8,6 +8,7 @@ use super::serve::names;
 use super::{all, discovery, rule};
 use crate::jose::{Algorithm, KeyType};
 use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing};
+use crate::observe::{Origin, Trust};
 use crate::policy::Rules;
 use crate::serve::http::Discovery;
 use crate::time::Span;
@@ -27,6 +28,9 @@ pub struct KeySet {
     pub rules: Rules,
     /// What the issuer says of itself over HTTP, if anything.
     pub discovery: Option<Discovery>,
+    /// Where verifiers get its JWKS; the agent's own listener where none is
+    /// given.
+    pub observe: Vec<Origin>,
 }
 
 impl KeySet {
@@ -56,6 +60,7 @@ pub(super) fn check(
     let timing = timing(name, raw, check);
     let rules = rule::check(name, raw, timing.as_ref(), ed25519, check);
     let discovery = discovery::check(name, raw, check);
+    let observe = observe(name, raw, check);
     Some(KeySet {
         name: name.get_ref().clone(),
         device: device?,
@@ -63,7 +68,49 @@ pub(super) fn check(
         tracks: tracks?,
         rules: rules?,
         discovery: discovery?,
+        observe: observe?,
     })
+}
+
+/// More than any JWKS is served at; each is asked several times within
+/// `propagation`.
+const MOST_ORIGINS: usize = 16;
+
+/// Each origin's name is its address: the record calls it so.
+fn observe(name: &Text, raw: &raw::KeySet, check: &mut Check<'_>) -> Option<Vec<Origin>> {
+    let field = format!("key_set.{}.observe", name.get_ref());
+    let trust = match &raw.observe_ca {
+        Some(path) => {
+            let field = format!("key_set.{}.observe_ca", name.get_ref());
+            check.path(path, &field).map(Trust::Roots)
+        }
+        None => Some(Trust::System),
+    };
+    if let Some(beyond) = raw.observe.get(MOST_ORIGINS) {
+        let n = raw.observe.len();
+        check.say(
+            beyond.span(),
+            format!("{field}: expected at most {MOST_ORIGINS} addresses, got {n}"),
+            "name the one that verifiers use: each address that it leads to is asked",
+        );
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    all(raw.observe.iter().map(|url| {
+        if !seen.insert(url.get_ref()) {
+            let message = format!("{field}: the same address twice");
+            check.say(url.span(), message, "once is enough");
+            return None;
+        }
+        match Origin::new(url.get_ref(), url.get_ref()) {
+            Ok(origin) => Some(origin.trusting(trust.clone()?)),
+            Err(e) => {
+                let hint = "the address of this key set's JWKS as verifiers have it, such as https://login.example/main/jwks.json";
+                check.say(url.span(), format!("{field}: {}", e.why), hint);
+                None
+            }
+        }
+    }))
 }
 
 fn device(

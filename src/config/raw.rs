@@ -95,6 +95,9 @@ pub(super) struct KeySet {
     pub(super) adoption: Option<Text>,
     pub(super) signing_deadline: Option<Text>,
     pub(super) max_age: Option<Text>,
+    #[serde(default)]
+    pub(super) observe: Vec<Text>,
+    pub(super) observe_ca: Option<Text>,
     pub(super) cdn_stale: Option<Text>,
     pub(super) max_gap: Option<Text>,
     pub(super) hard_limit: Option<Spanned<HardLimit>>,

@@ -24,6 +24,7 @@ mod last;
 mod observe;
 mod operator;
 mod outlook;
+mod publicity;
 mod refusal;
 pub mod rules;
 mod set;
@@ -41,6 +42,7 @@ pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
 pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
+pub use publicity::{Discrepancy, Wrong};
 pub use refusal::OperatorError;
 pub use set::{
     Genesis, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat, SeatId, Switch,

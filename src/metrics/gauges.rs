@@ -6,6 +6,7 @@ use prometheus::{Gauge, GaugeVec, Opts, Registry};
 
 use super::SOUND;
 use crate::jose::Algorithm;
+use crate::keyring::{Discrepancy, Wrong};
 use crate::time::Span;
 
 /// One picture.
@@ -21,6 +22,8 @@ pub struct Gauges {
     jwks: GaugeVec,
     doubt: GaugeVec,
     writer: GaugeVec,
+    origin: GaugeVec,
+    answered: GaugeVec,
     device: GaugeVec,
     waiting: GaugeVec,
 }
@@ -107,6 +110,16 @@ impl Gauges {
                 "Whether an operator has to confirm the clock before any key moves.",
                 &["key_set"],
             ),
+            origin: make(
+                "sealkeeper_origin_wrong",
+                "What is wrong at an address where verifiers get the JWKS: keys that it lacks, next keys that it does not show yet, revoked keys that it still shows, and whether it is silent.",
+                &["key_set", "origin", "what"],
+            ),
+            answered: make(
+                "sealkeeper_origin_answered_seconds",
+                "Since an address where verifiers get the JWKS last answered.",
+                &["key_set", "origin"],
+            ),
             writer: make(
                 "sealkeeper_writer_idle_seconds",
                 "Since the key set's writer last came round; it does so every two seconds.",
@@ -168,6 +181,33 @@ impl Gauges {
         set(self.doubt.with_label_values(&[key_set]), doubt);
         let idle = idle.as_secs_f64();
         self.writer.with_label_values(&[key_set]).set(idle);
+    }
+
+    /// What an origin shows, and since when it has said nothing.
+    pub fn origin(
+        &self,
+        key_set: &str,
+        origin: &str,
+        age: Option<Span>,
+        silent: bool,
+        wrong: &[Discrepancy],
+    ) {
+        for (what, word) in [
+            (Wrong::Lacks, "lacks_key"),
+            (Wrong::Lags, "lags"),
+            (Wrong::ShowsRevoked, "shows_revoked"),
+        ] {
+            let n = wrong.iter().filter(|wrong| wrong.what == what).count();
+            let gauge = self.origin.with_label_values(&[key_set, origin, word]);
+            #[expect(clippy::cast_precision_loss, reason = "no set has that many keys")]
+            gauge.set(n as f64);
+        }
+        let gauge = (self.origin).with_label_values(&[key_set, origin, "silent"]);
+        set(gauge, silent);
+        if let Some(age) = age {
+            let gauge = self.answered.with_label_values(&[key_set, origin]);
+            gauge.set(age.to_duration().as_secs_f64());
+        }
     }
 
     /// How a device is, and how many signatures wait for it.

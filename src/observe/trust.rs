@@ -1,11 +1,15 @@
 //! Whom an observer takes for its origin.
 
 use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
@@ -14,13 +18,23 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
+use tower::Service;
+
 use super::{Origin, Trust};
 
 /// Connects to an origin, over TLS where its address is `https`.
 ///
 /// Roots are read each time, and only then: one that was added or taken away
 /// counts without a restart.
-pub(super) fn connector(origin: &Origin) -> std::io::Result<HttpsConnector<HttpConnector>> {
+///
+/// `at` is the address to connect to, whatever the name leads to.
+pub(super) fn connector(
+    origin: &Origin,
+    at: Option<IpAddr>,
+) -> std::io::Result<HttpsConnector<HttpConnector<To>>> {
+    let mut http = HttpConnector::new_with_resolver(To(at));
+    // The address says whether TLS is spoken.
+    http.enforce_http(false);
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -52,7 +66,33 @@ pub(super) fn connector(origin: &Origin) -> std::io::Result<HttpsConnector<HttpC
             builder.with_tls_config(config.with_root_certificates(nobody).with_no_client_auth())
         }
     };
-    Ok(builder.https_or_http().enable_http1().build())
+    Ok(builder.https_or_http().enable_http1().wrap_connector(http))
+}
+
+/// Leads every name to one address, or to where it leads.
+#[derive(Clone, Debug)]
+pub(super) struct To(Option<IpAddr>);
+
+impl Service<Name> for To {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let at = self.0;
+        Box::pin(async move {
+            let found: Vec<_> = match at {
+                // The client puts the port in.
+                Some(at) => vec![SocketAddr::from((at, 0))],
+                None => tokio::net::lookup_host((name.as_str(), 0)).await?.collect(),
+            };
+            Ok(found.into_iter())
+        })
+    }
 }
 
 /// One at least.

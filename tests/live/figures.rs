@@ -10,7 +10,7 @@ use sealkeeper::api::v1::{SignJwsRequest, SignJwtRequest};
 use super::bad_days::{active, damage};
 use super::lab::{CALM, Daemon, Lab, PIN, QUICK, fetch, kids, sign, wait_until};
 
-async fn scrape(daemon: &Daemon) -> String {
+pub(super) async fn scrape(daemon: &Daemon) -> String {
     let address = daemon.address("metrics_listen");
     let (status, body) = fetch(&address, "/metrics").await.expect("an answer");
     assert_eq!(status, 200);
@@ -18,7 +18,7 @@ async fn scrape(daemon: &Daemon) -> String {
 }
 
 /// The figure with this name and these labels, in the order of their names.
-fn figure(text: &str, name: &str) -> f64 {
+pub(super) fn figure(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| {
         let rest = line.strip_prefix("sealkeeper_")?.strip_prefix(name)?;
         rest.strip_prefix(' ')

@@ -13,6 +13,7 @@ mod jwks_tls;
 mod kills;
 pub(crate) mod lab;
 mod last_key;
+mod observed;
 mod operator;
 mod rotation_under_load;
 mod systemd;

@@ -225,7 +225,7 @@ fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
         Room {
             reader,
             mailbox,
-            observed_at: Vec::new(),
+            observed_at: BTreeMap::new(),
         },
     )]);
     let agent = Agent(Arc::new(Inner {

@@ -184,7 +184,7 @@ async fn what_is_owed_takes_no_place() {
     let bench = Bench::begun().await;
     let mut writer = bench.writer().await;
     writer.settle().await;
-    let all = writer.shown().into_iter().collect();
+    let all: BTreeSet<String> = writer.shown().into_iter().collect();
     writer.news.seen("web", all);
     writer.learn_all().await;
     let began = bench.clock.read().wall;
@@ -246,7 +246,7 @@ async fn a_rotation_without_an_active_key_says_what_is_to_come() {
 async fn with_a_safe_standby(bench: &Bench) -> (Writer, String, String) {
     let mut writer = bench.writer().await;
     writer.settle().await;
-    let all = writer.shown().into_iter().collect();
+    let all: BTreeSet<String> = writer.shown().into_iter().collect();
     writer.news.seen("web", all);
     writer.learn_all().await;
     bench.clock.advance(Span::from_days(2));
@@ -387,7 +387,7 @@ async fn an_outage_says_when_it_ends_and_what_ends_it_earlier() {
     let mut writer = bench.writer().await;
     writer.settle().await;
     let kid = writer.active();
-    let all = writer.shown().into_iter().collect();
+    let all: BTreeSet<String> = writer.shown().into_iter().collect();
     writer.news.seen("web", all);
     writer.learn_all().await;
     let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));

@@ -6,6 +6,7 @@ use crate::agent::news::{Answers, Item};
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
 use crate::keyring::Doubt;
+use crate::observe::Shown;
 use crate::store::Store;
 
 /// Found by review: what the log refused once was offered again only with the
@@ -280,7 +281,10 @@ async fn a_hold_that_comes_too_late_says_so() {
         let kids: BTreeSet<String> = writer.shown().into_iter().collect();
         let seen = Answers {
             all: kids.clone(),
-            latest: kids,
+            latest: Shown {
+                everywhere: kids.clone(),
+                anywhere: kids,
+            },
         };
         writer
             .learn(Item::Seen("web".to_owned(), seen.clone()))

@@ -10,8 +10,9 @@ use super::{Report, counted};
 use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
-    DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase,
+    DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase, Wrong,
 };
+use crate::cli::listeners::OWN_LISTENER;
 use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
 use crate::observe::{self, Origin, Trust};
@@ -51,8 +52,9 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
             let place = config.serve.admin_socket.display().to_string();
             report.ok("agent", place, "answers");
             let observed = health.key_sets.iter().filter_map(|set| {
-                let first = set.observed_at.first()?;
-                Some((set.name.clone(), first.clone()))
+                let mut origins = set.origins.iter();
+                let own = origins.find(|origin| origin.name == OWN_LISTENER)?;
+                Some((set.name.clone(), own.url.clone()))
             });
             let agent = Agent {
                 key_sets: keys,
@@ -75,6 +77,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                     explained(config, &set.name, &set.reason, report);
                 }
                 late_rotations(set, report);
+                origins(set, report);
             }
             return Some(agent);
         }
@@ -105,6 +108,42 @@ fn late_rotations(set: &KeySetHealth, report: &mut Report) {
                 report.fail("rotation", &set.name, found, hint);
             }
             false => report.warn("rotation", &set.name, found, hint),
+        }
+    }
+}
+
+/// What verifiers get, where the agent was told to look.
+fn origins(set: &KeySetHealth, report: &mut Report) {
+    for origin in set.origins.iter().filter(|o| o.name != OWN_LISTENER) {
+        let place = format!("{} at {}", set.name, origin.url);
+        if origin.silent || (origin.answered.is_none() && !origin.why.is_empty()) {
+            let hint = "no key is activated until it answers; take it off `observe` and restart the agent if no verifier asks there any more";
+            report.fail("origin", &place, &origin.why, hint);
+            continue;
+        }
+        for wrong in &origin.wrong {
+            let (found, hint) = match wrong.what() {
+                Wrong::Lacks => (
+                    "lacks the key",
+                    "verifiers that ask there refuse good tokens: what stands before the agent serves something else, or an old copy; purge its cache",
+                ),
+                Wrong::ShowsRevoked => (
+                    "still shows the revoked key",
+                    "verifiers that ask there take what was signed with it: purge its cache",
+                ),
+                Wrong::Lags | Wrong::Unspecified => (
+                    "does not show the next key yet:",
+                    "its activation waits; a cache there holds copies for longer than `propagation`",
+                ),
+            };
+            let found = format!("{found} {}", wrong.kid);
+            match wrong.page {
+                true => report.fail("origin", &place, found, hint),
+                false => report.warn("origin", &place, found, hint),
+            }
+        }
+        if origin.wrong.is_empty() && origin.answered.is_some() {
+            report.ok("origin", &place, "shows what it should");
         }
     }
 }

@@ -14,6 +14,7 @@ mod last;
 mod life;
 mod operator;
 mod outlook;
+mod publicity;
 mod record;
 mod revoked;
 mod tracks;

@@ -13,10 +13,11 @@ use crate::agent::admin::{
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
-use crate::agent::{Administration, Health, LateRotation};
+use crate::agent::{Administration, Health, LateRotation, OriginHealth};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
+use crate::keyring::Wrong;
 use crate::time::Time;
 
 /// The longest `request_id`, in characters.
@@ -168,7 +169,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
             why: set.fault.map(|(_, why)| why).unwrap_or_default(),
             late_rotations: set.late.into_iter().map(late_rotation).collect(),
-            observed_at: set.observed_at,
+            origins: set.origins.into_iter().map(origin).collect(),
         });
         let devices = devices.into_iter().map(|device| v1::DeviceHealth {
             name: device.name,
@@ -320,6 +321,34 @@ fn time(at: prost_types::Timestamp) -> Option<Time> {
     Some(Time::from_millis(ms))
 }
 
+fn sighting((origin, since): (String, Option<Time>)) -> v1::Sighting {
+    v1::Sighting {
+        origin,
+        since: since.map(timestamp),
+    }
+}
+
+fn origin(origin: OriginHealth) -> v1::Origin {
+    let wrong = origin.wrong.into_iter().map(|wrong| v1::WrongKey {
+        kid: wrong.kid,
+        what: match wrong.what {
+            Wrong::Lacks => v1::Wrong::Lacks,
+            Wrong::Lags => v1::Wrong::Lags,
+            Wrong::ShowsRevoked => v1::Wrong::ShowsRevoked,
+        }
+        .into(),
+        page: wrong.page,
+    });
+    v1::Origin {
+        name: origin.name,
+        url: origin.url,
+        answered: origin.answered.map(timestamp),
+        why: origin.why.unwrap_or_default(),
+        silent: origin.silent,
+        wrong: wrong.collect(),
+    }
+}
+
 fn late_rotation(rotation: LateRotation) -> v1::LateRotation {
     v1::LateRotation {
         alg: rotation.algorithm.name().to_owned(),
@@ -374,6 +403,7 @@ fn key(key: KeyStatus) -> v1::Key {
         placements: key.placements.into_iter().map(placement).collect(),
         published: key.published.map(timestamp),
         observed: key.observed.map(timestamp),
+        sightings: key.sightings.into_iter().map(sighting).collect(),
         activates: key.activates.map(timestamp),
         active_since: key.active_since.map(timestamp),
         retiring_since: key.retiring_since.map(timestamp),

@@ -1,0 +1,196 @@
+//! What the public gets, as the agent saw it last: which origin lacks a key,
+//! lags, still shows a revoked one, or does not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::writer::Writer;
+use crate::keyring::{Discrepancy, Wrong};
+use crate::observe::Shown;
+use crate::time::{Span, Time};
+
+/// An origin as its agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OriginHealth {
+    /// Its name: the address as it was configured, or `own-listener`.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// When it last answered; never since the start where absent.
+    pub answered: Option<Time>,
+    /// Why it did not, where it did not the last time.
+    pub why: Option<String>,
+    /// Whether it has been silent for longer than a new key may take to get
+    /// there: no key is activated meanwhile.
+    pub silent: bool,
+    /// The keys with which something is wrong there.
+    pub wrong: Vec<Discrepancy>,
+}
+
+/// What is known of the origins, all of it since the start.
+#[derive(Debug, Default)]
+pub(super) struct Origins {
+    seen: BTreeMap<String, Seen>,
+    /// Since when this agent has looked.
+    since: Option<Time>,
+    /// What the log says already.
+    told: BTreeSet<(String, Finding)>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    shown: Option<(Shown, Time)>,
+    why: Option<String>,
+}
+
+/// Something to tell of once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finding {
+    Silent,
+    Key(Discrepancy),
+}
+
+impl Origins {
+    pub(super) fn answered(&mut self, origin: &str, shown: Shown, at: Time) {
+        let seen = self.seen.entry(origin.to_owned()).or_default();
+        seen.shown = Some((shown, at));
+        seen.why = None;
+    }
+
+    pub(super) fn did_not_answer(&mut self, origin: &str, why: String) {
+        self.seen.entry(origin.to_owned()).or_default().why = Some(why);
+    }
+}
+
+impl Writer {
+    /// How the public is served, as far as anybody knows.
+    pub(super) fn origins_now(
+        &mut self,
+        silent: &BTreeSet<String>,
+        now: Time,
+    ) -> Vec<OriginHealth> {
+        let propagation = self.plan.timing.propagation;
+        let since = *self.origins.since.get_or_insert(now);
+        let known = self.held.as_ref().or(self.last.as_ref());
+        let names = self.plan.origins.iter();
+        let all = names.map(|name| {
+            let seen = self.origins.seen.get(name);
+            let shown = seen.and_then(|seen| seen.shown.as_ref());
+            let wrong = known.zip(shown).map(|(held, (shown, _))| {
+                let Shown {
+                    everywhere,
+                    anywhere,
+                } = shown;
+                (held.record.set).discrepancies(everywhere, anywhere, now, propagation)
+            });
+            // An agent that has just started has heard of nobody yet.
+            let heard = shown.map_or(since, |(_, at)| (*at).max(since));
+            OriginHealth {
+                name: name.clone(),
+                url: String::new(),
+                answered: shown.map(|(_, at)| *at),
+                why: seen.and_then(|seen| seen.why.clone()),
+                silent: silent.contains(name) && now.since(heard) > self.patience(),
+                wrong: wrong.unwrap_or_default(),
+            }
+        });
+        all.collect()
+    }
+
+    /// Says in the log what has become wrong at an origin, and what is good
+    /// again. Once each: whoever is on call is woken by one line as well as by
+    /// a thousand.
+    pub(super) fn tell_of_origins(&mut self, all: &[OriginHealth]) {
+        let key_set = &self.reader.name;
+        let mut found = BTreeSet::new();
+        for OriginHealth {
+            name,
+            why,
+            silent,
+            wrong,
+            ..
+        } in all
+        {
+            let silence = silent.then_some(Finding::Silent);
+            let findings = wrong.iter().cloned().map(Finding::Key).chain(silence);
+            for finding in findings {
+                let seen = (name.clone(), finding);
+                if !self.origins.told.contains(&seen) {
+                    tell(key_set, name, &seen.1, why.as_deref());
+                }
+                found.insert(seen);
+            }
+        }
+        for (origin, finding) in self.origins.told.difference(&found) {
+            let what = finding.what();
+            // What became urgent is told of as such.
+            let still = found
+                .iter()
+                .any(|(at, now)| at == origin && now.is_about(finding));
+            if !still {
+                tracing::info!(key_set, origin, "an origin {what} no longer");
+            }
+        }
+        self.origins.told = found;
+    }
+
+    /// How long an origin may be silent before what it showed counts no more.
+    pub(super) fn patience(&self) -> Span {
+        let several = super::observe_every(&self.plan).times(4);
+        self.plan.timing.propagation.max(several)
+    }
+}
+
+fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
+    let what = finding.what();
+    match finding {
+        Finding::Silent => tracing::error!(
+            key_set,
+            origin,
+            reason = "ORIGIN_SILENT",
+            why,
+            "an origin {what}: no key is activated until it does, or is no longer observed"
+        ),
+        Finding::Key(Discrepancy {
+            kid,
+            what: Wrong::Lacks,
+            ..
+        }) => tracing::error!(
+            key_set,
+            origin,
+            kid,
+            reason = "ORIGIN_LACKS_KEY",
+            "an origin {what}: verifiers that ask there refuse good tokens"
+        ),
+        Finding::Key(Discrepancy {
+            kid,
+            what: Wrong::ShowsRevoked,
+            page: true,
+        }) => tracing::error!(
+            key_set,
+            origin,
+            kid,
+            reason = "ORIGIN_SHOWS_REVOKED",
+            "an origin {what}: verifiers that ask there take what a thief signs"
+        ),
+        Finding::Key(Discrepancy { kid, .. }) => {
+            tracing::warn!(key_set, origin, kid, "an origin {what}")
+        }
+    }
+}
+
+impl Finding {
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Silent => "does not answer",
+            Self::Key(wrong) => wrong.what.sentence(),
+        }
+    }
+
+    /// Whether it is the same trouble, urgent or not.
+    fn is_about(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(one), Self::Key(other)) => (&one.kid, one.what) == (&other.kid, other.what),
+            (one, other) => one == other,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What the public gets, where that is not what the agent serves: origins that
+//! lag, regress, and are gone.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::figures::{figure, scrape};
+use super::lab::{CALM, Daemon, Lab, QUICK, fetch, wait_until};
+
+/// What stands between the agent and verifiers.
+#[derive(Clone)]
+struct Cdn {
+    address: SocketAddr,
+    mode: Arc<Mutex<Mode>>,
+}
+
+#[derive(Clone)]
+enum Mode {
+    /// What the agent at this address serves.
+    Follows(String),
+    /// Always the same.
+    Shows(Vec<u8>),
+    Dead,
+}
+
+impl Cdn {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
+        let listener = listener.expect("a free port");
+        let mode = Arc::new(Mutex::new(Mode::Dead));
+        let cdn = Self {
+            address: listener.local_addr().expect("an address"),
+            mode: Arc::clone(&mode),
+        };
+        let app = Router::new().fallback(move || answer(mode.lock().expect("whole").clone()));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        cdn
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/main/jwks.json", self.address)
+    }
+
+    fn follows(&self, daemon: &Daemon) {
+        self.is(Mode::Follows(daemon.origin()));
+    }
+
+    fn is(&self, mode: Mode) {
+        *self.mode.lock().expect("whole") = mode;
+    }
+}
+
+async fn answer(mode: Mode) -> Response {
+    let body = match mode {
+        Mode::Follows(origin) => fetch(&origin, "/main/jwks.json")
+            .await
+            .ok()
+            .map(|(_, body)| body),
+        Mode::Shows(body) => Some(body),
+        Mode::Dead => None,
+    };
+    match body {
+        Some(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// A laboratory whose JWKS is observed there.
+fn lab(schedule: &str, cdns: &[&Cdn]) -> Lab {
+    let lab = Lab::new(schedule, &["ES256"]);
+    let urls: Vec<String> = cdns.iter().map(|cdn| format!("{:?}", cdn.url())).collect();
+    let observe = format!("device = \"softhsm\"\nobserve = [{}]", urls.join(", "));
+    lab.amend("device = \"softhsm\"", &observe);
+    lab.amend("[serve]", "[serve]\nmetrics_listen = \"127.0.0.1:0\"");
+    lab.init();
+    lab
+}
+
+fn active(lab: &Lab) -> String {
+    let keys = lab.keys();
+    let active = keys.iter().find(|key| key["phase"] == "active");
+    active.expect("an active key")["kid"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
+}
+
+/// Rule 1, for the public: the laggard is named, and the old key signs on.
+#[tokio::test]
+async fn no_key_is_activated_before_each_origin_shows_it() {
+    let (quick, slow) = (Cdn::start().await, Cdn::start().await);
+    let lab = lab(QUICK, &[&quick, &slow]);
+    let daemon = lab.serve().await;
+    quick.follows(&daemon);
+    let first = daemon.jwks().await.expect("a set");
+    slow.is(Mode::Shows(first));
+    let kid = active(&lab);
+    // A whole period and more: the rotation is late, and does not happen.
+    let late = r#"rotation_overdue_seconds{algorithm="ES256",key_set="main"}"#;
+    wait_until(async || figure(&scrape(&daemon).await, late) >= 2.0).await;
+    assert_eq!(active(&lab), kid);
+    let keys = lab.keys();
+    let standby = keys.iter().find(|key| key["phase"] == "published");
+    let standby = standby.expect("a standby")["kid"].as_str().expect("an id");
+    let shown = lab.ok(&["keys", "show", standby]);
+    let not_there = |line: &str| line.contains(&slow.url()) && line.contains("not shown there");
+    assert!(shown.lines().any(not_there), "{shown}");
+    assert!(shown.contains(&quick.url()), "{shown}");
+    let lags = format!(
+        r#"origin_wrong{{key_set="main",origin="{}",what="lags"}}"#,
+        slow.url()
+    );
+    assert!(figure(&scrape(&daemon).await, &lags) >= 1.0);
+    lab.logged("does not show the next key yet").await;
+    // It catches up; the wait begins there, and ends.
+    slow.follows(&daemon);
+    wait_until(async || active(&lab) != kid).await;
+}
+
+/// Each thing that wakes somebody: once in the log, in the figures, in doctor;
+/// and gone with its cause.
+#[tokio::test]
+async fn what_the_public_gets_is_watched() {
+    let cdn = Cdn::start().await;
+    let schedule = format!("{CALM}propagation = \"300ms\"\n");
+    let lab = lab(&schedule, &[&cdn]);
+    let daemon = lab.serve().await;
+    let url = cdn.url();
+    let wrong = async |what: &str| {
+        let name = format!(r#"origin_wrong{{key_set="main",origin="{url}",what="{what}"}}"#);
+        figure(&scrape(&daemon).await, &name)
+    };
+    let doctor = || {
+        let out = lab.run(&["doctor"]);
+        (
+            out.status.code(),
+            String::from_utf8(out.stdout).expect("text"),
+        )
+    };
+    // It does not answer from the start.
+    lab.logged("ORIGIN_SILENT").await;
+    assert_eq!(wrong("silent").await, 1.0);
+    let (code, found) = doctor();
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found.contains(&url) && found.contains("503"), "{found}");
+
+    cdn.follows(&daemon);
+    wait_until(async || wrong("silent").await == 0.0).await;
+    wait_until(async || doctor().1.contains("shows what it should")).await;
+
+    // It lacks the key that signs.
+    cdn.is(Mode::Shows(br#"{"keys":[]}"#.to_vec()));
+    lab.logged("ORIGIN_LACKS_KEY").await;
+    assert!(wrong("lacks_key").await >= 1.0);
+    let (code, found) = doctor();
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found.contains("lacks the key"), "{found}");
+    cdn.follows(&daemon);
+    lab.logged("lacks a key that it should show no longer")
+        .await;
+
+    // It holds an old copy, with a key that was stolen.
+    let old = daemon.jwks().await.expect("a set");
+    cdn.is(Mode::Shows(old));
+    let kid = active(&lab);
+    lab.ok(&[
+        "keys",
+        "revoke",
+        &kid,
+        "--reason",
+        "compromised",
+        "--then",
+        "activate",
+    ]);
+    lab.logged("ORIGIN_SHOWS_REVOKED").await;
+    assert_eq!(wrong("shows_revoked").await, 1.0);
+    cdn.follows(&daemon);
+    wait_until(async || wrong("shows_revoked").await == 0.0).await;
+
+    // Once each.
+    for reason in ["ORIGIN_SILENT", "ORIGIN_LACKS_KEY", "ORIGIN_SHOWS_REVOKED"] {
+        let log = lab.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(reason)).collect();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+    }
+}
