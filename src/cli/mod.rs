@@ -22,6 +22,7 @@ mod serve;
 mod shell;
 mod show;
 mod sign;
+mod simulate;
 mod systemd;
 mod usage;
 mod verify;
@@ -94,6 +95,12 @@ enum Command {
     /// Try the rules out.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Show every event to come, if the schedule is all that happens.
+    ///
+    /// From the record where there is one, else as if the key set began now.
+    /// Devices and origins are taken to do at once what is asked of them.
+    /// Changes nothing.
+    Simulate(simulate::Args),
     /// Look for what is wrong, and say what to do. Changes nothing.
     ///
     /// Each check is one line, failures last: `ok` works; `warn` works, and
@@ -384,6 +391,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             claims,
         } => sign::sign(config, key_set, alg, typ, claims, json),
         Command::Policy(PolicyCommand::Test(args)) => policy::test(config, args, json),
+        Command::Simulate(args) => simulate::run(config, args, json),
         Command::Doctor => doctor::run(config, json),
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),

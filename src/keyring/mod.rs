@@ -15,6 +15,7 @@ mod clock;
 mod confirm;
 mod destroy;
 mod event;
+mod forecast;
 mod forget;
 mod genesis;
 mod hold;
@@ -36,6 +37,7 @@ mod view;
 
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
+pub use forecast::{Forecast, Life};
 pub use genesis::GenesisError;
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};

@@ -5,5 +5,6 @@ mod doctor;
 mod kid;
 mod policy;
 mod readme;
+mod simulate;
 mod surface;
 mod verify;

@@ -8,6 +8,7 @@
 
 mod confirm;
 mod destroy;
+mod forecast;
 mod forget;
 mod genesis;
 mod last;

@@ -1,0 +1,218 @@
+//! `simulate`: everything that is to come, if the schedule is all that happens.
+
+mod drawing;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use super::compose;
+use super::output::{Failure, say, table};
+use crate::agent;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, KeySet};
+use crate::keyring::{Event, Forecast, Genesis, Life, Plan, What};
+use crate::store::{Sqlite, Store};
+use crate::time::{Span, Time};
+
+/// What is to be simulated.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// How far to look ahead.
+    #[arg(long = "for", value_name = "SPAN", default_value = "1y", value_parser = humantime::parse_duration)]
+    span: Duration,
+    /// The key set; all where absent.
+    #[arg(long, value_name = "NAME")]
+    key_set: Option<String>,
+    /// Also draws the timeline into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// The future of one key set.
+struct Future {
+    name: String,
+    /// Whether it goes on from the record, or begins now.
+    goes_on: bool,
+    forecast: Forecast,
+}
+
+/// Prints, and draws, what is to come. Changes nothing, and asks no agent.
+pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
+    let config = compose::config(path)?;
+    let now = Time::from_secs(SystemClock::new().read().wall.as_secs());
+    let until = now + span(args.span)?;
+    let names: Vec<String> = match args.key_set {
+        Some(name) => vec![compose::key_set(&config, Some(name))?],
+        None => config.key_sets.keys().cloned().collect(),
+    };
+    let futures = compose::block_on(futures(&config, &names, now, until))??;
+    if let Some(file) = &args.svg {
+        let rows = futures
+            .iter()
+            .map(|future| (&*future.name, &*future.forecast.lives));
+        let svg = drawing::svg(rows, now, until);
+        std::fs::write(file, svg)
+            .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+    }
+    if as_json {
+        let sets: Vec<Value> = futures.iter().map(json_of).collect();
+        let (from, until) = (now.to_string(), until.to_string());
+        return say(json!({ "from": from, "until": until, "key_sets": sets }));
+    }
+    for future in &futures {
+        tell(future, now)?;
+    }
+    if let Some(file) = &args.svg {
+        say(format!("\nthe timeline is drawn in {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// A hundred years are enough for anybody, and no date overflows.
+fn span(wanted: Duration) -> Result<Span, Failure> {
+    let most = Duration::from_secs(100 * 366 * 24 * 3600);
+    if wanted.is_zero() || wanted > most {
+        return Err(
+            Failure::usage("--for: expected more than nothing, and at most 100 years")
+                .hint("--for 2y"),
+        );
+    }
+    let days = u32::try_from(wanted.as_secs() / 86_400).unwrap_or(u32::MAX);
+    let rest = u32::try_from(wanted.as_secs() % 86_400).unwrap_or(0);
+    Ok(Span::from_days(days) + Span::from_secs(rest))
+}
+
+async fn futures(
+    config: &Config,
+    names: &[String],
+    now: Time,
+    until: Time,
+) -> Result<Vec<Future>, Failure> {
+    let store = Sqlite::open_read_only(config.state_dir.join("keys.sqlite"));
+    let mut all = Vec::new();
+    for (name, set) in &config.key_sets {
+        if !names.contains(name) {
+            continue;
+        }
+        let stored = match &store {
+            Ok(store) => store.load(name).await.map_err(Failure::failed)?,
+            // It may not be there yet, and what it is not is for `doctor` to
+            // say: the schedule is what was asked for.
+            Err(_) => None,
+        };
+        // Whether the record is an old one is not asked here.
+        let record = stored.map(|stored| agent::inspect(&stored.bytes, 0));
+        let record = record.transpose().map_err(|e| {
+            Failure::failed(format!("the record of the key set {name}: {e}"))
+                .hint("`sealkeeper doctor` looks for the cause")
+        })?;
+        let begun = record.filter(|set| !matches!(set.genesis, Genesis::Pending { .. }));
+        all.push(future(name, set, begun, now, until)?);
+    }
+    Ok(all)
+}
+
+fn future(
+    name: &str,
+    set: &KeySet,
+    record: Option<crate::keyring::KeySet>,
+    now: Time,
+    until: Time,
+) -> Result<Future, Failure> {
+    // Wherever it is observed, it is shown at once.
+    let plan: Plan = set.plan([String::from("everywhere")].into());
+    let goes_on = record.is_some();
+    let forecast = match record {
+        Some(record) => Forecast::of(record, &plan, now, until),
+        None => Forecast::from_genesis(name, &plan, now, until).map_err(Failure::failed)?,
+    };
+    Ok(Future {
+        name: name.to_owned(),
+        goes_on,
+        forecast,
+    })
+}
+
+fn tell(future: &Future, now: Time) -> Result<(), Failure> {
+    let Future {
+        name,
+        goes_on,
+        forecast,
+    } = future;
+    let from = match goes_on {
+        true => "from its record on",
+        false => "if it began now",
+    };
+    say(format!("\nkey set {name}, {from}:"))?;
+    let rows = forecast.events.iter().filter_map(|event| {
+        Some(vec![
+            event.at.to_string(),
+            in_days(event.at.since(now)),
+            event.kid.clone().unwrap_or_default(),
+            what(event)?.to_owned(),
+        ])
+    });
+    say(table(&["AT", "IN", "KEY", "WHAT"], rows))
+}
+
+/// For people; what is of no interest to them is left out.
+const fn what(event: &Event) -> Option<&'static str> {
+    Some(match event.what {
+        What::Published => "enters the JWKS",
+        What::PlaceholderMade => "is kept for the day when no other key is left",
+        What::Activated => "signs",
+        What::Retiring => "signs no more; its tokens live on",
+        What::Destroyed { .. } => "its private half is destroyed",
+        What::Removed => "leaves the JWKS: no token of it is alive",
+        _ => return None,
+    })
+}
+
+fn in_days(span: Span) -> String {
+    match span.as_secs() {
+        0 => "now".to_owned(),
+        s if s < 86_400 => Span::from_secs(u32::try_from(s).unwrap_or(0)).to_string(),
+        s => format!("{}d", s / 86_400),
+    }
+}
+
+fn json_of(future: &Future) -> Value {
+    let date = |at: Option<Time>| at.map(|at| at.to_string());
+    let events = future.forecast.events.iter().map(|event| {
+        json!({
+            "at": event.at.to_string(),
+            "what": event.what.name(),
+            "kid": event.kid,
+            "alg": event.algorithm.to_string(),
+        })
+    });
+    let lives = future.forecast.lives.iter().map(|life| {
+        let Life {
+            kid,
+            algorithm,
+            published,
+            active,
+            retiring,
+            destroyed,
+            removed,
+        } = life;
+        json!({
+            "kid": kid,
+            "alg": algorithm.map(|algorithm| algorithm.to_string()),
+            "published": date(*published),
+            "active": date(*active),
+            "retiring": date(*retiring),
+            "private_destroyed": date(*destroyed),
+            "removed": date(*removed),
+        })
+    });
+    json!({
+        "name": future.name,
+        "from_record": future.goes_on,
+        "events": events.collect::<Vec<_>>(),
+        "keys": lives.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,67 @@
+//! What is to come, told and drawn.
+
+use serde_json::Value;
+
+use crate::live::lab::{CALM, Lab};
+
+fn simulated(lab: &Lab, args: &[&str]) -> Value {
+    let all = [&["simulate", "--json", "--for", "200d"], args].concat();
+    serde_json::from_str(&lab.ok(&all)).expect("JSON")
+}
+
+/// Days from one date to another.
+fn days(from: &Value, to: &Value) -> u64 {
+    let date = |at: &Value| {
+        let at = at.as_str().unwrap_or_else(|| panic!("no date: {at}"));
+        humantime::parse_rfc3339(at).expect("a date")
+    };
+    let span = date(to).duration_since(date(from)).expect("later");
+    span.as_secs() / 86_400
+}
+
+#[test]
+fn a_key_set_is_foretold_before_it_begins_and_from_its_record() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let told = simulated(&lab, &[]);
+    let set = &told["key_sets"][0];
+    assert_eq!(set["from_record"], false);
+    let keys = set["keys"].as_array().expect("keys");
+    assert_eq!(keys.len(), 4, "{keys:#?}");
+    let (first, second) = (&keys[0], &keys[1]);
+    assert_eq!(days(&first["active"], &second["active"]), 90);
+    assert_eq!(days(&first["active"], &first["private_destroyed"]), 91);
+    assert_eq!(second["published"], first["published"]);
+
+    lab.init();
+    let set = &simulated(&lab, &[])["key_sets"][0];
+    assert_eq!(set["from_record"], true);
+    let kids: Vec<&str> = (set["keys"].as_array().expect("keys").iter())
+        .map(|key| key["kid"].as_str().expect("an id"))
+        .collect();
+    // The one that is there, and those that are to be made.
+    assert_eq!(kids[0].len(), 43, "{kids:?}");
+    assert!(kids[1].starts_with("ES256 #"), "{kids:?}");
+
+    let svg = lab.path("timeline.svg");
+    let file = svg.to_str().expect("text");
+    let table = lab.ok(&["simulate", "--for", "2y", "--svg", file]);
+    assert!(
+        table.contains("leaves the JWKS") && table.contains(file),
+        "{table}"
+    );
+    let drawn = std::fs::read_to_string(&svg).expect("the picture");
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"));
+    assert!(drawn.contains(">now</text>") && drawn.contains(&kids[0][..20]));
+    // Nine keys sign in two years; most of them are drawn in each state.
+    assert!(drawn.matches("<title>signs: ").count() == 9, "{drawn}");
+    assert!(drawn.matches("<title>overlap").count() == 8, "{drawn}");
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    for span in ["0s", "1000y", "soon"] {
+        let out = lab.run(&["simulate", "--for", span]);
+        assert_eq!(out.status.code(), Some(2), "{span}");
+    }
+}
