@@ -104,6 +104,7 @@ impl Callers {
         let blocks = self.blocks.subscribe();
         Known(Arc::new(Inner {
             id: caller.id(),
+            named: self.names(&caller),
             ids: caller.ids(),
             caller,
             callers: Arc::clone(self),
@@ -219,6 +220,13 @@ impl Callers {
         }
     }
 
+    /// Whether any rule is about a caller. Where no key set is configured,
+    /// nobody is told apart.
+    fn names(&self, caller: &Caller) -> bool {
+        let mut rules = self.rules.iter().flat_map(Rules::rules);
+        self.rules.is_empty() || rules.any(|rule| rule.who.matches(caller))
+    }
+
     fn now(&self) -> Time {
         self.clock.read().wall
     }
@@ -280,6 +288,7 @@ pub struct Known(Arc<Inner>);
 struct Inner {
     caller: Caller,
     id: CallerId,
+    named: bool,
     ids: Vec<CallerId>,
     callers: Arc<Callers>,
     account: Arc<Account>,
@@ -291,6 +300,17 @@ impl Known {
     #[must_use]
     pub fn id(&self) -> &CallerId {
         &self.0.id
+    }
+
+    /// Whether any rule is about it.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.0.named
+    }
+
+    /// Counts what it found no room for.
+    pub fn turned_away(&self) {
+        self.0.account.turned_away();
     }
 
     /// Counts a call that is open until what is returned is dropped.

@@ -58,6 +58,7 @@ fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
         "REQUESTS",
         "REFUSED",
         "OPEN",
+        "TURNED AWAY",
         "BLOCKED",
     ];
     let rows = answer.callers.iter().map(|caller| {
@@ -70,6 +71,7 @@ fn list(config: &Config, as_json: bool) -> Result<(), Failure> {
             caller.requests.to_string(),
             caller.refusals.to_string(),
             caller.open.to_string(),
+            caller.turned_away.to_string(),
             caller.block.as_ref().map(blocked).unwrap_or_default(),
         ]
     });
@@ -138,6 +140,7 @@ fn json_of(caller: &v1::Caller) -> Value {
         "requests": caller.requests,
         "refusals": caller.refusals,
         "open": caller.open,
+        "turned_away": caller.turned_away,
         "block": caller.block.as_ref().map(|block| json!({
             "id": block.id,
             "since": rfc3339(block.since.as_ref()),

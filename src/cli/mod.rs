@@ -7,6 +7,7 @@ mod callers;
 mod change;
 mod check;
 mod compose;
+mod descriptors;
 mod device;
 mod differs;
 mod doctor;

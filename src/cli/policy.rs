@@ -310,6 +310,7 @@ fn json_of(
             "name": rule.name,
             "verdict": verdict(rule, alone, decided),
             "refusal": alone.as_ref().err().map(refusal),
+            "misses": rule.who.misses(caller),
         })
     });
     json!({

@@ -10,13 +10,13 @@ use super::listeners::{Listeners, Ready, Verifiers};
 use super::log::Log;
 use super::output::Failure;
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose, differs, log, reload};
+use super::{callers, compose, descriptors, differs, log, reload};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::serve::http::Site;
-use crate::serve::{self, Counted, Limits, tls::Tls};
+use crate::serve::{self, Counted, tls::Tls};
 
 const IF_IN_USE: &str =
     "if it is the same agent, it runs already; give another one a state_dir of its own";
@@ -98,11 +98,7 @@ async fn answer(
     manager: &Manager,
     stop: &watch::Receiver<bool>,
 ) {
-    let limits = Limits {
-        connections: config.serve.connections,
-        connections_per_peer: config.serve.connections_per_peer,
-        ..Limits::default()
-    };
+    let limits = descriptors::limits(&config.serve);
     let count = |name| metrics.connections(name);
     let pulses = [Pulse::new(), Pulse::new(), Pulse::new(), Pulse::new()];
     let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));

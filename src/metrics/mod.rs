@@ -75,7 +75,7 @@ pub struct OpenConnection(IntGauge);
 
 /// What one listener has no room for.
 #[derive(Clone, Debug)]
-pub struct Room([(RoomOf, IntCounter); 3]);
+pub struct Room([(RoomOf, IntCounter); 4]);
 
 /// What there may be no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,10 @@ pub enum RoomOf {
     Calls,
     /// What goes on for long.
     Streams,
-    /// Bytes of requests.
+    /// Bytes of requests and answers.
     Bytes,
+    /// Connections of one caller, from wherever.
+    Connections,
 }
 
 /// Answers to requests for one key set's JWKS.
@@ -166,7 +168,7 @@ impl Metrics {
             ),
             turned_away: make.counters(
                 "sealkeeper_turned_away_total",
-                "What a signing listener did not take because its caller held as much as it left to others: calls, streams or bytes of requests.",
+                "What a signing listener did not take because its caller held as much as it left to others: connections, calls, streams, or bytes of requests and answers.",
                 &["listener", "of"],
             ),
             store_failures: make.counters(
@@ -283,7 +285,7 @@ impl AuditLine {
 }
 
 impl RoomOf {
-    const ALL: [Self; 3] = [Self::Calls, Self::Streams, Self::Bytes];
+    const ALL: [Self; 4] = [Self::Calls, Self::Streams, Self::Bytes, Self::Connections];
 
     /// A word for it.
     #[must_use]
@@ -292,6 +294,7 @@ impl RoomOf {
             Self::Calls => "calls",
             Self::Streams => "streams",
             Self::Bytes => "bytes",
+            Self::Connections => "connections",
         }
     }
 }

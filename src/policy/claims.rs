@@ -26,7 +26,7 @@ pub(super) struct Claims<'a> {
 pub(super) struct Own {
     /// Whether `iss` was given; it is the right one then.
     pub(super) iss: bool,
-    /// In seconds.
+    /// In seconds; not yet held against `exp`.
     pub(super) iat: Option<i64>,
     /// In seconds; not yet held against the clock.
     pub(super) exp: Option<i64>,
@@ -304,7 +304,8 @@ pub(super) fn check_expiry(
             ),
         )));
     }
-    check_not_before(rules, own.nbf, exp)?;
+    check_order(rules, "nbf", own.nbf, exp)?;
+    check_order(rules, "iat", own.iat, exp)?;
     if at > exp_limit {
         return Err(CheckError::CeilingReached { exp: at, exp_limit });
     }
@@ -312,20 +313,23 @@ pub(super) fn check_expiry(
 }
 
 /// A token is taken from its `nbf` on and before its `exp` (RFC 7519 sections
-/// 4.1.4 and 4.1.5): one with no instant between them verifies nowhere.
-fn check_not_before(rules: &Rules, nbf: Option<i64>, exp: i64) -> Result<(), Refusal> {
-    let Some(nbf) = nbf.filter(|nbf| *nbf >= exp) else {
+/// 4.1.4 and 4.1.5), and many verifiers take none that is not issued yet: one
+/// with no instant between them verifies nowhere.
+fn check_order(rules: &Rules, name: &str, date: Option<i64>, exp: i64) -> Result<(), Refusal> {
+    let Some(date) = date.filter(|date| *date >= exp) else {
         return Ok(());
     };
     Err(rules.refuse(
         Reason::ClaimNotAllowed,
-        "builtin.nbf_before_exp".into(),
+        format!("builtin.{name}_before_exp"),
         format!(
-            "expected nbf before exp {}, got {}",
+            "expected {name} before exp {}, got {}",
             Time::from_secs(exp),
-            Time::from_secs(nbf)
+            Time::from_secs(date)
         ),
-        "set an earlier nbf or a later exp, or leave nbf out: such a token is never valid",
+        format!(
+            "set an earlier {name} or a later exp, or leave {name} out: such a token is never valid"
+        ),
     ))
 }
 

@@ -30,14 +30,15 @@ use super::sources::Sources;
 pub struct Limits {
     /// Connections at a time. One more waits in the kernel's queue.
     pub connections: usize,
-    /// Connections at a time of one local user or one address. One more is
-    /// refused. Where everybody may come through one proxy, an address may
-    /// have as many as it leaves to others instead.
+    /// Connections at a time of one local user or one address, which may have
+    /// no more than it leaves to others besides; so may a caller, wherever it
+    /// comes from. One more is refused. Where everybody may come through one
+    /// proxy, what it leaves to others is an address's only bound.
     pub connections_per_peer: usize,
     /// Connections at a time whose peer is not known yet: TLS handshakes. One
     /// more waits in the kernel's queue.
     pub handshakes: usize,
-    /// The same, of one local user or one address. One more is refused.
+    /// The same, of one local user or one address, and as above.
     pub handshakes_per_peer: usize,
     /// How long a handshake may take.
     pub handshake: Duration,
@@ -110,7 +111,7 @@ pub(super) enum Protocol {
 
 /// The longest request header in bytes, as HTTP/1 text or as an HTTP/2 list.
 /// Nothing that is served here needs more than a path.
-const MAX_HEADER: usize = 16 * 1024;
+const MAX_HEADER: usize = 8 * 1024;
 
 /// Bytes of one request that may be here before anybody reads them, and of all
 /// requests on one connection.
@@ -159,7 +160,8 @@ pub(super) async fn serve<L: Listener, E: Clone + Send + Sync + 'static>(
             // kernel's queue and costs nothing here.
             let permit = Arc::clone(&permits).acquire_owned().await;
             let handshake = Arc::clone(&handshakes).acquire_owned().await;
-            (permit, handshake, listener::next(&listener).await)
+            let arrival = listener::next(&listener, |e| log.cannot_accept(e)).await;
+            (permit, handshake, arrival)
         };
         let (permit, handshake, arrival) = tokio::select! {
             biased;
@@ -220,11 +222,24 @@ struct Refusals {
     lines: Lines,
 }
 
+/// Whom lines are about that are about nobody.
+const NOBODY: &str = "";
+
 impl Refusals {
     fn of(listener: &impl Listener) -> Self {
         Self {
             listener: listener.name(),
             lines: Lines::default(),
+        }
+    }
+
+    /// The system has no file descriptor left, or no memory. It is tried again
+    /// many times a second.
+    fn cannot_accept(&self, error: &std::io::Error) {
+        if let Some(left_out) = self.lines.admit(NOBODY, now()) {
+            let listener = &self.listener;
+            let left_out = (left_out > 0).then_some(left_out);
+            warn!(listener, %error, left_out, "cannot accept; trying again");
         }
     }
 

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tracing::warn;
 
 use super::peer;
 use crate::policy::Caller;
@@ -138,7 +137,7 @@ impl Source {
 pub struct Refused {
     /// A stable code, such as `CERTIFICATE_REVOKED`.
     pub reason: &'static str,
-    /// What is wrong. Nothing in it was chosen by the peer.
+    /// What is wrong. A name in the peer's certificate may be quoted, cut short.
     pub why: String,
 }
 
@@ -349,14 +348,15 @@ impl Arrival for Remote {
     }
 }
 
-/// The next connection, whatever happens before it.
-pub(super) async fn next<L: Listener>(listener: &L) -> L::Arrival {
+/// The next connection, whatever happens before it; what the system does to
+/// all of them is told.
+pub(super) async fn next<L: Listener>(listener: &L, tell: impl Fn(&io::Error)) -> L::Arrival {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                warn!(listener = listener.name(), %error, "cannot accept; trying again");
+                tell(&error);
                 tokio::time::sleep(BACK_OFF).await;
             }
         }

@@ -6,23 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// So much of something, and who has how much of it.
 ///
-/// **Invariant:** whoever holds nothing finds room, however much one other
-/// takes. With [`Each::AsMuchAsIsLeft`], `n` who take all they can leave one
-/// part in `n + 1`.
+/// **Invariant:** each may hold as much as is left for all others, and no
+/// more: one alone gets half, and `n` who take all they can leave one part in
+/// `n + 1`.
 #[derive(Debug)]
 pub(super) struct Shares<K> {
     all: usize,
-    each: Each,
+    each: usize,
     held: Mutex<Held<K>>,
-}
-
-/// How much of it one may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Each {
-    /// A number.
-    AtMost(usize),
-    /// No more than is left for all others. One alone gets half.
-    AsMuchAsIsLeft,
 }
 
 #[derive(Debug)]
@@ -50,7 +41,12 @@ pub(super) struct Full {
 
 impl<K: Clone + Eq + Hash> Shares<K> {
     /// Of `all`, which nobody holds yet.
-    pub(super) fn new(all: usize, each: Each) -> Arc<Self> {
+    pub(super) fn new(all: usize) -> Arc<Self> {
+        Self::capped(all, usize::MAX)
+    }
+
+    /// The same, of which each may hold `each` besides.
+    pub(super) fn capped(all: usize, each: usize) -> Arc<Self> {
         Arc::new(Self {
             all,
             each,
@@ -84,13 +80,8 @@ impl<K: Clone + Eq + Hash> Share<K> {
         let Shares { all, each, .. } = *self.shares;
         let mut held = self.shares.lock();
         let (own, left) = (held.of(&self.who), all.saturating_sub(held.total));
-        let fits = n <= left
-            && match each {
-                Each::AtMost(most) => own + n <= most,
-                // Of an odd number, one may have the odd one.
-                Each::AsMuchAsIsLeft => own + n <= left - n + 1,
-            };
-        if !fits {
+        // Of an odd number, one may have the odd one.
+        if n > left || own + n > each || own + n > left - n + 1 {
             let total = held.total;
             return Err(Full { own, total });
         }
@@ -104,6 +95,11 @@ impl<K: Clone + Eq + Hash> Share<K> {
 }
 
 impl<K: Eq + Hash> Share<K> {
+    /// How much it is.
+    pub(super) const fn n(&self) -> usize {
+        self.n
+    }
+
     /// Gives `n` back, or all of it where it is less.
     pub(super) fn shrink(&mut self, n: usize) {
         let n = n.min(self.n);
@@ -144,7 +140,7 @@ mod tests {
 
     #[test]
     fn one_alone_gets_half_and_each_newcomer_finds_room() {
-        let shares = Shares::new(1000, Each::AsMuchAsIsLeft);
+        let shares = Shares::new(1000);
         let mut crowd = Vec::new();
         for (who, most) in [(1, 500), (2, 250), (3, 125), (4, 63)] {
             let got = fill(&shares, who);
@@ -166,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn a_number_for_each_is_a_number() {
-        let shares = Shares::new(5, Each::AtMost(3));
+    fn a_number_for_each_bounds_them_besides() {
+        let shares = Shares::capped(10, 3);
         let first = fill(&shares, 1);
-        assert_eq!(first.len(), 3);
-        assert_eq!(fill(&shares, 2).len(), 2);
         let second = fill(&shares, 2);
-        assert_eq!(second.len(), 2);
-        // All is all.
-        assert_eq!(shares.take(&3, 1).unwrap_err(), Full { own: 0, total: 5 });
+        assert_eq!((first.len(), second.len()), (3, 3));
+        // And however many there are, somebody else finds room.
+        let third = fill(&shares, 3);
+        assert_eq!(third.len(), 2);
+        assert_eq!(fill(&shares, 4).len(), 1);
     }
 
     #[test]
     fn a_share_grows_whole_and_shrinks_to_nothing() {
-        let shares = Shares::new(100, Each::AsMuchAsIsLeft);
+        let shares = Shares::new(100);
         let mut share = shares.take(&1, 0).unwrap();
         share.grow(40).unwrap();
         share.grow(11).unwrap_err();

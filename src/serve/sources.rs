@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Limits;
 use super::listener::{Refused, Source};
-use super::shares::{Each, Share, Shares};
+use super::shares::{Share, Shares};
 
 /// Connections by source.
 #[derive(Debug)]
@@ -23,16 +23,16 @@ pub(super) struct Place {
 }
 
 impl Sources {
-    /// Nobody has connected. Where a proxy may stand in front, one address is
-    /// many peers, and may have as many connections as it leaves to others.
+    /// Nobody has connected. Each may have as many connections as it leaves to
+    /// others; and where no proxy may stand in front, so that one address is
+    /// one peer, no more than the limits grant one.
     pub(super) fn new(limits: &Limits, behind_proxy: bool) -> Self {
-        let each = match behind_proxy {
-            true => Each::AsMuchAsIsLeft,
-            false => Each::AtMost(limits.connections_per_peer),
-        };
         Self {
-            connections: Shares::new(limits.connections, each),
-            unknown: Shares::new(limits.handshakes, Each::AtMost(limits.handshakes_per_peer)),
+            connections: match behind_proxy {
+                true => Shares::new(limits.connections),
+                false => Shares::capped(limits.connections, limits.connections_per_peer),
+            },
+            unknown: Shares::capped(limits.handshakes, limits.handshakes_per_peer),
         }
     }
 

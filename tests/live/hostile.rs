@@ -72,6 +72,7 @@ const MEMBERS: &[(&str, &str, &str, &str)] = &[
     (r#""exp":<600>,"nbf":<540>"#, r#""exp":<600>,"nbf":<600>"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
     (r#""exp":<600>,"nbf":<540>"#, r#""exp":<600>,"nbf":9007199254740991"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
     (r#""nbf":<540>"#, r#""nbf":<1860>"#, "CLAIM_NOT_ALLOWED", "builtin.nbf_before_exp"),
+    (r#""exp":<120>,"iat":<60>"#, r#""exp":<120>,"iat":<180>"#, "CLAIM_NOT_ALLOWED", "builtin.iat_before_exp"),
     // Dates against the clock, a minute off the edge: it runs.
     (r#""exp":<60>"#, r#""exp":<-60>"#, "EXPIRED", "builtin.not_expired"),
     (r#""exp":<60>"#, r#""exp":0"#, "EXPIRED", "builtin.not_expired"),

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use super::load::{Answer, at_rate, in_turn, percentile};
 use super::slow::Counters;
 use super::{counters, slow_lab};
-use crate::live::crowds::resident;
+use crate::live::crowds::most_resident;
 use crate::live::lab::{Daemon, Lab};
 
 /// What one signature takes, at least. Slower than most HSMs, so that what
@@ -79,13 +79,13 @@ async fn overload_leaves_latency_and_memory_flat() {
         let quiet = at_rate(&signers, "main", capacity / 2.0, quietly).await;
         let quiet = percentile(accepted(&quiet).map(|answer| answer.took), percent);
 
-        let memory = resident(&daemon);
+        let memory = most_resident(&daemon);
         let made = Counters::read(&counters(&lab)).signatures;
         let flood = at_rate(&signers, "main", capacity * 4.0, ONSET).await;
         let began = Instant::now();
         let mut answers = at_rate(&signers, "main", capacity * 4.0, long).await;
         let time = began.elapsed();
-        let grown = resident(&daemon).saturating_sub(memory);
+        let grown = most_resident(&daemon) - memory;
         assert!(grown < memory / 10 + 8 * 1024, "{memory} and {grown} KiB");
 
         let made = Counters::read(&counters(&lab)).signatures - made;

@@ -35,6 +35,8 @@ pub struct CallerStatus {
     pub refusals: u64,
     /// Calls that are open now: requests, streams and watches.
     pub open: u64,
+    /// What it found no room for since the start.
+    pub turned_away: u64,
     /// Since when it is blocked, by whom and why.
     pub block: Option<Blocked>,
     /// Whether that is stored.
@@ -74,6 +76,7 @@ pub(super) struct Account {
     requests: AtomicU64,
     refusals: AtomicU64,
     open: AtomicU64,
+    turned_away: AtomicU64,
 }
 
 /// A call of a caller, open until it is dropped.
@@ -101,12 +104,17 @@ impl Account {
             requests: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
         }
     }
 
     pub(super) fn asked(&self, now: Time) {
         self.last_seen.store(now.as_millis(), Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self) {
@@ -172,6 +180,7 @@ impl Table {
                 requests: account.requests.load(Ordering::Relaxed),
                 refusals: account.refusals.load(Ordering::Relaxed),
                 open: account.open.load(Ordering::Relaxed),
+                turned_away: account.turned_away.load(Ordering::Relaxed),
                 ..CallerStatus::nobody(caller.id().to_string(), kind(&caller.id()))
             };
             all.insert(status.id.clone(), status);
@@ -206,6 +215,7 @@ impl CallerStatus {
             requests: 0,
             refusals: 0,
             open: 0,
+            turned_away: 0,
             block: None,
             block_is_durable: false,
         }

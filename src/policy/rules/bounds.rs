@@ -96,7 +96,9 @@ fn leaves_host_open(prefix: &str) -> bool {
         return false;
     }
     match rest.strip_prefix("//") {
-        Some(after) => !after.contains(['/', '?', '#']),
+        // Nothing before the first of them is no host, and some readers take
+        // what follows for one.
+        Some(after) => !after.contains(['/', '?', '#']) || after.starts_with(['/', '?', '#']),
         None if rest.is_empty() => OF_HOSTS.iter().any(|it| scheme.eq_ignore_ascii_case(it)),
         None => rest == "/",
     }
@@ -114,6 +116,7 @@ mod tests {
             "HTTPS:",
             "https:/",
             "https://",
+            "https:///",
             "https://api.example",
             // What stands before an @ is a user and a password.
             "https://api.example:",

@@ -108,6 +108,7 @@ fn status(status: CallerStatus) -> v1::Caller {
         requests: status.requests,
         refusals: status.refusals,
         open: status.open,
+        turned_away: status.turned_away,
         block: status.block.map(|block| v1::Block {
             since: Some(timestamp(block.since)),
             by: block.by,

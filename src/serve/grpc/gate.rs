@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
-use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::identity;
-use super::metered::{Metered, Read};
+use super::metered::{Answer, Metered, Read};
 use super::room::{Lasting, Room, Taken};
 use super::status::{Call, Fault};
 use crate::agent::SignError;
@@ -58,7 +58,8 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         return refusal;
     }
     let (lasting, operation) = kind(request.uri().path());
-    let taken = match gate.room.enter(&asker, lasting) {
+    let header = length(request.headers());
+    let taken = match gate.room.enter(&asker, lasting, header) {
         Ok(taken) => taken,
         Err(fault) => {
             if let Some(operation) = operation {
@@ -83,7 +84,20 @@ pub(super) async fn pass(State(gate): State<Gate>, mut request: Request, next: N
         let error = SignError::Deadline { waited };
         Fault::sign(error, Call::GetJwks).into_status().into_http()
     });
-    refusal().unwrap_or_else(|| response.map(|body| until_sent(body, taken)))
+    refusal().unwrap_or_else(|| {
+        if lasting == Lasting::Briefly {
+            taken.forget_request();
+        }
+        response.map(|body| Body::new(Answer::new(body, taken)))
+    })
+}
+
+/// What a header takes up, about as HTTP/2 counts it (RFC 9113 section 6.5.2).
+fn length(header: &HeaderMap) -> usize {
+    let lengths = header
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32);
+    lengths.sum()
 }
 
 /// What a call of this path is: how long it goes on, and how it is counted.
@@ -97,14 +111,6 @@ fn kind(path: &str) -> (Lasting, Option<Operation>) {
         }
         _ => (Lasting::Briefly, None),
     }
-}
-
-/// An answer takes up what its request does, until it has gone out.
-fn until_sent(body: Body, taken: Arc<Taken>) -> Body {
-    Body::new(body.map_frame(move |frame| {
-        let _until_then = &taken;
-        frame
-    }))
 }
 
 #[cfg(test)]
@@ -127,7 +133,6 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::policy::Caller;
     use crate::serve::grpc::identity::Asker;
-    use crate::serve::lines::Lines;
 
     /// What was signed while its caller was being blocked stays here.
     #[tokio::test]
@@ -140,12 +145,12 @@ mod tests {
             groups: BTreeSet::new(),
             pid: None,
         };
-        let lines = Arc::<Lines>::default();
-        let asker = Asker::enter(&callers, &lines, caller.clone(), None).known;
         let limits = Limits::default();
+        let room = Room::new(&limits, Metrics::new().room("signing"));
+        let asker = Asker::enter(&callers, &room, caller.clone(), None).known;
         let gate = Gate {
             limits,
-            room: Room::new(&limits, Metrics::new().room("signing")),
+            room,
             turned_away: Arc::new(|_| {}),
         };
         let signs = |block: bool| {

@@ -11,41 +11,54 @@ use tracing::field::DisplayValue;
 use tracing::warn;
 
 use super::gate::Holding;
+use super::room::Room;
 use super::status::Fault;
 use crate::agent::callers::{Callers, Known};
 use crate::metrics::RoomOf;
-use crate::policy::{Caller, Reason};
+use crate::policy::{Caller, CallerId, Reason};
 use crate::serve::connection::{Guest, Leaving};
-use crate::serve::lines::{Lines, now};
+use crate::serve::lines::now;
 use crate::serve::listener::Refused;
+use crate::serve::shares::Share;
 
 /// A caller of the signing edge, and where its connection comes from. Cheap to
 /// clone.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
     known: Known,
-    /// Of all callers of this edge.
-    lines: Arc<Lines>,
+    room: Arc<Room>,
+    /// Its connection's, until it and its requests have ended; none for one
+    /// that is to leave at once.
+    _place: Option<Arc<Share<CallerId>>>,
     address: Option<SocketAddr>,
 }
 
 impl Asker {
-    /// Welcomes a peer, who must leave when it is blocked.
+    /// Welcomes a peer, who must leave when it is blocked; and at once where it
+    /// has more connections than it leaves to others.
     pub(super) fn enter(
         callers: &Arc<Callers>,
-        lines: &Arc<Lines>,
+        room: &Arc<Room>,
         caller: Caller,
         address: Option<SocketAddr>,
     ) -> Guest<Self> {
         let known = callers.enter(caller);
         let guest = known.clone();
+        let (place, refused) = match room.connect(&known) {
+            Ok(place) => (Some(Arc::new(place)), None),
+            Err(refused) => (None, Some(refused)),
+        };
         Guest {
             known: Self {
                 known,
-                lines: Arc::clone(lines),
+                room: Arc::clone(room),
+                _place: place,
                 address,
             },
             dismissed: Box::pin(async move {
+                if let Some(refused) = refused {
+                    return refused;
+                }
                 guest.dismissed().await;
                 Refused {
                     reason: Reason::CallerBlocked.code(),
@@ -101,7 +114,7 @@ impl Asker {
 
     /// What a line about the caller says, if there is to be one.
     fn line(&self) -> Option<Line> {
-        let left_out = self.lines.admit(&self.known.id().to_string(), now())?;
+        let left_out = self.room.lines.admit(&self.known.id().to_string(), now())?;
         let peer = self.address.map(|at| at.ip().to_canonical());
         Some(Line {
             peer: peer.map(tracing::field::display),

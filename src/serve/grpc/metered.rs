@@ -1,4 +1,5 @@
-//! A request's body, whose bytes take up room as they come.
+//! Bodies whose bytes take up room: a request's as they come, an answer's until
+//! they have gone.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -69,6 +70,51 @@ impl HttpBody for Metered {
             frames.read(data, |size| read.sizes().push_back(size));
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The bytes of an answer, counted against its caller's room until they have
+/// gone to the socket: a peer that does not read keeps what it asked for here.
+pub(super) struct Answer {
+    body: Body,
+    taken: Arc<Taken>,
+}
+
+impl Answer {
+    pub(super) const fn new(body: Body, taken: Arc<Taken>) -> Self {
+        Self { body, taken }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(frame)) => frame?,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(Some(match frame.into_data() {
+            Ok(bytes) => match self.taken.sending(bytes) {
+                Ok(bytes) => Ok(Frame::data(bytes)),
+                // The stream is reset: there is no room to say why.
+                Err(fault) => Err(fault.into_status().into()),
+            },
+            Err(trailers) => Ok(trailers),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -24,7 +24,6 @@ use tonic::Code;
 use tonic::service::Routes;
 
 use super::connection::{self, Guest, Limits, Protocol};
-use super::lines::Lines;
 use super::listener::{Arrival, Listener};
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Signing, TurnedAway, Watched};
@@ -51,14 +50,15 @@ pub async fn serve_signer<L, S>(
     S: Signing + Watched,
 {
     let counted = Arc::clone(&signing);
+    let room = Room::new(&limits, figures);
     let gate = Gate {
         limits,
-        room: Room::new(&limits, figures),
+        room: Arc::clone(&room),
         turned_away: Arc::new(move |operation| {
             counted.turned_away("", operation, TurnedAway::Overloaded);
         }),
     };
-    let signer = signer::Signer::new(Arc::clone(&signing), limits, Arc::clone(&gate.room));
+    let signer = signer::Signer::new(Arc::clone(&signing), limits, Arc::clone(&room));
     let service = SignerServer::new(signer).max_decoding_message_size(limits.message);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = health::Health::new(signing, reporter).await;
@@ -66,8 +66,7 @@ pub async fn serve_signer<L, S>(
     let shown = ["sealkeeper.v1.Signer", "grpc.health.v1.Health"];
     let router = router(reflection::add(routes, &shown), limits);
     let router = router.layer(middleware::from_fn_with_state(gate, gate::pass));
-    let lines = Arc::<Lines>::default();
-    let enter = move |caller, address| Asker::enter(&callers, &lines, caller, address);
+    let enter = move |caller, address| Asker::enter(&callers, &room, caller, address);
     let (stop, stopped) = oneshot::channel();
     let shutdown = async {
         shutdown.await;

@@ -1,27 +1,51 @@
 //! What callers may take up of the signing edge at a time.
 //!
 //! **Invariant:** no caller, with a rule or without one, keeps another out:
-//! each may hold as much as it leaves to all others. And all of them together
-//! make the agent no larger than [`Limits`] says: a place is taken before the
-//! first byte of a request is read, and room for its bytes as they come.
+//! each may hold as much as it leaves to others. Those whom no rule names have
+//! a part of their own, and find none in that of the others. And all of them
+//! together make the agent no larger than [`Limits`] says: a place is taken
+//! before the first byte of a request is read, room for its bytes as they
+//! come, and both are given back when the last byte of the answer has gone to
+//! the socket.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
 
 use super::identity::Asker;
 use super::status::Fault;
-use crate::agent::callers::Open;
+use crate::agent::callers::{Known, Open};
 use crate::metrics::{Room as Figures, RoomOf};
 use crate::policy::CallerId;
 use crate::serve::Limits;
-use crate::serve::shares::{Each, Full, Share, Shares};
+use crate::serve::lines::Lines;
+use crate::serve::listener::Refused;
+use crate::serve::shares::{Full, Share, Shares};
 
-/// Shares of everything that a call takes up.
+/// The part of everything that those whom no rule names have together: one in
+/// so many.
+const STRANGERS: usize = 8;
+
+/// What a call takes besides the text of its header: where it stands in the
+/// books of the connection.
+const CALL: usize = 256;
+
+/// Shares of everything that callers take up.
 #[derive(Debug)]
 pub(super) struct Room {
+    named: Shared,
+    strangers: Shared,
+    figures: Figures,
+    /// How often the log is told of each.
+    pub(super) lines: Lines,
+}
+
+#[derive(Debug)]
+struct Shared {
+    connections: Arc<Shares<CallerId>>,
     calls: Arc<Shares<CallerId>>,
     streams: Arc<Shares<CallerId>>,
     bytes: Arc<Shares<CallerId>>,
-    figures: Figures,
 }
 
 /// How long a call goes on.
@@ -43,35 +67,64 @@ pub(super) struct Taken {
     asker: Asker,
 }
 
-impl Room {
-    pub(super) fn new(limits: &Limits, figures: Figures) -> Arc<Self> {
-        let shares = |all| Shares::new(all, Each::AsMuchAsIsLeft);
-        Arc::new(Self {
+impl Shared {
+    /// One in `parts` of what the limits grant.
+    fn new(limits: &Limits, parts: usize) -> Self {
+        let shares = |all: usize| Shares::new(all.div_ceil(parts));
+        Self {
+            connections: shares(limits.connections),
             calls: shares(limits.in_flight),
             streams: shares(limits.long_lived),
             bytes: shares(limits.bytes),
+        }
+    }
+}
+
+impl Room {
+    pub(super) fn new(limits: &Limits, figures: Figures) -> Arc<Self> {
+        Arc::new(Self {
+            named: Shared::new(limits, 1),
+            strangers: Shared::new(limits, STRANGERS),
             figures,
+            lines: Lines::default(),
         })
     }
 
-    /// A place for a call of which nothing but the header is here.
+    /// A place for one more connection of a caller, wherever it comes from.
+    pub(super) fn connect(&self, known: &Known) -> Result<Share<CallerId>, Refused> {
+        let place = self.of(known).connections.take(known.id(), 1);
+        place.map_err(|full| {
+            self.figures.turned_away(RoomOf::Connections);
+            known.turned_away();
+            Refused {
+                reason: "TOO_MANY_CONNECTIONS",
+                why: format!("{known} has {} connections already", full.own),
+            }
+        })
+    }
+
+    /// A place for a call of which nothing but the header is here, of so many
+    /// bytes.
     pub(super) fn enter(
         self: &Arc<Self>,
         asker: &Asker,
         lasting: Lasting,
+        header: usize,
     ) -> Result<Arc<Taken>, Fault> {
-        let id = asker.known().id();
+        let (id, shared) = (asker.known().id(), self.of(asker.known()));
         let place = match lasting {
             Lasting::Briefly => self.place(asker)?,
-            Lasting::ForLong => (self.streams.take(id, 1))
-                .map_err(|full| self.full(asker, RoomOf::Streams, full))?,
+            Lasting::ForLong => {
+                let place = shared.streams.take(id, 1);
+                place.map_err(|full| self.full(asker, RoomOf::Streams, full))?
+            }
         };
-        let none =
-            (self.bytes.take(id, 0)).map_err(|full| self.full(asker, RoomOf::Bytes, full))?;
+        let bytes = shared.bytes.take(id, header + CALL);
+        let bytes = bytes.map_err(|full| self.full(asker, RoomOf::Bytes, full))?;
         Ok(Arc::new(Taken {
             _place: place,
             _open: asker.known().opens(),
-            bytes: Mutex::new(none),
+            bytes: Mutex::new(bytes),
             room: Arc::clone(self),
             asker: asker.clone(),
         }))
@@ -79,39 +132,85 @@ impl Room {
 
     /// A place for one item of many, as if it had come alone.
     pub(super) fn place(&self, asker: &Asker) -> Result<Share<CallerId>, Fault> {
-        let place = self.calls.take(asker.known().id(), 1);
+        let known = asker.known();
+        let place = self.of(known).calls.take(known.id(), 1);
         place.map_err(|full| self.full(asker, RoomOf::Calls, full))
+    }
+
+    fn of(&self, known: &Known) -> &Shared {
+        match known.is_named() {
+            true => &self.named,
+            false => &self.strangers,
+        }
     }
 
     fn full(&self, asker: &Asker, of: RoomOf, full: Full) -> Fault {
         self.figures.turned_away(of);
+        asker.known().turned_away();
         let what = match of {
             RoomOf::Calls => "requests in flight",
             RoomOf::Streams => "streams and watches open",
-            RoomOf::Bytes => "bytes of requests here",
+            RoomOf::Bytes => "bytes of requests and answers here",
+            RoomOf::Connections => "connections",
         };
-        asker.crowds(of, full.own);
         let Full { own, total } = full;
+        // Of what others hold, nobody is to blame whom it hits.
+        if own > 0 {
+            asker.crowds(of, own);
+        }
         Fault::overloaded(format!(
-            "{asker} has {own} {what}, of {total} in all, and has to leave as many to others"
+            "{asker} has {own} {what}, all callers have {total}; each leaves as many to others"
         ))
     }
 }
 
 impl Taken {
-    /// Room for `n` more bytes of the request.
+    /// Room for `n` more bytes.
     pub(super) fn grow(&self, n: usize) -> Result<(), Fault> {
         let grown = self.bytes().grow(n);
         grown.map_err(|full| self.room.full(&self.asker, RoomOf::Bytes, full))
     }
 
-    /// `n` bytes of it are not needed any more.
+    /// `n` bytes are not needed any more.
     pub(super) fn shrink(&self, n: usize) {
         self.bytes().shrink(n);
     }
 
-    fn bytes(&self) -> std::sync::MutexGuard<'_, Share<CallerId>> {
+    /// None of the bytes so far is needed any more.
+    pub(super) fn forget_request(&self) {
+        let mut bytes = self.bytes();
+        let n = bytes.n();
+        bytes.shrink(n.saturating_sub(CALL));
+    }
+
+    /// Bytes of an answer, which take up room until they have gone to the
+    /// socket: whoever sends them keeps them until then, and the call with
+    /// them.
+    pub(super) fn sending(self: &Arc<Self>, bytes: Bytes) -> Result<Bytes, Fault> {
+        self.grow(bytes.len())?;
+        let taken = Arc::clone(self);
+        Ok(Bytes::from_owner(Sending { bytes, taken }))
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Share<CallerId>> {
         // Changed in one step each.
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Sending {
+    bytes: Bytes,
+    taken: Arc<Taken>,
+}
+
+impl AsRef<[u8]> for Sending {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.taken.shrink(self.bytes.len());
     }
 }

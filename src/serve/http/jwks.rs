@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -103,6 +105,9 @@ pub(super) fn answer(published: Option<Published>, headers: &HeaderMap) -> Respo
     if conditional::is_held(headers, &published.etag) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         describe(&mut response, &published, Some(etag));
+        // That of the 200 (RFC 9110 section 8.6); a HEAD would be given 0.
+        let length = HeaderValue::from(published.body.len());
+        response.headers_mut().insert(CONTENT_LENGTH, length);
         return response;
     }
     fresh(published, Some(etag))

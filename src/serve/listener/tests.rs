@@ -175,13 +175,13 @@ async fn without_descriptors_accepting_backs_off() {
 
     let exhausted = Scripted::new(errors(EMFILE, 3));
     let begun = std::time::Instant::now();
-    next(&exhausted).await;
+    next(&exhausted, |_| ()).await;
     assert!(begun.elapsed() >= BACK_OFF * 3, "{:?}", begun.elapsed());
     assert_eq!(exhausted.accepts.load(Ordering::Relaxed), 4);
 
     let gone = Scripted::new(errors(ECONNABORTED, 1000));
     let begun = std::time::Instant::now();
-    next(&gone).await;
+    next(&gone, |_| ()).await;
     assert!(begun.elapsed() < BACK_OFF * 1000, "{:?}", begun.elapsed());
     assert_eq!(gone.accepts.load(Ordering::Relaxed), 1001);
 }

@@ -61,6 +61,8 @@ const MEMBERS: &[(&str, &str, Reason, &str)] = &[
     (r#""nbf":1800000060,"exp":1800000061"#, r#""nbf":1800000062,"exp":1800000061"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
     (r#""nbf":1800000599"#, r#""nbf":1800000600"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
     (r#""nbf":0"#, r#""nbf":9007199254740991"#, ClaimNotAllowed, "builtin.nbf_before_exp"),
+    (r#""exp":1800000060,"iat":1800000059"#, r#""exp":1800000060,"iat":1800000060"#, ClaimNotAllowed, "builtin.iat_before_exp"),
+    (r#""iat":1800000059,"exp":1800000060"#, r#""iat":1800000061,"exp":1800000060"#, ClaimNotAllowed, "builtin.iat_before_exp"),
     // `exp` against the clock: NOW is 1800000000.250.
     (r#""exp":1800000001"#, r#""exp":1800000000"#, Expired, "builtin.not_expired"),
     (r#""exp":1800000001"#, r#""exp":0"#, Expired, "builtin.not_expired"),
