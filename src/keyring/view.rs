@@ -52,7 +52,7 @@ pub struct SeatView {
     pub algorithm: Algorithm,
     active: Option<SigningKey>,
     switch: Option<(Time, SigningKey)>,
-    previous: Option<(Time, SigningKey)>,
+    previous: Vec<(Time, SigningKey)>,
     stop_at: Option<Time>,
 }
 
@@ -158,7 +158,7 @@ impl KeySet {
                 Phase::Retiring { last_sign, .. } => Some((last_sign, signing_key(key)?)),
                 _ => None,
             })
-            .max_by_key(|(last_sign, key)| (*last_sign, key.id));
+            .collect();
         let id = super::SeatId {
             algorithm,
             group: plan.group.clone(),
@@ -271,18 +271,17 @@ impl View {
     }
 
     /// The keys that a signing input may name: of each track the active one,
-    /// and during the handover the one before it. The active ones come first.
+    /// and those before it whose handover lasts. The active ones come first.
     pub fn nameable(&self, moment: Moment) -> Result<Vec<&SigningKey>, NoSigner> {
         self.check_lease(moment)?;
         let active = self
             .seats
             .iter()
             .filter_map(|seat| seat.signer(moment).ok());
-        let previous = self.seats.iter().filter_map(|seat| {
-            let (last_sign, key) = seat.previous(moment, &self.timing)?;
-            let accepted = moment.time() + self.timing.signing_deadline <= last_sign;
-            accepted.then_some(key)
-        });
+        let accepted = moment.time() + self.timing.signing_deadline;
+        let previous = (self.seats.iter())
+            .flat_map(|seat| seat.previous(moment, &self.timing))
+            .filter_map(|(last_sign, key)| (accepted <= last_sign).then_some(key));
         Ok(active.chain(previous).collect())
     }
 
@@ -292,10 +291,8 @@ impl View {
     pub fn may_release(&self, kid: &str, moment: Moment, blocked: &BTreeSet<String>) -> bool {
         let signs = self.seats.iter().any(|seat| {
             let active = seat.signer(moment).is_ok_and(|key| key.kid == kid);
-            let previous = seat
-                .previous(moment, &self.timing)
-                .is_some_and(|(last_sign, key)| key.kid == kid && moment.time() <= last_sign);
-            active || previous
+            let mut previous = seat.previous(moment, &self.timing);
+            active || previous.any(|(last_sign, key)| key.kid == kid && moment.time() <= last_sign)
         });
         signs
             && self.check_lease(moment).is_ok()
@@ -355,20 +352,27 @@ impl SeatView {
         }
     }
 
-    /// The key before the active one, and its last instant. None in doubt:
-    /// whether a handover is over is a question of time alone.
-    fn previous(&self, moment: Moment, timing: &Timing) -> Option<(Time, &SigningKey)> {
-        if let Moment::Doubtful(_) = moment {
-            return None;
-        }
-        match (&self.switch, &self.active) {
-            (Some((at, _)), Some(active)) if self.switched(moment).is_some() => {
+    /// The keys before the one that signs, and the last instant of each. None
+    /// in doubt: whether a handover is over is a question of time alone.
+    ///
+    /// More than one where a rotation or a rollback follows another within a
+    /// handover: what was accepted with the first is still let go.
+    fn previous(
+        &self,
+        moment: Moment,
+        timing: &Timing,
+    ) -> impl Iterator<Item = (Time, &SigningKey)> {
+        let sure = matches!(moment, Moment::Sure(_));
+        let to = self.switched(moment);
+        let replaced = match (&self.switch, &self.active, to) {
+            (Some((at, _)), Some(active), Some(_)) => {
                 Some((rules::rule_2_last_use(*at, timing), active))
             }
-            _ => self
-                .previous
-                .as_ref()
-                .map(|(last_sign, key)| (*last_sign, key)),
-        }
+            _ => None,
+        };
+        let before = self.previous.iter().map(|(last, key)| (*last, key));
+        (replaced.into_iter().chain(before))
+            // A rollback goes back to one of them.
+            .filter(move |(_, key)| sure && to.is_none_or(|to| to.id != key.id))
     }
 }

@@ -50,6 +50,37 @@ fn during_the_handover_the_old_key_finishes_what_was_begun() {
     }
 }
 
+/// Found by the model: a view knew one key before the active one, and dropped
+/// what was accepted with the one before that.
+#[test]
+fn two_rotations_in_a_row_drop_no_signature_of_the_first() {
+    let mut bench = Bench::with_standby();
+    bench.plan.timing.signing_deadline = Span::from_secs(120);
+    bench.hold("k3", 100);
+    bench.advance(100);
+    bench.device(100);
+    bench.observe_all(101);
+    bench.run(&[9910, 10_000]);
+    let (algorithm, _) = bench.plan.tracks[0];
+    let tick = bench.tick.clone();
+    bench.set.release("k3", &anna(), &tick).unwrap();
+    let rotated = bench.set.rotate(algorithm, &anna(), &bench.plan, &tick);
+    rotated.unwrap();
+    bench.advance(10_000);
+    let before = bench.view();
+    bench.advance(10_060);
+    for view in [before, bench.view()] {
+        assert_eq!(view.signer(None, sure(10_060)).unwrap().kid, "k3");
+        for (kid, last) in [("k1", 10_150), ("k4", 10_210)] {
+            assert!(view.may_release(kid, sure(last), &none()), "{kid}");
+            assert!(!view.may_release(kid, sure(last + 1), &none()), "{kid}");
+        }
+        let named = view.nameable(sure(10_061)).unwrap();
+        let named: Vec<_> = named.iter().map(|key| key.kid.as_str()).collect();
+        assert_eq!(named, ["k3", "k4"]);
+    }
+}
+
 #[test]
 fn a_blocked_key_is_not_released() {
     let bench = Bench::begun();
