@@ -10,6 +10,7 @@ use sealkeeper::keyring::{
 use sealkeeper::time::Time;
 
 use super::outside::kid_of;
+use super::promises;
 use super::random::millis;
 use super::world::{Item, World, ids, shift};
 
@@ -124,7 +125,7 @@ impl World {
             .then(|| moment.time() + self.plan.timing.adoption);
         let view = set.view(&self.plan, lease);
         if self.random.chance(30) {
-            self.invariant_revoked_stays_out(&self.store.record);
+            promises::revoked_stays_out(&self.store.record, &self.plan);
         }
         self.invariant_view(r, &view);
         let replica = &mut self.replicas[r];

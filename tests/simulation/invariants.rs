@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use sealkeeper::keyring::{
-    Event, Genesis, Half, Key, KeyId, KeySet, Phase, Revocation, Switch, Tick, Timing, View,
-};
+use sealkeeper::keyring::{Event, Genesis, Half, Key, KeyId, KeySet, Phase, Switch, Tick, View};
 use sealkeeper::time::{Span, Time};
 
+use super::promises;
 use super::random::millis;
 use super::world::{World, shift};
 
@@ -42,8 +41,9 @@ impl World {
         }
         let after = Rc::clone(&self.store.record);
         let before = std::mem::replace(&mut self.ledger.previous, Rc::clone(&after));
-        invariant_held(&before, &after);
-        invariant_never_back(&before, &after);
+        promises::held(&before, &after);
+        promises::never_back(&before, &after);
+        promises::told_in_time(&before, &after, self.plan.timing.adoption);
         self.note_switches(&before, &after);
         for key in after.keys.values() {
             let old = before.keys.get(&key.id);
@@ -79,11 +79,6 @@ impl World {
                 if !rollback && !seat.force && !put_off {
                     self.invariant_origins_answer();
                 }
-                let ahead = at.since(self.store.record.high_water);
-                assert!(
-                    ahead >= self.plan.timing.adoption,
-                    "an activation is stored {ahead} ahead of now: not every replica hears in time"
-                );
             }
         }
         for (id, seat) in &before.seats {
@@ -164,52 +159,17 @@ impl World {
         }
     }
 
-    /// A retiring key keeps its private half, and its place in the set, for as
-    /// long as somebody may want to roll back to it.
+    /// A retiring key can be gone back to for as long as promised.
     fn invariant_rollback_window(&self, before: &Key, after: Option<&Key>) {
-        let Phase::Retiring { since, .. } = before.phase else {
-            return;
-        };
-        let timing = &self.plan.timing;
-        let open = since + timing.handover() + timing.rollback_window;
-        let left = open.since(self.now + self.half_skew());
-        let revoked = after.is_some_and(|key| matches!(key.phase, Phase::Revoked { .. }));
+        let now = self.now + self.half_skew();
         let mut kids = before.kid.iter();
         let given_up = kids.any(|kid| self.ledger.given_up.contains(kid));
-        let still_shown = after.is_some_and(Key::is_published);
-        let kept = still_shown
-            && after.is_some_and(|key| key.has_private_half() || !before.has_private_half());
-        assert!(
-            left == Span::ZERO || kept || revoked || (given_up && still_shown),
-            "{:?} is lost {left} before the end of its rollback window",
-            before.kid
-        );
-    }
-
-    /// (d) A key that a careless recovery put back on record, as if nothing
-    /// had happened, is still not shown.
-    pub(crate) fn invariant_revoked_stays_out(&self, record: &KeySet) {
-        let mut careless = record.clone();
-        for key in careless.keys.values_mut() {
-            if let Phase::Revoked { since, .. } = key.phase {
-                key.phase = Phase::Published { since };
-            }
-        }
-        let view = careless.view(&self.plan, None);
-        for key in &view.published {
-            let revoked = record.revoked.contains_key(&key.kid);
-            assert!(!revoked, "{} was revoked and is in the set again", key.kid);
-        }
+        promises::rollback_window(before, after, now, given_up, &self.plan.timing);
     }
 
     /// (e) and (d), for every picture that readers get.
     pub(crate) fn invariant_view(&mut self, r: usize, view: &View) {
-        assert!(!view.published.is_empty(), "the set is empty");
-        let shown: BTreeSet<&String> = view.published.iter().map(|key| &key.kid).collect();
-        assert_eq!(shown.len(), view.published.len(), "a key stands twice");
-        for kid in &view.revoked {
-            assert!(!shown.contains(kid), "{kid} was revoked and is in the set");
-        }
+        promises::shown(view);
         for kid in self.ledger.revoked.keys() {
             assert!(
                 view.revoked.contains(kid),
@@ -251,26 +211,20 @@ impl World {
             });
             assert!(named, "{id} is in the device and not on record");
         }
-        for id in record.seats.values().filter_map(|seat| seat.active) {
-            let key = &record.keys[&id];
-            assert!(key.has_private_half(), "{id} is active and cannot sign");
-        }
+        promises::whole(record);
         for id in self.present() {
             assert!(
                 self.device.objects.contains_key(&id),
                 "{id} is present on record and not in the device"
             );
         }
-        let publics = record.keys.values().filter_map(|key| key.public.as_ref());
-        let count = publics.clone().count();
-        assert_eq!(publics.collect::<BTreeSet<_>>().len(), count, "a key twice");
     }
 
     /// (h)
     fn invariant_set_size(&mut self) {
         let record = &self.store.record;
         let lifetimes = record.keys.values().map(|key| key.longest_lifetime);
-        let most = largest_set(lifetimes.max().unwrap_or_default(), &self.plan.timing);
+        let most = promises::largest_set(lifetimes.max().unwrap_or_default(), &self.plan.timing);
         let algorithms: BTreeSet<_> = record.keys.values().map(|key| key.algorithm).collect();
         let largest = algorithms
             .iter()
@@ -414,63 +368,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// (n) Automation does not touch what an operator holds. A switch that was near
-/// when the hold came still happens, and a revocation does.
-fn invariant_held(before: &KeySet, after: &KeySet) {
-    let gone = |key: &Key| key.placements.values().any(|half| *half != Half::Present);
-    for (id, key) in before.keys.iter().filter(|(_, key)| key.is_held()) {
-        let Some(now) = after.keys.get(id) else {
-            // Released and forgotten in one change.
-            assert!(gone(key), "{id} is held, and was forgotten");
-            continue;
-        };
-        if !now.is_held() {
-            continue;
-        }
-        assert!(gone(key) || !gone(now), "{id} is held, and its half goes");
-        let seat = before.seats.get(&key.seat());
-        let switches = seat.is_some_and(|seat| {
-            let switch = seat.switch.as_ref();
-            switch.is_some_and(|switch| switch.to == *id || seat.active == Some(*id))
-        });
-        let revoked = matches!(now.phase, Phase::Revoked { .. });
-        assert!(
-            switches || revoked || key.phase.name() == now.phase.name(),
-            "{id} is held, and goes from {} to {}",
-            key.phase.name(),
-            now.phase.name()
-        );
-    }
-}
-
-/// (i) What only grows.
-fn invariant_never_back(before: &KeySet, after: &KeySet) {
-    assert!(before.epoch <= after.epoch, "the epoch went back");
-    for (kid, revocation) in &before.revoked {
-        let now = after.revoked.get(kid).expect("a revoked key came back");
-        let expected = Revocation {
-            reason: revocation.reason.or(now.reason),
-            ..revocation.clone()
-        };
-        assert_eq!(now, &expected, "the revocation of {kid} changed");
-    }
-    for (id, key) in &before.keys {
-        if let Some(now) = after.keys.get(id) {
-            assert!(key.exp_ceiling <= now.exp_ceiling, "a ceiling went back");
-            assert!(key.longest_lifetime <= now.longest_lifetime);
-        }
-    }
-}
-
-/// Rule 6, counted once more: `ceil((L + B + S + pre-publish) / period) + 2`.
-/// Rule 6, with tokens about that a configuration of before allowed.
-fn largest_set(longest: Span, timing: &Timing) -> usize {
-    let lifetime = longest.max(timing.max_token_lifetime);
-    let overlap = lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
-    let (overlap, period) = (overlap.as_millis(), timing.rotate_every.as_millis());
-    usize::try_from((overlap + period - 1) / period).expect("a small number") + 2
 }
 
 fn kid(set: &KeySet, id: KeyId) -> String {

@@ -17,7 +17,8 @@ mod invariants;
 mod last;
 mod ledger;
 mod orders;
-mod outside;
+pub(crate) mod outside;
+pub(crate) mod promises;
 pub(crate) mod random;
 mod schedule;
 mod signatures;
@@ -118,7 +119,7 @@ fn many(base: u64, runs: u64) -> (Totals, Vec<(u64, String)>) {
     (totals, broken)
 }
 
-fn reason(cause: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn reason(cause: &(dyn std::any::Any + Send)) -> String {
     let text = cause.downcast_ref::<String>().cloned();
     let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     text.unwrap_or_else(|| "a panic without a message".to_owned())

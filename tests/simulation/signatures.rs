@@ -3,6 +3,7 @@
 use sealkeeper::keyring::{Key, Moment, Phase, SigningKey, View};
 use sealkeeper::time::Span;
 
+use super::promises;
 use super::world::{Flight, World};
 
 impl World {
@@ -133,33 +134,11 @@ impl World {
         );
     }
 
-    /// (c) During the handover a caller that fixed the old `kid` is served.
+    /// (c) What a view says of the handover of its own record.
     pub(crate) fn invariant_handover(&self, view: &View, moment: Moment) {
         let record = &self.store.record;
-        let Moment::Sure(now) = moment else { return };
-        if view.epoch != record.epoch || view.signer(None, moment).is_err() {
-            return;
-        }
-        for &(algorithm, _) in &self.plan.tracks {
-            let retiring = record.keys.values().filter_map(|key| match key.phase {
-                Phase::Retiring { since, .. } if key.algorithm == algorithm => Some((since, key)),
-                _ => None,
-            });
-            let Some((since, key)) = retiring.max_by_key(|(since, _)| *since) else {
-                continue;
-            };
-            let seat = record.seats.get(&key.seat());
-            let settled = seat.is_some_and(|seat| seat.switch.is_none());
-            let served = since <= now && now <= since + self.plan.timing.adoption;
-            if served && settled && key.has_private_half() {
-                let named = view.nameable(moment).unwrap_or_default();
-                assert!(
-                    named.iter().any(|named| named.id == key.id),
-                    "{:?} is refused {} after its handover began",
-                    key.kid,
-                    now.since(since)
-                );
-            }
+        if view.epoch == record.epoch {
+            promises::handed_over(record, view, &self.plan, moment);
         }
     }
 }
