@@ -188,17 +188,18 @@ with zipfile.ZipFile(sys.argv[1]) as wheel:
 # Whether a file holds this text, though it be a program.
 holds() { LC_ALL=C grep -aqF -e "$2" "$1"; }
 
-# pure_tree DIRECTORY: the floors without I/O and their simulation alone, as a
-# package of their own. Nothing above them is built, and the dependencies are
-# those of the whole, built already.
+# pure_tree DIRECTORY: the floors without I/O, the store port, their simulation
+# and their model alone, as a package of their own. Nothing above them is built,
+# and the dependencies are those of the whole, built already.
 pure_tree() {
   local tree=$1
   mkdir -p "$tree/src" "$tree/tests/bench"
   cp Cargo.toml Cargo.lock "$tree/"
-  cp -r src/time.rs src/jose src/keyring "$tree/src/"
-  cp -r tests/simulation "$tree/tests/"
-  printf '%s\n' '//! The pure floor.' 'pub mod jose;' 'pub mod keyring;' 'pub mod time;' >"$tree/src/lib.rs"
-  printf '%s\n' '//! The simulation.' 'mod simulation;' >"$tree/tests/main.rs"
+  cp -r src/time.rs src/jose src/keyring src/metrics src/store "$tree/src/"
+  cp -r tests/simulation tests/model "$tree/tests/"
+  printf '%s\n' '//! The pure floor.' 'pub mod jose;' 'pub mod keyring;' 'pub mod metrics;' \
+    'pub mod store;' 'pub mod time;' >"$tree/src/lib.rs"
+  printf '%s\n' '//! The simulation and the model.' 'mod model;' 'mod simulation;' >"$tree/tests/main.rs"
   # The manifest names it.
   printf '%s\n' 'fn main() {}' >"$tree/tests/bench/main.rs"
 }

@@ -8,6 +8,7 @@ mod device;
 mod edges;
 mod jose;
 mod live;
+mod model;
 mod simulation;
 mod softhsm;
 mod tidy;

@@ -1,0 +1,208 @@
+//! A change of the record, made as the agent makes it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use sealkeeper::keyring::{
+    Anchor, Ending, Event, IntentId, KeySet, Mandate, OperatorError, Outcome, Reason, Task, Then,
+    Tick, rules,
+};
+use sealkeeper::time::{Span, Time};
+
+use super::instance::origin;
+use super::lab::{Broken, Lab, PLACEHOLDER, Record, kept, kid, name};
+use super::record::{Mask, NOW, id, slot, slots};
+
+/// One change of the record, asked for by one agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// What is due.
+    Tick,
+    /// These origins answer, with what they serve.
+    Observe(Mask),
+    /// The device did what was asked for this key.
+    Report(usize),
+    Rotate,
+    Rollback(usize),
+    Revoke(usize, Option<Then>),
+    Hold(usize),
+    Release(usize),
+    Destroy(usize, bool),
+    Init,
+}
+
+impl Ask {
+    /// A number of its own.
+    pub(crate) fn code(self) -> u32 {
+        let of = |kind: u32, key: usize, way: u32| kind << 8 | (key as u32) << 4 | way;
+        match self {
+            Self::Tick => of(0, 0, 0),
+            Self::Observe(origins) => of(1, usize::from(origins), 0),
+            Self::Report(key) => of(2, key, 0),
+            Self::Rotate => of(3, 0, 0),
+            Self::Rollback(key) => of(4, key, 0),
+            Self::Revoke(key, then) => of(5, key, then.map_or(0, |then| 1 + then as u32)),
+            Self::Hold(key) => of(6, key, 0),
+            Self::Release(key) => of(7, key, 0),
+            Self::Destroy(key, end) => of(8, key, u32::from(end)),
+            Self::Init => of(9, 0, 0),
+        }
+    }
+}
+
+impl Lab {
+    /// What an agent would store, as it would: the change, and what is due.
+    pub(crate) fn change(
+        &self,
+        before: &KeySet,
+        (r, ask): (usize, Ask),
+        fronts: [Mask; 2],
+        now: Time,
+    ) -> Result<Option<(KeySet, Vec<Event>)>, Broken> {
+        let plan = &self.inst.plan;
+        let (wall, boot) = (self.wall(r, now), Span::ZERO);
+        let anchor = Anchor { wall, boot };
+        let high_water = before.high_water;
+        let judged = rules::exception_clock(Some(&anchor), high_water, wall, boot, &plan.timing);
+        let Ok(now) = judged else {
+            return Ok(None);
+        };
+        let mut tick = self.tick(r, now, before.epoch);
+        let mut set = before.clone();
+        if let Ask::Observe(origins) = ask {
+            tick.live = slots(origins).map(origin).collect();
+        }
+        let mut events = match self.ask(&mut set, ask, &tick, fronts) {
+            Ok(events) => events,
+            Err(_) => return Ok(None),
+        };
+        let mut fresh = (0..PLACEHOLDER)
+            .map(id)
+            .filter(|id| !before.keys.contains_key(id));
+        let mut ids = || fresh.next().expect("there are a few keys");
+        events.extend(set.advance(plan, &tick, &mut ids));
+        if events.is_empty() && !set.is_worth_storing(before, plan) {
+            return Ok(None);
+        }
+        self.promises_of_a_change(before, &set, ask, &tick)?;
+        Ok(Some((set, events)))
+    }
+
+    fn ask(
+        &self,
+        set: &mut KeySet,
+        ask: Ask,
+        tick: &Tick,
+        fronts: [Mask; 2],
+    ) -> Result<Vec<Event>, OperatorError> {
+        let plan = &self.inst.plan;
+        let by = Mandate::default();
+        match ask {
+            Ask::Tick => Ok(Vec::new()),
+            Ask::Observe(origins) => {
+                let mut events = Vec::new();
+                for o in slots(origins) {
+                    let kids: BTreeSet<String> = slots(fronts[o]).map(kid).collect();
+                    events.extend(set.observe(&origin(o), &kids, tick.now, plan));
+                }
+                Ok(events)
+            }
+            Ask::Report(slot) => {
+                let mut intents = set.intents.iter();
+                let intent = intents.find(|(_, intent)| intent.task.key() == id(slot));
+                let intent = *intent.expect("it is on record").0;
+                let outcome = self.outcome(set, intent);
+                Ok(set
+                    .complete(intent, outcome, tick)
+                    .expect("the record waits for it"))
+            }
+            Ask::Rotate => set.rotate(plan.tracks[0].0, &by, plan, tick),
+            Ask::Rollback(slot) => set.rollback(&kid(slot), &by, plan, tick),
+            Ask::Revoke(slot, then) => {
+                let ending = Ending {
+                    reason: Reason::Compromised,
+                    then,
+                    at: None,
+                    mandate: by,
+                };
+                let revoked = set.revoke(&kid(slot), &ending, plan, tick)?;
+                let timing = &self.inst.world.timing;
+                let exposed = tick.now + timing.propagation + timing.verifier_cache;
+                assert!(
+                    revoked.exposure.bounded_until >= exposed,
+                    "the operator is told that bounded verifiers trust {} until {}, and some do until {exposed}",
+                    kid(slot),
+                    revoked.exposure.bounded_until
+                );
+                Ok(revoked.events)
+            }
+            Ask::Hold(slot) => set.hold(&kid(slot), &by, plan, tick),
+            Ask::Release(slot) => set.release(&kid(slot), &by, tick),
+            Ask::Destroy(slot, end) => set.destroy(&kid(slot), end, &by, plan, tick),
+            Ask::Init => Ok(set.finish_genesis(plan, tick.now).unwrap_or_default()),
+        }
+    }
+
+    pub(crate) fn outcome(&self, set: &KeySet, intent: IntentId) -> Outcome {
+        let task = &set.intents[&intent].task;
+        match task {
+            Task::Generate { key, .. } => Outcome::Generated {
+                public: self.publics[slot(*key)].clone(),
+                kid: kid(slot(*key)),
+            },
+            Task::Destroy { .. } => Outcome::Destroyed,
+        }
+    }
+
+    pub(crate) fn tick(&self, r: usize, now: Time, adopted: u64) -> Tick {
+        Tick {
+            now,
+            replica: name(r),
+            adopted,
+            live: BTreeSet::new(),
+        }
+    }
+
+    /// The clock of an agent.
+    pub(crate) fn wall(&self, r: usize, now: Time) -> Time {
+        match r == self.inst.fast {
+            true => now + self.inst.world.timing.skew,
+            false => now,
+        }
+    }
+
+    /// The same in words.
+    pub(crate) fn events(&self, record: Record, r: usize, ask: Ask, fronts: [Mask; 2]) -> String {
+        let told = |event: &Event| {
+            let key = event.kid.clone().unwrap_or_else(|| kid(slot(event.key)));
+            format!("{} {key}", event.what.name())
+        };
+        match kept(|| self.change(self.set(record), (r, ask), fronts, NOW)) {
+            Ok(Some((_, events))) => events.iter().map(told).collect::<Vec<_>>().join(", "),
+            Ok(None) => String::new(),
+            Err(why) => why,
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Tick => f.write_str("takes what is due"),
+            Self::Observe(origins) => {
+                let names: Vec<_> = slots(origins).map(super::instance::origin).collect();
+                write!(f, "asks {}", names.join(" and "))
+            }
+            Self::Report(key) => write!(f, "reports what the device did for {}", kid(key)),
+            Self::Rotate => f.write_str("is ordered to rotate"),
+            Self::Rollback(key) => write!(f, "is ordered to go back to {}", kid(key)),
+            Self::Revoke(key, then) => write!(f, "ends {} ({then:?})", kid(key)),
+            Self::Hold(key) => write!(f, "is ordered to hold {}", kid(key)),
+            Self::Release(key) => write!(f, "is ordered to release {}", kid(key)),
+            Self::Destroy(key, end) => {
+                write!(f, "is ordered to destroy {} (no rollback: {end})", kid(key))
+            }
+            Self::Init => f.write_str("is asked for init again"),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What states ask of a record.
+
+use sealkeeper::keyring::{KeyId, KeySet, Phase, Task, View};
+
+use super::instance::Instance;
+use super::lab::name;
+use super::record::{Mask, NOW, bit, halves, mask, slot};
+
+/// What a record says, in bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// In the set, the placeholder included.
+    pub(crate) shown: Mask,
+    /// The record counts on their objects.
+    pub(crate) present: Mask,
+    /// The record knows of their objects.
+    pub(crate) named: Mask,
+    pub(crate) revoked: Mask,
+    /// Not every verifier can hold them, because an operator said so.
+    pub(crate) forced: Mask,
+    pub(crate) active: Mask,
+    /// The next key is to be one that was made after a revocation.
+    pub(crate) wants_fresh: bool,
+    /// Published, and not taken for the next activation any more than can be
+    /// taken back.
+    pub(crate) may_be_lost: Mask,
+    pub(crate) retiring: Mask,
+    pub(crate) held: Mask,
+    /// For each agent, the keys that it is to have made, and destroyed.
+    pub(crate) tasks: [[Mask; 2]; 2],
+}
+
+impl Facts {
+    /// What is read of a record and its view.
+    pub(crate) fn of(inst: &Instance, set: &KeySet, view: &View) -> Self {
+        let (present, named) = halves(set);
+        let shown = mask(set, |key| {
+            let mut published = view.published.iter();
+            published.any(|shown| Some(&shown.kid) == key.kid.as_ref())
+        });
+        let seats = || set.seats.values();
+        let fixed = |id: KeyId| {
+            let mut switches = seats().filter_map(|seat| seat.switch.as_ref());
+            switches.any(|s| s.to == id && s.at < NOW + inst.plan.timing.adoption)
+        };
+        let forced = |id: KeyId| {
+            let mut switches = seats().filter(|seat| seat.force);
+            switches.any(|seat| seat.switch.as_ref().is_some_and(|switch| switch.to == id))
+        };
+        let phase = |wanted: fn(&Phase) -> bool| mask(set, |key| wanted(&key.phase));
+        Self {
+            shown,
+            present,
+            named,
+            revoked: phase(|phase| matches!(phase, Phase::Revoked { .. })),
+            // Readers switch by themselves, before the record says it.
+            forced: mask(set, |key| key.forced || forced(key.id)),
+            active: phase(|phase| matches!(phase, Phase::Active { .. })),
+            wants_fresh: seats().any(|seat| seat.fresh_after.is_some()),
+            may_be_lost: mask(set, |key| {
+                matches!(key.phase, Phase::Published { .. }) && !fixed(key.id)
+            }),
+            retiring: phase(|phase| matches!(phase, Phase::Retiring { .. })),
+            held: mask(set, |key| key.is_held()),
+            tasks: [0, 1].map(|r| {
+                let intents = set.intents.values();
+                let mine = intents.filter(|intent| intent.owner == name(r));
+                mine.fold([0; 2], |[make, destroy], intent| match intent.task {
+                    Task::Generate { key, .. } => [make | bit(slot(key)), destroy],
+                    Task::Destroy { key, .. } => [make, destroy | bit(slot(key))],
+                })
+            }),
+        }
+    }
+}

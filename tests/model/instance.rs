@@ -1,0 +1,188 @@
+//! The small worlds that are explored, each wholly.
+
+use sealkeeper::jose::{Algorithm, KeyType};
+use sealkeeper::keyring::{HardLimit, ONLY_GROUP, Plan, Timing};
+use sealkeeper::time::Span;
+
+use super::record::{Mask, UNIT};
+
+/// What a world is made of, and what the agents in it are told.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    pub(crate) name: &'static str,
+    /// What the agents are configured with.
+    pub(crate) plan: Plan,
+    /// How long things really take.
+    pub(crate) world: World,
+    pub(crate) replicas: usize,
+    /// The agent whose clock is fast by the skew. The other's is that of the
+    /// verifiers.
+    pub(crate) fast: usize,
+    /// How many keys the device ever makes. The next one is asked for and does
+    /// not come.
+    pub(crate) keys: usize,
+    /// The agents that lose sight of the store, and whose processes die and
+    /// start.
+    pub(crate) absent: Mask,
+    /// The first agent does at once what there is to do, and no time passes
+    /// before; the other one has what is left. Otherwise all of them are as
+    /// slow as they like.
+    pub(crate) prompt: bool,
+    /// A write takes its time, and its answer may not arrive.
+    pub(crate) slow_writes: bool,
+    /// An origin goes back to an older set.
+    pub(crate) regressions: bool,
+    /// What an operator may order, each at most once.
+    pub(crate) orders: &'static [Order],
+    /// How many orders in all.
+    pub(crate) budget: u32,
+}
+
+/// The truth, which no agent knows.
+#[derive(Clone)]
+pub(crate) struct World {
+    /// In the world as it should be, what the plan says.
+    pub(crate) timing: Timing,
+    /// The store refuses a write that was made from an older record.
+    pub(crate) compares: bool,
+    /// Whoever does not hear of the store stops signing.
+    pub(crate) leases: bool,
+    /// Origins are asked; otherwise an agent takes its own set for what the
+    /// public gets.
+    pub(crate) observes: bool,
+    /// Nothing is signed whose `exp` lies above the ceiling.
+    pub(crate) ceilings: bool,
+}
+
+/// What an operator may want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Order {
+    Rotate,
+    Rollback,
+    Revoke,
+    Hold,
+    Destroy,
+    Init,
+}
+
+/// A schedule in units: the smallest in which each wait can be told from each
+/// other one and from none.
+fn timing(rotate_every: u32, rollback_window: u32) -> Timing {
+    Timing {
+        rotate_every: UNIT.times(rotate_every),
+        verifier_cache: UNIT,
+        propagation: UNIT,
+        skew: UNIT,
+        max_token_lifetime: UNIT,
+        rollback_window: UNIT.times(rollback_window),
+        adoption: UNIT,
+        signing_deadline: UNIT,
+        max_age: UNIT,
+        cdn_stale: Span::ZERO,
+        max_gap: Span::from_days(1),
+        hard_limit: HardLimit::Page(UNIT),
+    }
+}
+
+fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
+    let plan = Plan {
+        timing,
+        tracks: vec![(Algorithm::Ed25519, KeyType::Ed25519)],
+        device: "hsm".to_owned(),
+        group: ONLY_GROUP.to_owned(),
+        origins: (0..origins).map(origin).collect(),
+    };
+    assert_eq!(plan.timing.check(), [], "no configuration would hold this");
+    Instance {
+        name,
+        plan,
+        world: World {
+            timing,
+            compares: true,
+            leases: true,
+            observes: true,
+            ceilings: true,
+        },
+        replicas: 1,
+        fast: 1,
+        keys: 3,
+        absent: 0,
+        prompt: false,
+        slow_writes: false,
+        regressions: false,
+        orders: &[],
+        budget: 0,
+    }
+}
+
+pub(crate) fn origin(o: usize) -> String {
+    format!("origin {o}")
+}
+
+impl Instance {
+    /// Two agents with clocks that differ by the whole skew, which lose sight
+    /// of the store, die and start: two rotations by the calendar, as late as
+    /// may be.
+    pub(crate) fn fleet() -> Self {
+        Self {
+            replicas: 2,
+            absent: 0b11,
+            ..instance("a fleet", timing(7, 0), 1)
+        }
+    }
+
+    /// Two agents whose writes take their time, and of whose arrival they may
+    /// never hear.
+    pub(crate) fn slow_writes() -> Self {
+        Self {
+            name: "slow writes",
+            absent: 0,
+            slow_writes: true,
+            ..Self::fleet()
+        }
+    }
+
+    /// One agent and two origins, which lag, fall silent, and go back to an
+    /// older set.
+    pub(crate) fn origins() -> Self {
+        Self {
+            regressions: true,
+            keys: 2,
+            ..instance("two origins", timing(7, 0), 2)
+        }
+    }
+
+    /// One agent, which gets two orders.
+    pub(crate) fn operator() -> Self {
+        Self {
+            prompt: true,
+            orders: &[
+                Order::Rotate,
+                Order::Rollback,
+                Order::Revoke,
+                Order::Hold,
+                Order::Destroy,
+                Order::Init,
+            ],
+            budget: 2,
+            ..instance("an operator", timing(7, 3), 1)
+        }
+    }
+
+    /// Two agents, one of which loses sight of the store, and an order to
+    /// either.
+    pub(crate) fn operated_fleet() -> Self {
+        Self {
+            name: "an operated fleet",
+            replicas: 2,
+            fast: 0,
+            absent: 0b10,
+            budget: 1,
+            ..Self::operator()
+        }
+    }
+
+    pub(crate) fn origin_mask(&self) -> Mask {
+        (1 << self.plan.origins.len()) - 1
+    }
+}

@@ -1,0 +1,73 @@
+//! Every state of small worlds: what random life may miss.
+//!
+//! A world has one or two agents, a store, a device, one or two origins, an
+//! operator, and every verifier that there may be. Time passes in units, and
+//! each wait is one unit or a few. The agents ask the same keyring and the same
+//! store port as the program does; what a device, an origin, a network or an
+//! operator may do next is tried, each in turn, from every state that can be
+//! reached, until there is no new one. Each promise is looked at in each.
+//!
+//! Time has no end in it: what lies so far back that it decides nothing is the
+//! same however far ([`record`]). The end is a number of keys: the device makes
+//! three, so that the set goes through two rotations, and the fourth never
+//! comes.
+//!
+//! What breaks prints the shortest way there.
+
+mod action;
+mod ask;
+mod explore;
+mod facts;
+mod frame;
+mod hash;
+mod instance;
+mod lab;
+mod port;
+mod promises;
+mod record;
+mod weakened;
+mod world;
+
+use explore::explore;
+use instance::Instance;
+
+/// Visits the whole of an instance, which has so many states: fewer would mean
+/// that something no longer happens in it.
+fn visit(inst: &Instance, states: usize) {
+    let begun = std::time::Instant::now();
+    let visited = match explore(inst) {
+        Ok(visited) => visited,
+        Err(violation) => panic!("{}:\n{violation}", inst.name),
+    };
+    println!("{}: {visited} in {:?}", inst.name, begun.elapsed());
+    assert_eq!(
+        visited.states, states,
+        "{} has another number of states than before; if that is as it should be, write it down here",
+        inst.name
+    );
+}
+
+#[test]
+fn fleet() {
+    visit(&Instance::fleet(), 289_097);
+}
+
+#[test]
+fn slow_writes() {
+    visit(&Instance::slow_writes(), 268_199);
+}
+
+#[test]
+fn origins() {
+    visit(&Instance::origins(), 23_140);
+}
+
+#[test]
+fn operator() {
+    visit(&Instance::operator(), 71_628);
+}
+
+#[test]
+fn operated_fleet() {
+    visit(&Instance::operated_fleet(), 214_968);
+}
