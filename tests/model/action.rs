@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::ask::Ask;
+use super::clock::Fault;
 use super::lab::{kid, name};
 
 /// What may happen.
@@ -30,6 +31,10 @@ pub(crate) enum Action {
     Regress(usize, usize),
     /// An operator revokes a key at one agent, which blocks it.
     Block(usize, usize),
+    /// Somebody moves a clock, or sets it right.
+    Clock(usize, Fault),
+    /// A machine starts anew.
+    Reboot(usize),
 }
 
 impl Action {
@@ -70,6 +75,10 @@ impl fmt::Display for Action {
             Self::Regress(o, key) => {
                 write!(f, "origin {o} goes back to a set without {}", kid(key))
             }
+            Self::Clock(r, Fault::None) => write!(f, "the clock of {} is set right", name(r)),
+            Self::Clock(r, Fault::Ahead) => write!(f, "the clock of {} leaps forward", name(r)),
+            Self::Clock(r, Fault::Back) => write!(f, "the clock of {} steps back", name(r)),
+            Self::Reboot(r) => write!(f, "the machine of {} starts anew", name(r)),
             Self::Block(r, key) => {
                 write!(
                     f,

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use sealkeeper::keyring::{
-    Anchor, Ending, Event, IntentId, KeySet, Mandate, OperatorError, Outcome, Reason, Task, Then,
-    Tick, rules,
+    Ending, Event, IntentId, KeySet, Mandate, OperatorError, Outcome, Reason, Task, Then, Tick,
 };
-use sealkeeper::time::{Span, Time};
+use sealkeeper::time::Time;
 
+use super::clock::Clock;
 use super::instance::origin;
 use super::lab::{Broken, Lab, PLACEHOLDER, Record, kept, kid, name};
 use super::record::{Mask, NOW, id, slot, slots};
@@ -29,6 +29,10 @@ pub(crate) enum Ask {
     Release(usize),
     Destroy(usize, bool),
     Init,
+    /// The doubt goes on record.
+    Note,
+    /// An operator vouches for the clock.
+    Confirm,
 }
 
 impl Ask {
@@ -46,6 +50,8 @@ impl Ask {
             Self::Release(key) => of(7, key, 0),
             Self::Destroy(key, end) => of(8, key, u32::from(end)),
             Self::Init => of(9, 0, 0),
+            Self::Note => of(10, 0, 0),
+            Self::Confirm => of(11, 0, 0),
         }
     }
 }
@@ -56,19 +62,23 @@ impl Lab {
         &self,
         before: &KeySet,
         (r, ask): (usize, Ask),
+        clock: Clock,
         fronts: [Mask; 2],
         now: Time,
     ) -> Result<Option<(KeySet, Vec<Event>)>, Broken> {
         let plan = &self.inst.plan;
-        let (wall, boot) = (self.wall(r, now), Span::ZERO);
-        let anchor = Anchor { wall, boot };
-        let high_water = before.high_water;
-        let judged = rules::exception_clock(Some(&anchor), high_water, wall, boot, &plan.timing);
-        let Ok(now) = judged else {
+        let right = self.wall(r, now);
+        match ask {
+            Ask::Note => return Ok(self.noted(before, r, clock, right)),
+            Ask::Confirm => return Ok(Some(self.confirmed(before, r, clock, right))),
+            _ => {}
+        }
+        let Ok(now) = self.judged(before, clock, right)? else {
             return Ok(None);
         };
         let mut tick = self.tick(r, now, before.epoch);
         let mut set = before.clone();
+        self.note(&mut set, r, clock, right);
         if let Ask::Observe(origins) = ask {
             tick.live = slots(origins).map(origin).collect();
         }
@@ -88,6 +98,34 @@ impl Lab {
         Ok(Some((set, events)))
     }
 
+    /// An agent puts its doubt on record.
+    fn noted(
+        &self,
+        before: &KeySet,
+        r: usize,
+        clock: Clock,
+        right: Time,
+    ) -> Option<(KeySet, Vec<Event>)> {
+        let mut set = before.clone();
+        self.note(&mut set, r, clock, right);
+        (set != *before).then_some((set, Vec::new()))
+    }
+
+    /// An operator has set the clock right, and vouches for it.
+    fn confirmed(
+        &self,
+        before: &KeySet,
+        r: usize,
+        clock: Clock,
+        right: Time,
+    ) -> (KeySet, Vec<Event>) {
+        let mut set = before.clone();
+        let expected = self.expected(clock, right);
+        let events = set.confirm_clock(right, expected, &self.inst.plan);
+        self.note(&mut set, r, Clock::RIGHT, right);
+        (set, events)
+    }
+
     fn ask(
         &self,
         set: &mut KeySet,
@@ -98,7 +136,7 @@ impl Lab {
         let plan = &self.inst.plan;
         let by = Mandate::default();
         match ask {
-            Ask::Tick => Ok(Vec::new()),
+            Ask::Tick | Ask::Note | Ask::Confirm => Ok(Vec::new()),
             Ask::Observe(origins) => {
                 let mut events = Vec::new();
                 for o in slots(origins) {
@@ -172,12 +210,18 @@ impl Lab {
     }
 
     /// The same in words.
-    pub(crate) fn events(&self, record: Record, r: usize, ask: Ask, fronts: [Mask; 2]) -> String {
+    pub(crate) fn events(
+        &self,
+        record: Record,
+        who: (usize, Ask),
+        clock: Clock,
+        fronts: [Mask; 2],
+    ) -> String {
         let told = |event: &Event| {
             let key = event.kid.clone().unwrap_or_else(|| kid(slot(event.key)));
             format!("{} {key}", event.what.name())
         };
-        match kept(|| self.change(self.set(record), (r, ask), fronts, NOW)) {
+        match kept(|| self.change(self.set(record), who, clock, fronts, NOW)) {
             Ok(Some((_, events))) => events.iter().map(told).collect::<Vec<_>>().join(", "),
             Ok(None) => String::new(),
             Err(why) => why,
@@ -203,6 +247,8 @@ impl fmt::Display for Ask {
                 write!(f, "is ordered to destroy {} (no rollback: {end})", kid(key))
             }
             Self::Init => f.write_str("is asked for init again"),
+            Self::Note => f.write_str("notes its doubt"),
+            Self::Confirm => f.write_str("is told that its clock is right now"),
         }
     }
 }

@@ -115,7 +115,8 @@ fn trace(
 }
 
 fn told(lab: &Lab, state: &State, r: usize, ask: Ask) -> String {
-    match lab.events(state.record, r, ask, state.seen(lab)) {
+    let clock = state.agents[r].clock;
+    match lab.events(state.record, (r, ask), clock, state.seen(lab)) {
         events if events.is_empty() => events,
         events => format!(": {events}"),
     }

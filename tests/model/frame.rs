@@ -6,6 +6,7 @@ use sealkeeper::time::Time;
 
 use super::action::Action;
 use super::ask::Ask;
+use super::clock::Clock;
 use super::instance::Instance;
 use super::lab::Lab;
 use super::record::{NOW, UNIT};
@@ -55,7 +56,9 @@ fn walk(lab: &mut Lab, random: &mut Random) -> usize {
         }
         if let Some((r, ask)) = step_of(action, lab) {
             let (fronts, now) = (next.seen(lab), NOW + UNIT.times(passed));
-            let changed = lab.change(&plain, (r, ask), fronts, now).expect("it holds");
+            let changed = lab
+                .change(&plain, (r, ask), Clock::RIGHT, fronts, now)
+                .expect("it holds");
             compared += 1;
             plain = changed.map_or(plain, |(set, _)| set);
         }

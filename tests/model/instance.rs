@@ -32,6 +32,8 @@ pub(crate) struct Instance {
     pub(crate) slow_writes: bool,
     /// An origin goes back to an older set.
     pub(crate) regressions: bool,
+    /// Somebody moves the clocks.
+    pub(crate) clocks: bool,
     /// What an operator may order, each at most once.
     pub(crate) orders: &'static [Order],
     /// How many orders in all.
@@ -92,7 +94,6 @@ fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
         group: ONLY_GROUP.to_owned(),
         origins: (0..origins).map(origin).collect(),
     };
-    assert_eq!(plan.timing.check(), [], "no configuration would hold this");
     Instance {
         name,
         plan,
@@ -110,6 +111,7 @@ fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
         prompt: false,
         slow_writes: false,
         regressions: false,
+        clocks: false,
         orders: &[],
         budget: 0,
     }
@@ -152,6 +154,17 @@ impl Instance {
         }
     }
 
+    /// One agent on a machine whose clock leaps and steps back, which dies and
+    /// starts, and sometimes the machine with it.
+    pub(crate) fn clocks() -> Self {
+        Self {
+            absent: 0b1,
+            clocks: true,
+            keys: 2,
+            ..instance("clocks that leap", timing(7, 0), 1)
+        }
+    }
+
     /// One agent, which gets two orders.
     pub(crate) fn operator() -> Self {
         Self {
@@ -166,6 +179,41 @@ impl Instance {
             ],
             budget: 2,
             ..instance("an operator", timing(7, 3), 1)
+        }
+    }
+
+    /// One agent and an order, where nobody goes back and the set is smaller.
+    pub(crate) fn no_way_back() -> Self {
+        Self {
+            prompt: true,
+            orders: &[Order::Rotate, Order::Revoke, Order::Hold, Order::Destroy],
+            budget: 1,
+            ..instance("no way back", timing(7, 0), 1)
+        }
+    }
+
+    /// One agent that stops signing with a key that is too old.
+    pub(crate) fn hard_limit() -> Self {
+        let timing = Timing {
+            hard_limit: HardLimit::Stop(UNIT),
+            ..timing(7, 0)
+        };
+        Self {
+            keys: 2,
+            ..instance("a hard limit", timing, 1)
+        }
+    }
+
+    /// A fleet that hears of everything, with a network in front of it that
+    /// keeps the set longer than verifiers are said to.
+    pub(crate) fn stale_network() -> Self {
+        let timing = Timing {
+            cdn_stale: UNIT,
+            ..timing(7, 0)
+        };
+        Self {
+            replicas: 2,
+            ..instance("a stale network", timing, 1)
         }
     }
 

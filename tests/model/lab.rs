@@ -9,10 +9,11 @@ use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sealkeeper::jose::PublicKey;
-use sealkeeper::keyring::{KeySet, Moment, Plan, View};
+use sealkeeper::keyring::{KeySet, Plan, View};
 use sealkeeper::time::Span;
 
 use super::ask::Ask;
+use super::clock::{Clock, rebooted};
 use super::facts::Facts;
 use super::hash::Quick;
 use super::instance::Instance;
@@ -120,8 +121,8 @@ impl Lab {
     pub(crate) fn step(
         &mut self,
         record: Record,
-        r: usize,
-        ask: Ask,
+        (r, ask): (usize, Ask),
+        clock: Clock,
         fronts: [Mask; 2],
     ) -> Result<Option<Record>, Broken> {
         let seen = match ask {
@@ -131,7 +132,7 @@ impl Lab {
         let question = question([
             record,
             r as u32,
-            ask.code(),
+            ask.code() | clock.code() << 12,
             u32::from(u16::from_le_bytes(seen)),
         ]);
         if let Some(known) = self.steps.get(&question) {
@@ -139,7 +140,7 @@ impl Lab {
         }
         let stored = kept(|| {
             let before = self.set(record);
-            let Some((set, _)) = self.change(before, (r, ask), fronts, NOW)? else {
+            let Some((set, _)) = self.change(before, (r, ask), clock, fronts, NOW)? else {
                 return Ok(None);
             };
             Ok(Some(self.frame.settle(set, Span::ZERO)))
@@ -160,6 +161,12 @@ impl Lab {
         let later = self.number(later)?;
         self.records[record as usize].later = Some(later);
         Ok(later)
+    }
+
+    /// How a record looks to a machine that was started anew.
+    pub(crate) fn rebooted(&mut self, record: Record, r: usize) -> Result<Record, Broken> {
+        let set = rebooted(self.set(record).clone(), r);
+        self.number(set)
     }
 
     fn number(&mut self, set: KeySet) -> Result<Record, Broken> {
@@ -196,24 +203,27 @@ impl Lab {
         record: Record,
         r: usize,
         blocked: Mask,
+        clock: Clock,
     ) -> Result<Reading, Broken> {
-        if let (0, Some(known)) = (blocked, self.records[record as usize].readings[r]) {
+        let plain = blocked == 0 && clock == Clock::RIGHT;
+        if let (true, Some(known)) = (plain, self.records[record as usize].readings[r]) {
             return Ok(known);
         }
-        let question = question([record, r as u32, u32::from(blocked), 0]);
+        let question = question([record, r as u32, u32::from(blocked), clock.code()]);
         if let Some(known) = self.readings.get(&question) {
             return Ok(*known);
         }
         let Entry { set, view, .. } = &self.records[record as usize];
+        let moment = self.moment(set, clock, self.wall(r, NOW))?;
         let reading = kept(|| {
-            let moment = Moment::Sure(self.wall(r, NOW));
             promises::handed_over(set, view, &self.true_plan, moment);
+            self.promise_a_limit(set, view, moment)?;
             self.read(view, moment, blocked)
         })?;
         for slot in slots(reading.releases) {
-            self.agrees(record, record, r, slot)?;
+            self.agrees((record, record), moment.time(), r, slot)?;
         }
-        if blocked == 0 {
+        if plain {
             self.records[record as usize].readings[r] = Some(reading);
         } else {
             self.readings.insert(question, reading);
@@ -229,9 +239,10 @@ impl Lab {
         if viewed == stored || self.agreed.contains_key(&question) {
             return Ok(());
         }
-        let signs = self.reading(viewed, r, 0)?.releases;
+        let signs = self.reading(viewed, r, 0, Clock::RIGHT)?.releases;
+        let moment = self.moment(self.set(viewed), Clock::RIGHT, self.wall(r, NOW))?;
         for slot in slots(signs) {
-            self.agrees(viewed, stored, r, slot)?;
+            self.agrees((viewed, stored), moment.time(), r, slot)?;
         }
         self.agreed.insert(question, ());
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sealkeeper::keyring::{Genesis, KeySet, Moment, Phase, Tick, View, rules};
+use sealkeeper::keyring::{Genesis, HardLimit, KeySet, Moment, NoSigner, Phase, Tick, View};
 use sealkeeper::time::Time;
 
 use super::ask::Ask;
@@ -49,7 +49,13 @@ impl Lab {
         let asked = now + timing.signing_deadline;
         for key in view.nameable(moment).unwrap_or_default() {
             let slot = slot(key.id);
-            let in_time = view.may_release(&key.kid, Moment::Sure(asked), &BTreeSet::new());
+            let done = match moment {
+                Moment::Sure(_) => Moment::Sure(asked),
+                Moment::Doubtful(_) => Moment::Doubtful(asked),
+            };
+            // An operator may prefer an outage to a key that is too old.
+            let stopped = matches!(view.signer(None, done), Err(NoSigner::Overdue { .. }));
+            let in_time = stopped || view.may_release(&key.kid, done, &BTreeSet::new());
             if !in_time {
                 return Err(format!(
                     "a signature with {} is accepted, and dropped when it is done in time",
@@ -69,15 +75,16 @@ impl Lab {
         Ok(reading)
     }
 
-    /// Whether the record that is stored lets an agent sign with a key.
+    /// Whether the record that is stored lets an agent sign with a key, at what
+    /// it takes for now. It has an older one, or the same.
     pub(crate) fn agrees(
         &self,
-        viewed: Record,
-        stored: Record,
+        (viewed, stored): (Record, Record),
+        now: Time,
         r: usize,
         slot: usize,
     ) -> Result<(), Broken> {
-        let (now, timing) = (self.wall(r, NOW), &self.inst.world.timing);
+        let timing = &self.inst.world.timing;
         let (kid, set) = (kid(slot), self.set(stored));
         let Some(key) = set.keys.get(&id(slot)) else {
             return Err(format!("{kid} signs and is not on record"));
@@ -92,12 +99,10 @@ impl Lab {
         let holds = match key.phase {
             Phase::Active { since } => since <= now + timing.skew,
             Phase::Retiring { since, .. } => {
-                now <= rules::rule_2_last_use(since, timing) || switches(stored) || switches(viewed)
+                now <= since + timing.handover() || switches(stored) || switches(viewed)
             }
             Phase::Published { .. } => switches(stored) || viewed != stored && switches(viewed),
-            Phase::Revoked { since, .. } => {
-                viewed != stored && NOW <= rules::rule_2_last_use(since, timing)
-            }
+            Phase::Revoked { since, .. } => viewed != stored && NOW <= since + timing.handover(),
             Phase::Generating | Phase::Retired { .. } | Phase::Placeholder => false,
         };
         if holds {
@@ -112,6 +117,29 @@ impl Lab {
             "agent {r} signs with {kid}, which is {} since {ago} ms",
             key.phase.name()
         ))
+    }
+
+    /// Where an operator prefers an outage to a key that is too old, nothing
+    /// signs with one.
+    pub(crate) fn promise_a_limit(
+        &self,
+        set: &KeySet,
+        view: &View,
+        moment: Moment,
+    ) -> Result<(), Broken> {
+        let timing = &self.inst.world.timing;
+        let (HardLimit::Stop(limit), Moment::Sure(now)) = (timing.hard_limit, moment) else {
+            return Ok(());
+        };
+        let Ok(signer) = view.signer(None, moment) else {
+            return Ok(());
+        };
+        match set.keys[&signer.id].phase {
+            Phase::Active { since } if since + timing.rotate_every + limit <= now => {
+                Err(format!("{} signs past the hard limit", signer.kid))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What must hold between a record and the next.

@@ -21,10 +21,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealkeeper::keyring::{
-    Genesis, Half, Hold, Intent, IntentId, Key, KeyId, KeySet, Mandate, Phase, Replica, Revocation,
-    Seat, Switch, Timing,
+    Genesis, Half, HardLimit, Hold, Intent, IntentId, Key, KeyId, KeySet, Mandate, Phase, Replica,
+    Revocation, Seat, Switch, Timing,
 };
 use sealkeeper::time::{Span, Time};
+
+use super::clock;
 
 /// The present, in every state.
 pub(crate) const NOW: Time = Time::from_secs(1_000_000_000);
@@ -43,7 +45,7 @@ const INSTANT: Span = Span::from_millis(1);
 /// How far back an instant still decides something: the longest wait that
 /// counts from it, by any clock.
 pub(crate) struct Frame {
-    /// A key is active for a period.
+    /// A key is active for a period, and is too old some time after it.
     active: Span,
     /// The handover, and B after it.
     retiring: Span,
@@ -63,7 +65,10 @@ impl Frame {
     pub(crate) fn new(plan: &Timing, world: &Timing) -> Self {
         let longest = |of: fn(&Timing) -> Span| of(plan).max(of(world));
         Self {
-            active: longest(|timing| timing.rotate_every),
+            active: longest(|timing| match timing.hard_limit {
+                HardLimit::Page(_) => timing.rotate_every,
+                HardLimit::Stop(limit) => timing.rotate_every + limit,
+            }),
             retiring: longest(|timing| timing.handover() + timing.rollback_window),
             last_sign: longest(|timing| {
                 let Timing {
@@ -125,7 +130,7 @@ impl Frame {
             let replica = Replica {
                 confirmed: order.epoch(confirmed),
                 seen: NOW,
-                clock,
+                clock: clock.map(|note| clock::settled(note, NOW)),
             };
             (name, replica)
         });

@@ -4,10 +4,11 @@ use sealkeeper::keyring::Then;
 
 use super::action::Action;
 use super::ask::Ask;
+use super::clock::{Clock, Fault};
 use super::instance::{Instance, Order};
 use super::lab::{Broken, Lab, PLACEHOLDER, Record, kid, name, units};
 use super::port;
-use super::record::{Mask, bit, slots};
+use super::record::{Mask, NOW, bit, slots};
 
 /// Everything that is not the same in all states of an instance. All of it is
 /// relative to now.
@@ -48,6 +49,7 @@ pub(crate) struct Agent {
     writes: Option<(Record, bool, u8)>,
     /// What was revoked here, in memory and on disk.
     blocked: Mask,
+    pub(crate) clock: Clock,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,6 +71,7 @@ impl State {
             link: Link::Near,
             writes: None,
             blocked: 0,
+            clock: Clock::RIGHT,
         };
         let whole = whole_run(&lab.inst);
         let mut runs = [[0; 8]; 2];
@@ -127,10 +130,17 @@ impl State {
             found.extend([Action::Land(r), Action::LandUnheard(r), Action::Crash(r)]);
             return;
         }
+        if inst.clocks {
+            let faults = [Fault::None, Fault::Ahead, Fault::Back];
+            found.extend(faults.map(|fault| Action::Clock(r, fault)));
+        }
         match agent.link {
             Link::Near => {}
             Link::Cut(..) | Link::Gone => {
                 found.push(Action::Load(r));
+                if inst.clocks {
+                    found.push(Action::Reboot(r));
+                }
                 return;
             }
         }
@@ -153,6 +163,9 @@ impl State {
         let comes = bit(inst.keys) - 1;
         let open = make & comes & !self.objects | destroy & self.objects;
         found.extend(slots(open).map(Action::Device));
+        if agent.clock.doubted {
+            asks = vec![Ask::Note, Ask::Confirm];
+        }
         self.orders(r, lab, &mut asks, found);
         found.extend(asks.into_iter().map(|ask| match inst.slow_writes {
             true => Action::Send(r, ask),
@@ -201,16 +214,14 @@ impl State {
         match action {
             Action::Pass => next.pass(lab)?,
             Action::Step(r, ask) => {
-                let Some(record) = next.asked(lab, r, ask)? else {
-                    return Ok(None);
-                };
-                next.swap(lab, r, (record, true));
+                if let Some(record) = next.asked(lab, r, ask)? {
+                    next.swap(lab, r, (record, true));
+                }
             }
             Action::Send(r, ask) => {
-                let Some(record) = next.asked(lab, r, ask)? else {
-                    return Ok(None);
-                };
-                next.agents[r].writes = Some((record, true, 0));
+                if let Some(record) = next.asked(lab, r, ask)? {
+                    next.agents[r].writes = Some((record, true, 0));
+                }
             }
             Action::Land(r) | Action::LandUnheard(r) => {
                 let (record, current, _) = self.agents[r].writes.expect("it was offered");
@@ -227,8 +238,11 @@ impl State {
             Action::Crash(r) => {
                 next.agents[r].link = Link::Gone;
                 next.agents[r].writes = None;
+                next.agents[r].clock.doubted = false;
             }
-            Action::Load(r) => next.agents[r].link = Link::Near,
+            Action::Load(r) => next.load(lab, r)?,
+            Action::Clock(r, fault) => next.agents[r].clock.fault = fault,
+            Action::Reboot(r) => next.record = lab.rebooted(self.record, r)?,
             Action::Device(key) => next.objects ^= bit(key),
             Action::Pull(o) => {
                 let source = match self.agents[0].link {
@@ -259,12 +273,32 @@ impl State {
         Ok((next != *self).then_some(next))
     }
 
+    /// A process starts, or hears of the store again.
+    fn load(&mut self, lab: &Lab, r: usize) -> Result<(), Broken> {
+        let agent = &mut self.agents[r];
+        if lab.inst.clocks {
+            let (set, right) = (lab.set(self.record), lab.wall(r, NOW));
+            agent.clock.doubted = lab.starts_in_doubt(set, r, agent.clock.fault, right)?;
+        }
+        agent.link = Link::Near;
+        Ok(())
+    }
+
     /// What an agent would store.
     fn asked(&mut self, lab: &mut Lab, r: usize, ask: Ask) -> Result<Option<Record>, Broken> {
-        if let Some(order) = order_of(ask) {
+        let clock = self.agents[r].clock;
+        if lab.inst.clocks {
+            let judged = lab.judged(lab.set(self.record), clock, lab.wall(r, NOW))?;
+            self.agents[r].clock.doubted = judged.is_err();
+            if ask == Ask::Confirm {
+                self.agents[r].clock = Clock::RIGHT;
+            }
+        }
+        let record = lab.step(self.record, (r, ask), clock, self.seen(lab))?;
+        if let (Some(_), Some(order)) = (record, order_of(ask)) {
             self.ordered |= 1 << order as u8;
         }
-        lab.step(self.record, r, ask, self.seen(lab))
+        Ok(record)
     }
 
     /// What an agent gets that asks the origins.
@@ -340,7 +374,7 @@ impl State {
                 Link::Gone => continue,
             };
             self.excused |= lab.facts(record).forced;
-            let reading = lab.reading(record, r, agent.blocked)?;
+            let reading = lab.reading(record, r, agent.blocked, agent.clock)?;
             if agent.link != Link::Near {
                 lab.agree(record, self.record, r)?;
             }
@@ -437,12 +471,14 @@ fn order_of(ask: Ask) -> Option<Order> {
         Ask::Hold(_) => Some(Order::Hold),
         Ask::Destroy(..) => Some(Order::Destroy),
         Ask::Init => Some(Order::Init),
-        Ask::Revoke(..) | Ask::Tick | Ask::Observe(_) | Ask::Report(_) | Ask::Release(_) => None,
+        _ => None,
     }
 }
 
-/// From here on every verifier holds what the origin serves.
+/// From here on every verifier holds what the origin serves: it keeps a set for
+/// C, or for as long as the set's own headers let it.
 fn whole_run(inst: &Instance) -> u8 {
     let timing = &inst.world.timing;
-    units(timing.propagation + timing.verifier_cache) + 1
+    let kept = (timing.verifier_cache).max(timing.max_age + timing.cdn_stale);
+    units(timing.propagation + kept) + 1
 }
