@@ -34,6 +34,9 @@ pub(crate) struct Instance {
     pub(crate) regressions: bool,
     /// Somebody moves the clocks.
     pub(crate) clocks: bool,
+    /// How late a rotation is told from later still. It decides nothing, and so
+    /// none elsewhere.
+    pub(crate) late: Span,
     /// What an operator may order, each at most once.
     pub(crate) orders: &'static [Order],
     /// How many orders in all.
@@ -112,6 +115,7 @@ fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
         slow_writes: false,
         regressions: false,
         clocks: false,
+        late: Span::ZERO,
         orders: &[],
         budget: 0,
     }
@@ -130,6 +134,17 @@ impl Instance {
             replicas: 2,
             absent: 0b11,
             ..instance("a fleet", timing(7, 0), 1)
+        }
+    }
+
+    /// Two agents that hear of everything, and are late.
+    pub(crate) fn late_fleet() -> Self {
+        let fleet = Self::fleet();
+        Self {
+            name: "a late fleet",
+            absent: 0,
+            late: fleet.plan.timing.pre_publish(),
+            ..fleet
         }
     }
 
@@ -227,6 +242,19 @@ impl Instance {
             absent: 0b10,
             budget: 1,
             ..Self::operator()
+        }
+    }
+
+    /// The same with a rollback that is overtaken, and the faster clock at the
+    /// agent that does not hear of it.
+    pub(crate) fn overtaken() -> Self {
+        Self {
+            name: "a rollback overtaken",
+            keys: 2,
+            fast: 1,
+            orders: &[Order::Rollback, Order::Hold],
+            budget: 2,
+            ..Self::operated_fleet()
         }
     }
 

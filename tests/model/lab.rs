@@ -73,7 +73,7 @@ impl Lab {
                 timing: inst.world.timing,
                 ..inst.plan.clone()
             },
-            frame: Frame::new(&inst.plan.timing, &inst.world.timing),
+            frame: Frame::new(inst),
             publics: (0..=PLACEHOLDER)
                 .map(|slot| device.generate(id(slot), 0))
                 .collect(),

@@ -70,6 +70,11 @@ fn fleet() {
 }
 
 #[test]
+fn late_fleet() {
+    visit(&Instance::late_fleet(), 10_928);
+}
+
+#[test]
 fn slow_writes() {
     visit(&Instance::slow_writes(), 256_459);
 }
@@ -111,4 +116,9 @@ fn stale_network() {
     if inst.plan.timing.check().is_empty() {
         wholly(&inst);
     }
+}
+
+#[test]
+fn overtaken() {
+    visit(&Instance::overtaken(), 28_905);
 }

@@ -27,6 +27,7 @@ use sealkeeper::keyring::{
 use sealkeeper::time::{Span, Time};
 
 use super::clock;
+use super::instance::Instance;
 
 /// The present, in every state.
 pub(crate) const NOW: Time = Time::from_secs(1_000_000_000);
@@ -62,13 +63,15 @@ pub(crate) struct Frame {
 impl Frame {
     /// For agents that go by a plan, in a world in which things may take
     /// longer.
-    pub(crate) fn new(plan: &Timing, world: &Timing) -> Self {
+    pub(crate) fn new(inst: &Instance) -> Self {
+        let (plan, world) = (&inst.plan.timing, &inst.world.timing);
         let longest = |of: fn(&Timing) -> Span| of(plan).max(of(world));
         Self {
-            active: longest(|timing| match timing.hard_limit {
-                HardLimit::Page(_) => timing.rotate_every,
-                HardLimit::Stop(limit) => timing.rotate_every + limit,
-            }),
+            active: inst.late
+                + longest(|timing| match timing.hard_limit {
+                    HardLimit::Page(_) => timing.rotate_every,
+                    HardLimit::Stop(limit) => timing.rotate_every + limit,
+                }),
             retiring: longest(|timing| timing.handover() + timing.rollback_window),
             last_sign: longest(|timing| {
                 let Timing {
