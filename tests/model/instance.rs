@@ -148,12 +148,11 @@ impl Instance {
         }
     }
 
-    /// Two agents whose writes take their time, and of whose arrival they may
-    /// never hear.
+    /// The same with writes that take their time, and of whose arrival the
+    /// agents may never hear.
     pub(crate) fn slow_writes() -> Self {
         Self {
             name: "slow writes",
-            absent: 0,
             slow_writes: true,
             ..Self::fleet()
         }
@@ -164,7 +163,6 @@ impl Instance {
     pub(crate) fn origins() -> Self {
         Self {
             regressions: true,
-            keys: 2,
             ..instance("two origins", timing(7, 0), 2)
         }
     }

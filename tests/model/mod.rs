@@ -76,12 +76,12 @@ fn late_fleet() {
 
 #[test]
 fn slow_writes() {
-    visit(&Instance::slow_writes(), 256_459);
+    visit(&Instance::slow_writes(), 835_152);
 }
 
 #[test]
 fn origins() {
-    visit(&Instance::origins(), 23_140);
+    visit(&Instance::origins(), 33_013);
 }
 
 #[test]
