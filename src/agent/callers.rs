@@ -395,4 +395,4 @@ impl fmt::Debug for Callers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -214,3 +214,111 @@ impl Drop for Sending {
         self.taken.shrink(self.bytes.len());
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what it expects")]
+mod tests {
+    use super::*;
+    use crate::agent::callers::{Callers, tests::rules};
+    use crate::clock::SystemClock;
+    use crate::durable::BlockList;
+    use crate::durable::sim::SimDisk;
+    use crate::metrics::Metrics;
+    use crate::policy::Caller;
+
+    struct House {
+        room: Arc<Room>,
+        callers: Arc<Callers>,
+    }
+
+    impl House {
+        fn new(limits: &Limits) -> Self {
+            let list = BlockList::open(Arc::new(SimDisk::new()), "/callers").unwrap();
+            Self {
+                room: Room::new(limits, Metrics::new().room("signing")),
+                callers: Callers::open(Arc::new(SystemClock::new()), list, vec![rules()]),
+            }
+        }
+
+        /// The rules are about the users 1 and 2.
+        fn asker(&self, uid: u32) -> Asker {
+            let caller = Caller::Unix {
+                uid,
+                gid: 9,
+                groups: [].into(),
+                pid: None,
+            };
+            Asker::enter(&self.callers, &self.room, caller, None).known
+        }
+
+        /// As many as there is room for.
+        fn fill(&self, asker: &Asker, lasting: Lasting) -> Vec<Arc<Taken>> {
+            let enter = || self.room.enter(asker, lasting, 0).ok();
+            std::iter::from_fn(enter).collect()
+        }
+    }
+
+    /// Found by review: eleven callers, eight of them without a rule, left no
+    /// stream to one with a rule.
+    #[test]
+    fn those_whom_no_rule_names_take_nothing_of_the_others() {
+        let house = House::new(&Limits::default());
+        for lasting in [Lasting::ForLong, Lasting::Briefly] {
+            let crowd: Vec<_> = (1000..1100).map(|uid| house.asker(uid)).collect();
+            let held: Vec<_> = crowd.iter().map(|one| house.fill(one, lasting)).collect();
+            let all: usize = held.iter().map(Vec::len).sum();
+            let limits = Limits::default();
+            let most = match lasting {
+                Lasting::ForLong => limits.long_lived,
+                Lasting::Briefly => limits.in_flight,
+            };
+            assert_eq!(all, most / 8);
+            // Nothing of it is missing to whom a rule names.
+            assert_eq!(house.fill(&house.asker(1), lasting).len(), most / 2);
+        }
+    }
+
+    /// Found by review: they were counted by address alone.
+    #[test]
+    fn a_caller_leaves_connections_to_others_wherever_it_comes_from() {
+        let house = House::new(&Limits {
+            connections: 8,
+            ..Limits::default()
+        });
+        let (first, other) = (house.asker(1), house.asker(2));
+        let mut places = Vec::new();
+        let full = loop {
+            match house.room.connect(first.known()) {
+                Ok(place) => places.push(place),
+                Err(refused) => break refused,
+            }
+        };
+        // Its own, and that of the other, are among the eight.
+        assert_eq!(places.len() + 1, 4);
+        assert_eq!(full.reason, "TOO_MANY_CONNECTIONS");
+        house.room.connect(other.known()).unwrap();
+    }
+
+    #[test]
+    fn a_call_takes_the_bytes_of_its_header_request_and_answer() {
+        let limits = Limits {
+            bytes: 10_000,
+            ..Limits::default()
+        };
+        let house = House::new(&limits);
+        let asker = house.asker(1);
+        let taken = house.room.enter(&asker, Lasting::Briefly, 1000).unwrap();
+        taken.grow(3500).unwrap();
+        taken.grow(500).unwrap_err();
+        // The answer is there; the request is not needed any more.
+        taken.forget_request();
+        let answer = taken.sending(Bytes::from(vec![0; 4500])).unwrap();
+        taken.sending(Bytes::from(vec![0; 500])).unwrap_err();
+        // Its bytes are kept by whoever sends them, in parts too.
+        let rest = answer.slice(4000..);
+        drop((answer, taken));
+        assert!(house.fill(&asker, Lasting::Briefly).is_empty());
+        drop(rest);
+        assert!(house.fill(&asker, Lasting::Briefly).len() > 10);
+    }
+}
