@@ -127,7 +127,8 @@ impl Writer {
                 .iter()
                 .any(|(at, now)| at == origin && now.is_about(finding));
             if !still {
-                tracing::info!(key_set, origin, "an origin {what} no longer");
+                let kid = finding.kid();
+                tracing::info!(key_set, origin, kid, "it is over that an origin {what}");
             }
         }
         self.origins.told = found;
@@ -181,8 +182,15 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
 impl Finding {
     const fn what(&self) -> &'static str {
         match self {
-            Self::Silent => "does not answer",
+            Self::Silent => "does not answer as it should",
             Self::Key(wrong) => wrong.what.sentence(),
+        }
+    }
+
+    fn kid(&self) -> Option<&str> {
+        match self {
+            Self::Silent => None,
+            Self::Key(wrong) => Some(&wrong.kid),
         }
     }
 

@@ -306,11 +306,13 @@ fn json_of(
         })
     };
     let rules = verdicts.iter().map(|(rule, alone)| {
+        let misses = rule.who.misses(caller);
         json!({
             "name": rule.name,
             "verdict": verdict(rule, alone, decided),
-            "refusal": alone.as_ref().err().map(refusal),
-            "misses": rule.who.misses(caller),
+            // Of a rule about others, what it misses is all there is to say.
+            "refusal": alone.as_ref().err().filter(|_| misses.is_empty()).map(refusal),
+            "misses": misses,
         })
     });
     json!({

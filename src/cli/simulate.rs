@@ -54,8 +54,7 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
             .iter()
             .map(|future| (&*future.name, &*future.forecast.lives));
         let svg = drawing::svg(rows, now, until);
-        std::fs::write(file, svg)
-            .map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+        draw(file, &svg)?;
     }
     if as_json {
         let sets: Vec<Value> = futures.iter().map(json_of).collect();
@@ -69,6 +68,18 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
         say(format!("\nthe timeline is drawn in {}", file.display()))?;
     }
     Ok(())
+}
+
+/// Over nothing but a picture of before.
+fn draw(file: &Path, svg: &str) -> Result<(), Failure> {
+    let failed = |e: &dyn std::fmt::Display| {
+        Failure::failed(format!("{}: {e}", file.display())).hint("--svg names a new file")
+    };
+    match std::fs::read(file) {
+        Ok(old) if !old.starts_with(b"<svg") => Err(failed(&"this is no picture, and stays")),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(&e)),
+        _ => std::fs::write(file, svg).map_err(|e| failed(&e)),
+    }
 }
 
 /// A hundred years are enough for anybody, and no date overflows.
@@ -91,17 +102,22 @@ async fn futures(
     now: Time,
     until: Time,
 ) -> Result<Vec<Future>, Failure> {
-    let store = Sqlite::open_read_only(config.state_dir.join("keys.sqlite"));
+    let path = config.state_dir.join("keys.sqlite");
+    // Only what is not there has not begun: dates of a beginning that never
+    // was would be worse than none.
+    let store = match path.try_exists() {
+        Ok(false) => None,
+        Ok(true) => Some(Sqlite::open_read_only(path.clone()).map_err(|e| unread(&path, &e))?),
+        Err(e) => return Err(unread(&path, &e)),
+    };
     let mut all = Vec::new();
     for (name, set) in &config.key_sets {
         if !names.contains(name) {
             continue;
         }
         let stored = match &store {
-            Ok(store) => store.load(name).await.map_err(Failure::failed)?,
-            // It may not be there yet, and what it is not is for `doctor` to
-            // say: the schedule is what was asked for.
-            Err(_) => None,
+            Some(store) => store.load(name).await.map_err(|e| unread(&path, &e))?,
+            None => None,
         };
         // Whether the record is an old one is not asked here.
         let record = stored.map(|stored| agent::inspect(&stored.bytes, 0));
@@ -113,6 +129,12 @@ async fn futures(
         all.push(future(name, set, begun, now, until)?);
     }
     Ok(all)
+}
+
+fn unread(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    let message = format!("the records cannot be read: {}: {why}", path.display());
+    Failure::failed(message)
+        .hint("run it as the agent's user; `sealkeeper doctor` looks for the cause")
 }
 
 fn future(
@@ -162,7 +184,7 @@ fn tell(future: &Future, now: Time) -> Result<(), Failure> {
 const fn what(event: &Event) -> Option<&'static str> {
     Some(match event.what {
         What::Published => "enters the JWKS",
-        What::PlaceholderMade => "is kept for the day when no other key is left",
+        What::PlaceholderMade => "its public half is kept for the day when no other key is left",
         What::Activated => "signs",
         What::Retiring => "signs no more; its tokens live on",
         What::Destroyed { .. } => "its private half is destroyed",

@@ -57,6 +57,39 @@ fn a_key_set_is_foretold_before_it_begins_and_from_its_record() {
     assert!(drawn.matches("<title>overlap").count() == 8, "{drawn}");
 }
 
+/// Found by review: the configuration was overwritten, and what could not be
+/// read counted as not begun.
+#[test]
+fn nothing_is_overwritten_and_nothing_is_made_up() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let file = lab.path("sealkeeper.toml");
+    let before = std::fs::read(&file).expect("the configuration");
+    let name = file.to_str().expect("text");
+    let out = lab.run(&["simulate", "--svg", name]);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(std::fs::read(&file).expect("the configuration"), before);
+    // A picture of before may go.
+    let svg = lab.path("t.svg");
+    for _ in 0..2 {
+        lab.ok(&[
+            "simulate",
+            "--for",
+            "1d",
+            "--svg",
+            svg.to_str().expect("text"),
+        ]);
+    }
+    std::fs::create_dir_all(lab.path("state")).expect("a folder");
+    std::fs::write(lab.path("state/keys.sqlite"), "no database").expect("a file");
+    let out = lab.run(&["simulate"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("cannot be read") && said.contains("hint: "),
+        "{said}"
+    );
+}
+
 #[test]
 fn nonsense_is_refused() {
     let lab = Lab::new(CALM, &["ES256"]);

@@ -161,7 +161,7 @@ async fn what_the_public_gets_is_watched() {
     assert_eq!(code, Some(1), "{found}");
     assert!(found.contains("lacks the key"), "{found}");
     cdn.follows(&daemon);
-    lab.logged("lacks a key that it should show no longer")
+    lab.logged("it is over that an origin lacks a key that it should show")
         .await;
 
     // It holds an old copy, with a key that was stolen.
