@@ -161,7 +161,7 @@ use_grpcurl() {
 # and hash, kept beside the builds and not in the clone. What it brings is
 # JavaScript alone, and none of its own scripts is run.
 use_jose() {
-  local from=tests/live/fifty_rotations folder
+  local from=tests/live/fifty_rotations folder roots=/etc/ssl/certs/ca-certificates.crt
   folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/sealkeeper/npm-$(sha256sum "$from/package-lock.json" | cut -c1-16)
   command -v node >/dev/null || need_packages nodejs
   if [ ! -e "$folder/whole" ]; then
@@ -173,7 +173,9 @@ use_jose() {
     (
       ! command -v flock >/dev/null || flock 9
       [ -e "$folder/whole" ] ||
-        { cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund >&2 && touch whole; }
+        # Node brings roots of its own; those of the system count as well.
+        { cd "$folder" && NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$roots} \
+          npm ci --ignore-scripts --no-audit --no-fund >&2 && touch whole; }
     ) 9>"$folder/lock" || die 1 "npm could not install jose; hint: rm -r $folder, then again"
   fi
   export SEALKEEPER_JOSE=$folder
