@@ -141,7 +141,7 @@ impl Measured for Agent {
             }
             for rotation in &overview.rotations {
                 let left = rotation.planned.unwrap_or(rotation.due).since(now);
-                let overdue = rules::exception_overdue(rotation.due, now, &reader.timing);
+                let overdue = rules::exception_overdue(rotation.due, now, &reader.terms().timing);
                 let late = overdue.map_or(Span::ZERO, |overdue| overdue.late);
                 gauges.rotation(name, rotation.algorithm, left, late);
                 let page = overdue.is_some_and(|overdue| overdue.page);

@@ -58,7 +58,7 @@ impl Agent {
                     late: room
                         .reader
                         .overview()
-                        .late(room.reader.judged(reading), &room.reader.timing),
+                        .late(room.reader.judged(reading), &room.reader.terms().timing),
                     origins: origins(room),
                 })
                 .collect(),
@@ -74,7 +74,7 @@ impl Agent {
         let trouble = |trouble: Trouble| (trouble.reason, trouble.why);
         ready.err().map(trouble).or_else(|| {
             let signers = reader.signers().ok()?;
-            let moment = signers.moment(self.clock().read(), &reader.timing);
+            let moment = signers.moment(self.clock().read(), &reader.terms().timing);
             let key = signers.view.signer(None, moment).ok()?;
             let missing = reader.check_missing(key).err()?;
             Some((missing.reason(), missing.to_string()))
@@ -85,7 +85,8 @@ impl Agent {
 /// As the writer last saw them; before it has, as they are configured.
 fn origins(room: &Room) -> Vec<OriginHealth> {
     let overview = room.reader.overview();
-    let all = room.observed_at.iter().map(|(name, url)| {
+    let terms = room.reader.terms();
+    let all = terms.observed_at.iter().map(|(name, url)| {
         let seen = overview.origins.iter().find(|seen| seen.name == *name);
         OriginHealth {
             name: name.clone(),

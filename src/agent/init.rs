@@ -8,6 +8,7 @@ use super::effects;
 use super::pulse::Pulse;
 use super::reader::Reader;
 use super::record::Record;
+use super::terms::Terms;
 use super::writer::{Clock, Held, StepError, Writer, random_id};
 use super::{Context, Wanted};
 use crate::hsm::DeviceError;
@@ -90,8 +91,8 @@ pub async fn init(
     let figures = context.metrics.key_set(&name);
     // Nobody reads while a key set begins.
     let pulse = Pulse::default();
-    let timing = wanted.plan.timing;
-    let reader = Arc::new(Reader::new(&name, wanted.rules, timing, figures, pulse));
+    let terms = Terms::of(&wanted, None);
+    let reader = Arc::new(Reader::new(&name, terms, figures, pulse));
     let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
     writer.begin(&name).await?;
     let mut left = BTreeSet::new();

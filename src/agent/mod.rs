@@ -17,6 +17,7 @@ mod context;
 mod effects;
 pub mod failpoint;
 mod figures;
+mod follow;
 mod health;
 mod init;
 mod load;
@@ -36,6 +37,7 @@ mod sign;
 mod signing;
 mod status;
 mod tasks;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -60,6 +62,7 @@ use news::News;
 use orders::Asked;
 use pulse::Pulse;
 use reader::Reader;
+use terms::Terms;
 use writer::{Message, Writer};
 
 pub use admin::Administration;
@@ -104,8 +107,6 @@ struct Inner {
 struct Room {
     reader: Arc<Reader>,
     mailbox: mpsc::Sender<Message>,
-    /// Where its JWKS is observed: addresses by name.
-    observed_at: BTreeMap<String, String>,
 }
 
 /// How many orders may wait for a writer. They are rare; whoever sends waits
@@ -124,41 +125,21 @@ impl Agent {
             pulse.follow(device);
         }
         let (mut rooms, mut watched) = (BTreeMap::new(), BTreeMap::new());
-        for Wanted {
-            name,
-            mut plan,
-            rules,
-            origins,
-        } in wanted
-        {
-            plan.origins = origins
-                .iter()
-                .map(|origin| origin.name().to_owned())
-                .collect();
-            let url = |origin: &Origin| (origin.name().to_owned(), origin.url().to_string());
-            let observed_at = origins.iter().map(url);
-            let observed_at = observed_at.collect();
+        for wanted in wanted {
+            let name = wanted.name.clone();
             let figures = context.metrics.key_set(&name);
-            let pulse = pulse.clone();
-            let reader = Arc::new(Reader::new(&name, rules, plan.timing, figures, pulse));
+            let terms = Terms::of(&wanted, None);
+            let reader = Arc::new(Reader::new(&name, terms, figures, pulse.clone()));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
-            let every = observe_every(&plan).to_duration();
+            let plan = follow::plan(&wanted);
             let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
-            for origin in origins {
-                let news = Arc::downgrade(&writer.news);
-                tokio::spawn(observe_origin(origin, every, news));
-            }
+            writer.watch(wanted.origins);
             watched.insert(name.clone(), Arc::downgrade(&writer.news));
             writer.load().await;
             // The first scrape shows keys, though the first round takes long.
             writer.came_round();
             tokio::spawn(writer.run(inbox));
-            let room = Room {
-                reader,
-                mailbox,
-                observed_at,
-            };
-            rooms.insert(name, room);
+            rooms.insert(name, Room { reader, mailbox });
         }
         tokio::spawn(watch_store(Arc::clone(&context), watched));
         Self(Arc::new(Inner {

@@ -56,6 +56,12 @@ impl Origins {
         seen.why = None;
     }
 
+    /// Forgets all others.
+    pub(super) fn only(&mut self, names: &BTreeSet<String>) {
+        self.seen.retain(|name, _| names.contains(name));
+        self.told.retain(|(name, _)| names.contains(name));
+    }
+
     pub(super) fn did_not_answer(&mut self, origin: &str, why: String) {
         self.seen.entry(origin.to_owned()).or_default().why = Some(why);
     }

@@ -4,20 +4,27 @@
 //! never across anything that waits. Rules without a rate take none.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::policy::{Caller, Limiter, Rate, Refusal, Rules};
 use crate::time::Span;
 
 /// The limiters of one key set, by rule. Kept in memory: a restart forgets
 /// what was used.
-pub(super) struct Rates(BTreeMap<String, (Rate, Mutex<Limiter>)>);
+pub(super) struct Rates(BTreeMap<String, (Rate, Arc<Mutex<Limiter>>)>);
 
 impl Rates {
-    pub(super) fn new(rules: &Rules) -> Self {
+    /// The limiters of `rules`; those of `before` for rules that have the rate
+    /// that they had.
+    pub(super) fn new(rules: &Rules, before: Option<&Self>) -> Self {
         let limited = rules.rules().iter().filter_map(|rule| {
             let rate = rule.rate?;
-            Some((rule.name.clone(), (rate, Mutex::new(Limiter::new(rate)))))
+            let kept = before.and_then(|before| before.0.get(&rule.name));
+            let limiter = match kept {
+                Some((had, limiter)) if *had == rate => Arc::clone(limiter),
+                _ => Arc::new(Mutex::new(Limiter::new(rate))),
+            };
+            Some((rule.name.clone(), (rate, limiter)))
         });
         Self(limited.collect())
     }

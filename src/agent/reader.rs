@@ -9,13 +9,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::figures::Overview;
 use super::pulse::Pulse;
-use super::rates::Rates;
 use super::signing::{Published, SignError, entity_tag};
+use super::terms::Terms;
 use crate::clock::Reading;
 use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
-use crate::policy::{Caller, Reason, Refusal, Rules};
+use crate::policy::{Reason, Refusal};
 use crate::store::{StoreError, WITHOUT_COPY};
 use crate::time::Time;
 
@@ -23,13 +23,9 @@ use crate::time::Time;
 pub(super) struct Reader {
     /// The key set's name.
     pub(super) name: String,
-    /// Who may sign what.
-    pub(super) rules: Rules,
-    /// The schedule's numbers.
-    pub(super) timing: Timing,
+    terms: ArcSwap<Terms>,
     /// What is counted.
     pub(super) figures: KeySetMetrics,
-    rates: Rates,
     snapshot: ArcSwap<Snapshot>,
     /// Ahead of the store: what signs no more, whatever the view says.
     blocks: ArcSwap<Blocks>,
@@ -162,19 +158,11 @@ impl Dark {
 }
 
 impl Reader {
-    pub(super) fn new(
-        name: &str,
-        rules: Rules,
-        timing: Timing,
-        figures: KeySetMetrics,
-        pulse: Pulse,
-    ) -> Self {
+    pub(super) fn new(name: &str, terms: Terms, figures: KeySetMetrics, pulse: Pulse) -> Self {
         let loading = Dark::Loading(name.to_owned());
         Self {
             name: name.to_owned(),
-            rates: Rates::new(&rules),
-            rules,
-            timing,
+            terms: ArcSwap::from_pointee(terms),
             figures,
             snapshot: ArcSwap::from_pointee(Snapshot {
                 signers: Err(loading),
@@ -186,6 +174,16 @@ impl Reader {
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
         }
+    }
+
+    /// What the configuration wants.
+    pub(super) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// The configuration wants something else from now on.
+    pub(super) fn agree(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
     }
 
     /// The writer came round; where it has a record, this is what it saw.
@@ -255,7 +253,7 @@ impl Reader {
         let snapshot = self.load();
         let signers = snapshot.signers.as_ref();
         signers.map_or(reading.wall, |signers| {
-            signers.moment(reading, &self.timing).time()
+            signers.moment(reading, &self.terms.load().timing).time()
         })
     }
 
@@ -277,26 +275,10 @@ impl Reader {
         let Ok(signers) = &snapshot.signers else {
             return false;
         };
-        let moment = signers.moment(reading, &self.timing);
+        let moment = signers.moment(reading, &self.terms.load().timing);
         signers
             .view
             .may_release(kid, moment, &self.blocks.load().all)
-    }
-
-    /// Takes one signature of what a rule grants a caller.
-    pub(super) fn take_rate(
-        &self,
-        rule: &str,
-        caller: &Caller,
-        reading: Reading,
-    ) -> Result<(), SignError> {
-        let taken = self.rates.take(&self.rules, rule, caller, reading.boot);
-        taken.map_err(SignError::Refused)
-    }
-
-    /// What found no place at the device costs nothing: its caller comes again.
-    pub(super) fn give_back(&self, rule: &str, caller: &Caller) {
-        self.rates.give_back(rule, caller);
     }
 
     /// Refuses a key that is blocked in memory already.
@@ -344,7 +326,7 @@ impl Reader {
         let set = snapshot.published.as_ref()?;
         let max_age = match &set.view {
             Some(view) => view.max_age(now),
-            None => self.timing.max_age,
+            None => self.terms.load().timing.max_age,
         };
         Some(Published {
             body: Arc::clone(&set.body),

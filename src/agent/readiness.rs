@@ -64,7 +64,7 @@ impl Agent {
         let (signing, tracks) = match &signers {
             Err(e) => (Err(trouble(e)), Vec::new()),
             Ok(signers) => {
-                let moment = signers.moment(reading, &reader.timing);
+                let moment = signers.moment(reading, &reader.terms().timing);
                 let asked = |algorithm| {
                     let key = signers.view.signer(algorithm, moment);
                     let key = key.map_err(|e| trouble(&e.into()))?;
@@ -99,7 +99,8 @@ impl Agent {
             return Err(new("KEY_NOT_PUBLISHED", why));
         }
         // As policy fills it in: in whole seconds.
-        let exp = Time::from_secs((moment.time() + reader.rules.default_lifetime()).as_secs());
+        let exp =
+            Time::from_secs((moment.time() + reader.terms().rules.default_lifetime()).as_secs());
         if exp > key.exp_ceiling {
             let why = format!(
                 "nothing may be signed that expires after {}, and a token of the default lifetime would at {exp}: the store or the clock is in trouble",

@@ -10,6 +10,7 @@ use super::failpoint::{Effect, Side, hit};
 use super::figures::outcome;
 use super::reader::Reader;
 use super::signing::{Published, SignError, Signed, Signing, TurnedAway};
+use super::terms::Terms;
 use crate::audit::{self, InputDigest, Verdict};
 use crate::hsm::{Device, DeviceError, ObjectId};
 use crate::jose::jws;
@@ -100,12 +101,12 @@ impl Agent {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
         let reading = self.clock().read();
-        let moment = signers.moment(reading, &reader.timing);
+        let terms = reader.terms();
+        let moment = signers.moment(reading, &terms.timing);
         let key = signers.signer(request.algorithm, moment)?;
-        let checked =
-            policy::check_jwt(&reader.rules, caller, &request, &facts(key), moment.time())
-                .map_err(check_error)?;
-        reader.take_rate(&checked.rule, caller, reading)?;
+        let checked = policy::check_jwt(&terms.rules, caller, &request, &facts(key), moment.time())
+            .map_err(check_error)?;
+        terms.take_rate(&checked.rule, caller, reading)?;
         let header = jws::Header {
             algorithm: key.algorithm,
             kid: key.kid.clone(),
@@ -113,6 +114,7 @@ impl Agent {
         };
         let allowed = Allowed {
             reader,
+            terms: &terms,
             key,
             input: jws::signing_input(&header, &checked.payload),
             exp: checked.exp,
@@ -133,12 +135,13 @@ impl Agent {
         let reader = self.reader(&request.key_set)?;
         let signers = reader.signers()?;
         let reading = self.clock().read();
-        let moment = signers.moment(reading, &reader.timing);
+        let terms = reader.terms();
+        let moment = signers.moment(reading, &terms.timing);
         let nameable = signers.view.nameable(moment)?;
         let facts: Vec<KeyFacts> = nameable.iter().map(|key| facts(key)).collect();
-        let checked = policy::check_jws(&reader.rules, caller, &request, &facts, moment.time())
+        let checked = policy::check_jws(&terms.rules, caller, &request, &facts, moment.time())
             .map_err(check_error)?;
-        reader.take_rate(&checked.rule, caller, reading)?;
+        terms.take_rate(&checked.rule, caller, reading)?;
         let key = nameable
             .into_iter()
             .find(|key| key.kid == checked.kid)
@@ -150,6 +153,7 @@ impl Agent {
             })?;
         let allowed = Allowed {
             reader,
+            terms: &terms,
             key,
             input: request.signing_input,
             exp: checked.exp,
@@ -178,11 +182,11 @@ impl Agent {
         deadline: Instant,
         counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
-        let (reader, caller) = (allowed.reader, allowed.caller);
+        let (terms, caller) = (allowed.terms, allowed.caller);
         let rule = allowed.rule.clone();
         let made = self.release(allowed, deadline, counted).await;
         if let Err(SignError::Overloaded { .. }) = made {
-            reader.give_back(&rule, caller);
+            terms.give_back(&rule, caller);
         }
         made
     }
@@ -198,6 +202,7 @@ impl Agent {
     ) -> Result<Signed, SignError> {
         let Allowed {
             reader,
+            terms,
             key,
             input,
             exp,
@@ -208,7 +213,7 @@ impl Agent {
         let started = Instant::now();
         reader.check_blocked(key)?;
         // Rule 2 counts on this bound: no signature is in flight for longer.
-        let deadline = deadline.min(started + reader.timing.signing_deadline.to_duration());
+        let deadline = deadline.min(started + terms.timing.signing_deadline.to_duration());
         let signers = reader.signers()?;
         let verifier = signers.verifier(&key.kid).ok_or_else(|| {
             defect(
@@ -308,6 +313,8 @@ impl Agent {
 /// A signature that policy allowed.
 struct Allowed<'a> {
     reader: &'a Reader,
+    /// The terms that allowed it.
+    terms: &'a Terms,
     key: &'a SigningKey,
     input: Vec<u8>,
     exp: Time,

@@ -73,7 +73,7 @@ pub(super) fn key_set(
     KeySetStatus {
         name: set.name.clone(),
         version: version(held),
-        issuer: reader.rules.issuer().to_owned(),
+        issuer: reader.terms().rules.issuer().to_owned(),
         keys: keys
             .into_iter()
             .map(|key| status(held, key, plan))
@@ -88,7 +88,7 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
     KeySetStatus {
         name: reader.name.clone(),
         version: String::new(),
-        issuer: reader.rules.issuer().to_owned(),
+        issuer: reader.terms().rules.issuer().to_owned(),
         keys: Vec::new(),
         next: Vec::new(),
         clock_in_doubt: false,

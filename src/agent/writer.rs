@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Context;
 use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
+use super::follow::Observers;
 use super::news::{Answers, Item, News};
 use super::orders::Asked;
 use super::origins::Origins;
@@ -25,6 +25,7 @@ use super::record::{Record, RecordError};
 use super::revoke::Owed;
 use super::show::Kept;
 use super::tasks::Tasks;
+use super::{Context, Wanted};
 use crate::clock::Reading;
 use crate::jose::Algorithm;
 use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, Tick};
@@ -37,6 +38,8 @@ pub(super) enum Message {
     Asked(Box<Asked>),
     /// An operator wants to see the key set.
     Status(oneshot::Sender<Result<KeySetStatus, AdminError>>),
+    /// The configuration has changed; says when it is in force.
+    Follow(Box<Wanted>, oneshot::Sender<()>),
 }
 
 /// The writer's own state. All of it but the record can be lost at any
@@ -53,6 +56,8 @@ pub(super) struct Writer {
     pub(super) guard: ClockGuard,
     /// The copy of it that readers have.
     pub(super) shown: ClockGuard,
+    /// Who asks them.
+    pub(super) observers: Observers,
     /// When each origin last answered.
     pub(super) live: BTreeMap<String, Time>,
     /// What each of them showed.
@@ -133,6 +138,7 @@ impl Writer {
             last: None,
             guard: ClockGuard::default(),
             shown: ClockGuard::default(),
+            observers: Observers::default(),
             live: BTreeMap::new(),
             origins: Origins::default(),
             dark: None,
@@ -176,6 +182,10 @@ impl Writer {
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
             }
+            Message::Follow(wanted, done) => {
+                self.follow(*wanted).await;
+                let _ = done.send(());
+            }
         }
     }
 
@@ -183,7 +193,11 @@ impl Writer {
         match item {
             Item::StoreChanged => self.load_if_changed().await,
             Item::Seen(origin, answers) => self.seen(&origin, answers).await,
-            Item::Unanswered(origin, why) => self.origins.did_not_answer(&origin, why),
+            Item::Unanswered(origin, why) => {
+                if self.plan.origins.contains(&origin) {
+                    self.origins.did_not_answer(&origin, why);
+                }
+            }
         }
     }
 
@@ -314,6 +328,9 @@ impl Writer {
     }
 
     async fn seen(&mut self, origin: &str, answers: Answers) {
+        if !self.plan.origins.contains(origin) {
+            return; // It was taken off the configuration meanwhile.
+        }
         let Answers { all, latest } = answers;
         let now = self.now();
         let kids = latest.everywhere.clone();

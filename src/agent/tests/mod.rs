@@ -83,8 +83,8 @@ impl Bench {
         let wanted = wanted();
         let context = Arc::new(self.context());
         let figures = context.metrics.key_set(NAME);
-        let (timing, pulse) = (wanted.plan.timing, Pulse::default());
-        let reader = Reader::new(NAME, wanted.rules, timing, figures, pulse);
+        let (terms, pulse) = (Terms::of(&wanted, None), Pulse::default());
+        let reader = Reader::new(NAME, terms, figures, pulse);
         let mut writer = Writer::new(context, Arc::new(reader), wanted.plan);
         writer.load().await;
         writer
@@ -220,14 +220,7 @@ fn placeholder(writer: &Writer) -> String {
 fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
     let (mailbox, inbox) = mpsc::channel(MAILBOX);
     let reader = Arc::clone(&writer.reader);
-    let rooms = BTreeMap::from([(
-        NAME.to_owned(),
-        Room {
-            reader,
-            mailbox,
-            observed_at: BTreeMap::new(),
-        },
-    )]);
+    let rooms = BTreeMap::from([(NAME.to_owned(), Room { reader, mailbox })]);
     let agent = Agent(Arc::new(Inner {
         strangers: writer.context.metrics.key_set(""),
         context: Arc::clone(&writer.context),

@@ -14,10 +14,10 @@ async fn readiness_is_what_a_token_of_the_default_lifetime_would_get() {
     let reason = || agent.readiness()[0].signing.clone().unwrap_err().reason;
     let signers = writer.reader.signers().unwrap();
     let now = bench.clock.read();
-    let moment = signers.moment(now, &writer.reader.timing);
+    let moment = signers.moment(now, &writer.reader.terms().timing);
     let ceiling = signers.view.signer(None, moment).unwrap().exp_ceiling;
     // The writer does not come round: the ceiling stays where it is.
-    let lifetime = writer.reader.rules.default_lifetime();
+    let lifetime = writer.reader.terms().rules.default_lifetime();
     bench.clock.advance((ceiling - lifetime).since(now.wall));
     // Nothing else is asked of the device, which this house does not have.
     assert_eq!(reason(), "DEVICE_ABSENT");

@@ -1,0 +1,99 @@
+//! A configuration that changes under an agent that runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::admin::AdminError;
+use super::terms::Terms;
+use super::writer::{Message, Writer};
+use super::{Agent, Wanted, gone, observe_every, observe_origin};
+use crate::keyring::{Genesis, Plan};
+use crate::observe::Origin;
+use std::sync::Arc;
+
+/// Who asks the origins of a key set, each by its name. They end with it.
+#[derive(Default)]
+pub(super) struct Observers(BTreeMap<String, Observer>);
+
+struct Observer {
+    origin: Origin,
+    every: Duration,
+    task: AbortHandle,
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Agent {
+    /// Takes a key set's new configuration into use; when it returns, the
+    /// record follows it as far as it may at once.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownKeySet`] for one that was not there at the start.
+    pub async fn follow(&self, wanted: Wanted) -> Result<(), AdminError> {
+        let name = wanted.name.clone();
+        let (reply, done) = oneshot::channel();
+        let message = Message::Follow(Box::new(wanted), reply);
+        self.tell(&name, message).await?;
+        done.await.map_err(|_| gone(&name))
+    }
+}
+
+impl Writer {
+    /// Goes by another configuration from now on, as after a restart with it.
+    ///
+    /// Readers have it first. What it permits beyond the last one waits for
+    /// the record all the same: no token outlives the stored ceiling of its
+    /// key, and no key signs before its activation is stored.
+    pub(super) async fn follow(&mut self, wanted: Wanted) {
+        let before = self.reader.terms();
+        self.reader.agree(Terms::of(&wanted, Some(&before)));
+        self.plan = plan(&wanted);
+        self.watch(wanted.origins);
+        if let (None, Some(held)) = (&self.dark, self.held.clone())
+            && !matches!(held.record.set.genesis, Genesis::Pending { .. })
+        {
+            self.show(&held).await;
+        }
+        self.tick().await;
+    }
+
+    /// Asks these origins from now on, and no others. Whoever is asked already,
+    /// as often, goes on: a run of sightings is not broken for nothing.
+    pub(super) fn watch(&mut self, origins: Vec<Origin>) {
+        let every = observe_every(&self.plan).to_duration();
+        let mut before = std::mem::take(&mut self.observers.0);
+        for origin in origins {
+            let name = origin.name().to_owned();
+            let kept = before.remove(&name);
+            let kept = kept.filter(|kept| kept.origin == origin && kept.every == every);
+            let observer = kept.unwrap_or_else(|| {
+                let news = Arc::downgrade(&self.news);
+                let task = tokio::spawn(observe_origin(origin.clone(), every, news));
+                Observer {
+                    origin,
+                    every,
+                    task: task.abort_handle(),
+                }
+            });
+            self.observers.0.insert(name, observer);
+        }
+        self.live.retain(|name, _| self.plan.origins.contains(name));
+        self.origins.only(&self.plan.origins);
+    }
+}
+
+/// The plan, with the names of the origins.
+pub(super) fn plan(wanted: &Wanted) -> Plan {
+    let names = wanted.origins.iter().map(|origin| origin.name().to_owned());
+    Plan {
+        origins: names.collect(),
+        ..wanted.plan.clone()
+    }
+}
