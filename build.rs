@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 /// The contracts, below `proto/`.
-const PROTOS: [&str; 2] = ["sealkeeper/v1/signer.proto", "sealkeeper/v1/admin.proto"];
+const PROTOS: [&str; 3] = [
+    "sealkeeper/v1/signer.proto",
+    "sealkeeper/v1/admin.proto",
+    "sealkeeper/v1/configuration.proto",
+];
 
 /// Messages that hold claims, signing inputs, tokens or signatures: `src/api`
 /// writes their `Debug` by hand, so that none reaches a log.

@@ -17,6 +17,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
 use crate::clock::Clock;
@@ -34,7 +35,7 @@ pub use table::{CallerKind, CallerStatus, Open, RuleName};
 pub struct Callers {
     clock: Arc<dyn Clock>,
     list: BlockList,
-    rules: Vec<Rules>,
+    rules: ArcSwap<Vec<Rules>>,
     table: std::sync::Mutex<Table>,
     blocks: watch::Sender<Arc<Blocks>>,
     /// Held while the list is being stored: one change after the other.
@@ -89,11 +90,16 @@ impl Callers {
         Arc::new(Self {
             clock,
             list,
-            rules,
+            rules: ArcSwap::from_pointee(rules),
             table: std::sync::Mutex::default(),
             blocks: watch::channel(Arc::new(blocks)).0,
             storing: Mutex::new(()),
         })
+    }
+
+    /// The rules of every key set have changed.
+    pub fn follow(&self, rules: Vec<Rules>) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Welcomes a caller that connected, blocked or not.
@@ -118,10 +124,10 @@ impl Callers {
     #[must_use]
     pub fn list(&self) -> Vec<CallerStatus> {
         let blocks = Arc::clone(&self.blocks.borrow());
-        let mut all = self.table().statuses(&self.rules);
+        let mut all = self.table().statuses(&self.rules.load());
         for id in blocks.by_id.keys() {
             all.entry(id.to_string())
-                .or_insert_with(|| CallerStatus::unseen(id, &self.rules));
+                .or_insert_with(|| CallerStatus::unseen(id, &self.rules.load()));
         }
         let mut all: Vec<_> = all.into_values().collect();
         for status in &mut all {
@@ -204,7 +210,7 @@ impl Callers {
     pub fn status(&self, id: &CallerId) -> CallerStatus {
         let name = id.to_string();
         let found = self.list().into_iter().find(|status| status.id == name);
-        found.unwrap_or_else(|| CallerStatus::unseen(id, &self.rules))
+        found.unwrap_or_else(|| CallerStatus::unseen(id, &self.rules.load()))
     }
 
     async fn store(&self, blocked: impl Iterator<Item = Blocked>) -> Result<(), String> {
@@ -223,8 +229,9 @@ impl Callers {
     /// Whether any rule is about a caller. Where no key set is configured,
     /// nobody is told apart.
     fn names(&self, caller: &Caller) -> bool {
-        let mut rules = self.rules.iter().flat_map(Rules::rules);
-        self.rules.is_empty() || rules.any(|rule| rule.who.matches(caller))
+        let all = self.rules.load();
+        let mut rules = all.iter().flat_map(Rules::rules);
+        all.is_empty() || rules.any(|rule| rule.who.matches(caller))
     }
 
     fn now(&self) -> Time {

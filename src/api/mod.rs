@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::time::Time;
+
 pub mod client;
 
 /// `package sealkeeper.v1`: the signer and its administration.
@@ -20,6 +22,16 @@ pub mod v1 {
 /// The compiled contracts (`google.protobuf.FileDescriptorSet`, with comments
 /// and imports), for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sealkeeper.bin"));
+
+/// An instant, as it goes over the wire.
+#[must_use]
+pub fn timestamp(time: Time) -> prost_types::Timestamp {
+    let ms = time.as_millis().rem_euclid(1000);
+    prost_types::Timestamp {
+        seconds: time.as_secs(),
+        nanos: i32::try_from(ms).unwrap_or(0) * 1_000_000,
+    }
+}
 
 /// Whether a terminal obeys this character instead of showing it: controls, and
 /// what turns the direction of the text around it (Unicode annex 9), so that a

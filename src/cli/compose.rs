@@ -23,7 +23,12 @@ use crate::store::{Counted, Sqlite, Store, Unusable};
 
 /// Reads the configuration; its mistakes are the operator's: exit code 2.
 pub(super) fn config(path: &Path) -> Result<Config, Failure> {
-    Config::load(path).map_err(|e| match e {
+    Ok(read(path)?.0)
+}
+
+/// The same, and the text.
+pub(super) fn read(path: &Path) -> Result<(Config, String), Failure> {
+    Config::read(path).map_err(|e| match e {
         ConfigError::Read { .. } => Failure::usage(e).hint("--config FILE names another"),
         ConfigError::Invalid(invalid) => {
             let file = path.display();

@@ -40,14 +40,18 @@ pub(super) fn warnings_of(
     let begun = !matches!(record.genesis, Genesis::Pending { .. });
     let known: BTreeSet<&str> = config.devices.keys().map(String::as_str).collect();
     let told = [
-        outage(record, wanted, &known),
+        outage(record, wanted, config),
         unreachable_standby(record, &known),
         unreachable_halves(record, &known),
     ];
     told.into_iter().flatten().filter(move |_| begun)
 }
 
-fn outage(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) -> Option<String> {
+/// Why nothing at all is signed once this configuration is in force, where
+/// something is now.
+pub(super) fn outage(record: &keyring::KeySet, wanted: &KeySet, config: &Config) -> Option<String> {
+    let known: BTreeSet<&str> = config.devices.keys().map(String::as_str).collect();
+    let devices = &known;
     let active: Vec<&Key> = (record.keys.values())
         .filter(|key| matches!(key.phase, Phase::Active { .. }))
         .collect();
@@ -58,7 +62,7 @@ fn outage(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) -
     let kept: Vec<&Key> = active.iter().filter(wants).copied().collect();
     if kept.is_empty() && !active.is_empty() {
         return Some(format!(
-            "after a restart with this configuration nothing is signed for at least {}: its tracks are {}, and the active keys are {}; a first key signs once every verifier can hold it (rule 1). Keep the old track below the new one until the new one signs",
+            "with this configuration nothing is signed for at least {}: its tracks are {}, and the active keys are {}; a first key signs once every verifier can hold it (rule 1). Keep the old track below the new one until the new one signs",
             wanted.timing.pre_publish(),
             names(wanted.tracks.iter().map(|(algorithm, _)| *algorithm)),
             names(active.iter().map(|key| key.algorithm)),
@@ -68,7 +72,7 @@ fn outage(record: &keyring::KeySet, wanted: &KeySet, devices: &BTreeSet<&str>) -
         return None;
     }
     Some(format!(
-        "after a restart with this configuration nothing is signed: its active keys are on {}, which is not configured. Keep [device.NAME] under the name that it had",
+        "with this configuration nothing is signed: its active keys are on {}, which is not configured. Keep [device.NAME] under the name that it had",
         homes(kept.iter().copied()),
     ))
 }

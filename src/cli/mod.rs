@@ -7,6 +7,7 @@ mod callers;
 mod change;
 mod check;
 mod compose;
+mod configuration;
 mod descriptors;
 mod device;
 mod differs;
@@ -92,7 +93,7 @@ enum Command {
     },
     /// Look at the configuration.
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(configuration::Command),
     /// Try the rules out.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -160,15 +161,6 @@ enum Command {
         /// The device's name, for whoever lists processes.
         name: Option<String>,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Check the configuration, and print the timeline that it means.
-    ///
-    /// Where the store can be read, it also warns of what would stop signing
-    /// after a restart. Changes nothing.
-    Check,
 }
 
 #[derive(Debug, Subcommand)]
@@ -376,7 +368,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Init { key_set } => init::run(config, key_set.as_deref(), json),
         Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
-        Command::Config(ConfigCommand::Check) => check::run(config, json),
+        Command::Config(command) => configuration::run(config, command, json),
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(command) => change::keys(config, command, json),

@@ -1,98 +1,406 @@
-//! SIGHUP: what can change without a restart is read again, and what cannot is
-//! named.
+//! SIGHUP, `config reload` and `config diff`: the configuration is read again,
+//! and what can change without a restart does.
+//!
+//! **Invariant:** a file that makes no sense, or with which a key set would
+//! stop signing, changes nothing: an agent that signs goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+mod consequences;
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
 use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
+use toml::Table;
 
+use super::keys::hex;
 use super::systemd::Manager;
-use crate::config::{Config, ConfigError};
+use super::{compose, differs};
+use crate::agent::callers::Callers;
+use crate::agent::{self, Agent, Wanted};
+use crate::api::{timestamp, v1};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError, Difference, KeySet, differences};
+use crate::observe::Origin;
+use crate::serve::grpc::{Reload, ReloadError, Reloaded, Reloads};
 use crate::serve::tls::Keeper;
+use crate::store::{Sqlite, Store};
+use consequences::Consequence;
 
-/// Answers each hangup. Never ends.
-pub(super) async fn follow(
-    mut hangups: Signal,
-    path: &Path,
-    running: &Config,
-    keepers: &[Keeper],
-    manager: &Manager,
-) {
-    while hangups.recv().await.is_some() {
-        manager.reloading();
-        for keeper in keepers {
+/// The part of the agent that follows the configuration.
+pub(super) struct Reloading {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// What is in force.
+    pub(super) running: Config,
+    /// The same as it was written.
+    pub(super) written: Table,
+    pub(super) agent: Arc<Agent>,
+    pub(super) callers: Arc<Callers>,
+    /// Each key set's JWKS on our own listener.
+    pub(super) own: BTreeMap<String, Origin>,
+    pub(super) keepers: Vec<Keeper>,
+}
+
+/// How orders reach [`Reloading::follow`].
+#[derive(Clone)]
+pub(super) struct Desk(mpsc::Sender<Asked>);
+
+/// An order, and where the answer goes.
+pub(super) struct Asked {
+    order: Reload,
+    reply: oneshot::Sender<Result<v1::ConfigurationChange, ReloadError>>,
+}
+
+/// A desk, and what arrives there.
+pub(super) fn desk() -> (Desk, mpsc::Receiver<Asked>) {
+    // One after the other: who orders waits.
+    let (desk, orders) = mpsc::channel(1);
+    (Desk(desk), orders)
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Desk")
+    }
+}
+
+impl Reloads for Desk {
+    fn reload(&self, order: Reload) -> Reloaded<'_> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let stopping = || ReloadError::Failed {
+                why: "the agent is stopping".to_owned(),
+            };
+            let sent = self.0.send(Asked { order, reply }).await;
+            sent.map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())?
+        })
+    }
+}
+
+/// A file that was read again, beside what is in force.
+struct Compared {
+    config: Config,
+    written: Table,
+    change: v1::ConfigurationChange,
+    /// The key sets that follow without a restart.
+    follow: Vec<String>,
+    /// Those of them that would sign no more.
+    outages: Vec<String>,
+}
+
+impl Reloading {
+    /// Answers each hangup and each order. Never ends.
+    pub(super) async fn follow(
+        mut self,
+        mut hangups: Signal,
+        mut orders: mpsc::Receiver<Asked>,
+        manager: &Manager,
+    ) {
+        loop {
+            tokio::select! {
+                Some(()) = hangups.recv() => {
+                    manager.reloading();
+                    let any = Reload::Take { even_if_signing_stops: false, expected: None };
+                    let done = self.carry_out(any).await;
+                    tell(&done);
+                    manager.ready();
+                }
+                Some(Asked { order, reply }) = orders.recv() => {
+                    let looks = order == Reload::Diff;
+                    let done = self.carry_out(order).await;
+                    if !looks {
+                        tell(&done);
+                    }
+                    // Whoever ordered may be gone; it is done all the same.
+                    let _ = reply.send(done);
+                }
+                // No more can come: as good as none.
+                else => return std::future::pending().await,
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, order: Reload) -> Result<v1::ConfigurationChange, ReloadError> {
+        let Reload::Take {
+            even_if_signing_stops,
+            expected,
+        } = order
+        else {
+            return Ok(self.compare().await?.change);
+        };
+        // They are good or bad by themselves, whatever the configuration is.
+        for keeper in &self.keepers {
             keeper.reloaded().await;
             if let Some(why) = keeper.state().error {
                 let certificate = keeper.files().certificate.display();
                 tracing::error!(%certificate, "the TLS files make no set: {why}");
             }
         }
-        let from = path.to_owned();
-        // A file, which may be on a disk that hangs.
-        match tokio::task::spawn_blocking(move || Config::load(&from)).await {
-            Ok(found) => tell(found, running),
-            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        let compared = self.compare().await?;
+        if let Some(expected) = expected.filter(|digest| *digest != compared.change.digest) {
+            let found = compared.change.digest;
+            return Err(ReloadError::Changed { expected, found });
         }
-        manager.ready();
+        if !even_if_signing_stops && !compared.outages.is_empty() {
+            let why = compared.outages.join("; ");
+            return Err(ReloadError::SigningWouldStop { why });
+        }
+        self.take(compared).await
     }
-    // No more can come: as good as none.
-    std::future::pending().await
+
+    /// Reads the file, and compares it with what is in force.
+    async fn compare(&self) -> Result<Compared, ReloadError> {
+        let path = self.path.clone();
+        // A file, which may be on a disk that hangs.
+        let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
+        let read = read.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+        let (config, text) = read.map_err(|e| match e {
+            ConfigError::Invalid(invalid) => ReloadError::Invalid {
+                why: invalid.to_string(),
+                hint: invalid.hints(),
+            },
+            e @ ConfigError::Read { .. } => ReloadError::Invalid {
+                why: e.to_string(),
+                hint: "put the file back; the agent goes on without it until it is restarted"
+                    .to_owned(),
+            },
+        })?;
+        // It has just been read as one.
+        let written: Table = text.parse().unwrap_or_default();
+        let changed =
+            |name: &&String| config.key_sets.get(*name) != self.running.key_sets.get(*name);
+        let follow: Vec<String> = (config.key_sets.keys().filter(changed))
+            .filter(|name| self.follows(name, &config))
+            .cloned()
+            .collect();
+        let mut change = v1::ConfigurationChange {
+            file: self.path.display().to_string(),
+            digest: hex(digest(&SHA256, text.as_bytes()).as_ref()),
+            ..Default::default()
+        };
+        let all = differences(&self.written, &written);
+        change.differences = all
+            .into_iter()
+            .map(|difference| to_api(difference, &follow))
+            .collect();
+        let mut outages = Vec::new();
+        for name in &follow {
+            self.foresee(name, &config, &mut change, &mut outages).await;
+        }
+        Ok(Compared {
+            config,
+            written,
+            change,
+            follow,
+            outages,
+        })
+    }
+
+    /// Whether a key set can follow without a restart: it was there at the
+    /// start, and so were its device and its documents.
+    fn follows(&self, name: &str, config: &Config) -> bool {
+        let (Some(found), Some(running)) =
+            (config.key_sets.get(name), self.running.key_sets.get(name))
+        else {
+            return false;
+        };
+        let KeySet {
+            device,
+            timing,
+            tracks,
+            rules,
+            observe,
+            ..
+        } = found.clone();
+        let followed = KeySet {
+            device,
+            timing,
+            tracks,
+            rules,
+            observe,
+            ..running.clone()
+        };
+        followed == *found && self.running.devices.contains_key(&found.device)
+    }
+
+    /// What comes of a key set, from its record.
+    async fn foresee(
+        &self,
+        name: &str,
+        config: &Config,
+        change: &mut v1::ConfigurationChange,
+        outages: &mut Vec<String>,
+    ) {
+        let (before, after) = (&self.running.key_sets[name], &config.key_sets[name]);
+        let record = match record(&self.running.state_dir, name).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return,
+            Err(why) => {
+                let warning = format!("key set {name}: what comes of it is not known: {why}");
+                change.warnings.push(warning);
+                return;
+            }
+        };
+        let of_it = |warning: String| format!("key set {name}: {warning}");
+        // Devices are as they were at the start.
+        let as_started = Config {
+            devices: self.running.devices.clone(),
+            ..config.clone()
+        };
+        let outage = differs::outage(&record, after, &as_started);
+        outages.extend(outage.map(of_it));
+        let warnings = differs::warnings_of(&record, after, &as_started);
+        change.warnings.extend(warnings.map(of_it));
+        let everywhere = || [String::from("everywhere")].into();
+        let (before, after) = (before.plan(everywhere()), after.plan(everywhere()));
+        let now = SystemClock::new().read().wall;
+        let coming =
+            tokio::task::spawn_blocking(move || consequences::of(&record, &before, &after, now));
+        let coming = coming
+            .await
+            .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+        let coming = coming.into_iter().map(|coming| {
+            let Consequence {
+                what,
+                at,
+                instead_of,
+            } = coming;
+            v1::Consequence {
+                key_set: name.to_owned(),
+                what,
+                at: Some(timestamp(at)),
+                instead_of: instead_of.map(timestamp),
+            }
+        });
+        change.consequences.extend(coming);
+    }
+
+    /// Takes it into use, one key set after the other.
+    async fn take(&mut self, compared: Compared) -> Result<v1::ConfigurationChange, ReloadError> {
+        let Compared {
+            config,
+            written,
+            mut change,
+            follow,
+            ..
+        } = compared;
+        for name in follow {
+            let wanted = wanted(&config, &name, &self.own)?;
+            let followed = self.agent.follow(wanted).await;
+            followed.map_err(|e| ReloadError::Failed { why: e.to_string() })?;
+            self.running
+                .key_sets
+                .insert(name.clone(), config.key_sets[&name].clone());
+            put(&mut self.written, &written, &name);
+        }
+        let rules = self.running.key_sets.values().map(|set| set.rules.clone());
+        self.callers.follow(rules.collect());
+        change.reloaded = true;
+        Ok(change)
+    }
 }
 
-/// What the configuration has become, as far as the agent that runs goes.
-fn tell(found: Result<Config, ConfigError>, running: &Config) {
-    match found {
-        Ok(found) => {
-            let changed = changes(&found, running);
-            if changed.is_empty() {
-                tracing::info!(
-                    event = "reloaded",
-                    "TLS files, where there are any, are read again; the configuration has not changed"
-                );
-            } else {
-                let changed = changed.join(", ");
-                tracing::warn!(
-                    event = "reloaded",
-                    changed,
-                    "TLS files, where there are any, are read again; the configuration has changed, and only a restart takes that into use"
-                );
-            }
-        }
+/// A key set for the agent. Where nobody said where verifiers are, it is
+/// observed as one would see our own listener.
+pub(super) fn wanted(
+    config: &Config,
+    name: &str,
+    own: &BTreeMap<String, Origin>,
+) -> Result<Wanted, ReloadError> {
+    let mut wanted = compose::wanted(config, name).map_err(|_| ReloadError::Failed {
+        why: format!("no key set {name:?} is configured"),
+    })?;
+    if wanted.origins.is_empty() {
+        wanted.origins.extend(own.get(name).cloned());
+    }
+    Ok(wanted)
+}
+
+/// The record of a key set, as the store has it now.
+async fn record(
+    state_dir: &Path,
+    name: &str,
+) -> Result<Option<crate::keyring::KeySet>, Box<dyn std::error::Error + Send + Sync>> {
+    let store = Sqlite::open_read_only(state_dir.join("keys.sqlite"))?;
+    let Some(stored) = store.load(name).await? else {
+        return Ok(None);
+    };
+    // Whether it is an old one is not asked here.
+    Ok(Some(agent::inspect(&stored.bytes, 0)?))
+}
+
+/// The key set's table, as it is written now.
+fn put(written: &mut Table, now: &Table, name: &str) {
+    let table = |all: &Table| all.get("key_set")?.get(name).cloned();
+    let sets = written.entry("key_set").or_insert(Table::new().into());
+    if let (Some(sets), Some(set)) = (sets.as_table_mut(), table(now)) {
+        sets.insert(name.to_owned(), set);
+    }
+}
+
+fn to_api(difference: Difference, follow: &[String]) -> v1::Difference {
+    let Difference {
+        setting,
+        before,
+        after,
+    } = difference;
+    let mut places = setting.split('.');
+    let of_key_set = places.next() == Some("key_set");
+    let name = places.next().filter(|_| of_key_set);
+    v1::Difference {
+        needs_restart: !name.is_some_and(|name| follow.iter().any(|it| it == name)),
+        setting,
+        before,
+        after,
+    }
+}
+
+/// Says in the log what became of it.
+fn tell(done: &Result<v1::ConfigurationChange, ReloadError>) {
+    let change = match done {
+        Ok(change) => change,
         Err(e) => {
-            let why = match e {
-                ConfigError::Invalid(invalid) => invalid.messages(),
-                e @ ConfigError::Read { .. } => e.to_string(),
-            };
+            let why = e.to_string();
             tracing::error!(
                 event = "reloaded",
                 why,
-                "TLS files, where there are any, are read again; the configuration does not load any more: a restart would fail"
+                "TLS files, where there are any, are read again; the configuration stays as it was"
             );
+            return;
         }
+    };
+    let names = |restart: bool| {
+        let all = change.differences.iter();
+        let all = all.filter(|difference| difference.needs_restart == restart);
+        let all: Vec<&str> = all.map(|difference| difference.setting.as_str()).collect();
+        all.join(", ")
+    };
+    let (in_force, left) = (names(false), names(true));
+    for coming in &change.consequences {
+        let (key_set, what) = (&coming.key_set, &coming.what);
+        let at = super::keys::rfc3339(coming.at.as_ref());
+        tracing::info!(key_set, at, "{what}");
     }
-}
-
-/// The parts that are not as they were at the start.
-fn changes(found: &Config, running: &Config) -> Vec<String> {
-    let mut changed = Vec::new();
-    if found.state_dir != running.state_dir {
-        changed.push("state_dir".to_owned());
+    match (in_force.is_empty(), left.is_empty()) {
+        (true, true) => tracing::info!(
+            event = "reloaded",
+            "TLS files, where there are any, are read again; the configuration has not changed"
+        ),
+        (false, true) => tracing::info!(
+            event = "reloaded",
+            changed = in_force,
+            "the configuration is in force"
+        ),
+        (_, false) => tracing::warn!(
+            event = "reloaded",
+            changed = in_force,
+            left,
+            "a part of the configuration waits for a restart"
+        ),
     }
-    if found.serve != running.serve {
-        changed.push("serve".to_owned());
-    }
-    changed.extend(differing("device", &found.devices, &running.devices));
-    changed.extend(differing("key_set", &found.key_sets, &running.key_sets));
-    changed
-}
-
-fn differing<'a, T: PartialEq>(
-    table: &'a str,
-    found: &'a BTreeMap<String, T>,
-    running: &'a BTreeMap<String, T>,
-) -> impl Iterator<Item = String> {
-    let names: BTreeSet<&String> = found.keys().chain(running.keys()).collect();
-    let differ = |name: &&String| found.get(*name) != running.get(*name);
-    let names = names.into_iter().filter(differ);
-    names.map(move |name| format!("{table}.{name}"))
 }

@@ -1,5 +1,6 @@
 //! `serve`: the agent, its sockets, and its end.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,12 +10,14 @@ use tokio::sync::watch;
 use super::listeners::{Listeners, Ready, Verifiers};
 use super::log::Log;
 use super::output::Failure;
+use super::reload::{self, Reloading};
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose, descriptors, differs, log, reload};
+use super::{callers, compose, descriptors, differs, log};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::serve::grpc::Reloads;
 use crate::serve::http::Site;
 use crate::serve::{self, Counted, tls::Tls};
 
@@ -24,14 +27,13 @@ const IF_IN_USE: &str =
 /// Runs the agent until it is asked to stop.
 pub(super) fn run(path: &Path, ready_file: Option<&Path>) -> Result<(), Failure> {
     compose::harden();
-    let config = compose::config(path)?;
+    let (config, text) = compose::read(path)?;
     let log = log::start()?;
-    compose::block_on(serve(path, &config, ready_file, &log))?
+    compose::block_on(serve((path, &config, &text), ready_file, &log))?
 }
 
 async fn serve(
-    path: &Path,
-    config: &Config,
+    (path, config, text): (&Path, &Config, &str),
     ready_file: Option<&Path>,
     log: &Log,
 ) -> Result<(), Failure> {
@@ -49,15 +51,11 @@ async fn serve(
     let callers = callers::open(config)?;
     let address = listeners.jwks.address();
 
-    let mut wanted = Vec::new();
+    let (mut own, mut wanted) = (BTreeMap::new(), Vec::new());
     for name in config.key_sets.keys() {
-        let mut set = compose::wanted(config, name)?;
-        if set.origins.is_empty() {
-            // Nobody said where verifiers are: as one would see our own.
-            let files = config.serve.jwks_tls.as_ref();
-            set.origins = vec![listeners.jwks.origin(name, files)?];
-        }
-        wanted.push(set);
+        let files = config.serve.jwks_tls.as_ref();
+        own.insert(name.clone(), listeners.jwks.origin(name, files)?);
+        wanted.push(reload::wanted(config, name, &own).map_err(Failure::failed)?);
     }
     let agent = Arc::new(Agent::start(context, wanted, config.serve.well_known.clone()).await);
     let over_tls = listeners.over_tls.as_ref().map(Tls::address);
@@ -70,12 +68,28 @@ async fn serve(
         "serving"
     );
     let ready = Ready::write(ready_file, &listeners)?;
-    let keepers = listeners.keepers.clone();
     let manager = Manager::from_env();
-    let reloads = reload::follow(hangups, path, config, &keepers, &manager);
+    let (desk, orders) = reload::desk();
+    let reloading = Reloading {
+        path: path.to_owned(),
+        running: config.clone(),
+        written: text.parse().unwrap_or_default(),
+        agent: Arc::clone(&agent),
+        callers: Arc::clone(&callers),
+        own,
+        keepers: listeners.keepers.clone(),
+    };
+    let floor = Floor {
+        config,
+        agent: &agent,
+        callers: &callers,
+        metrics: &metrics,
+        manager: &manager,
+        reloads: Arc::new(desk),
+    };
     tokio::select! {
-        () = answer(config, listeners, &agent, &callers, &metrics, &manager, &stop) => {}
-        () = reloads => {}
+        () = floor.answer(listeners, &stop) => {}
+        () = reloading.follow(hangups, orders, &manager) => {}
         () = log.watch(&metrics) => {}
     }
     drop(ready);
@@ -87,80 +101,93 @@ async fn serve(
     Ok(())
 }
 
-/// Serves everything until the agent is to stop, and what has begun is
-/// answered.
-async fn answer(
-    config: &Config,
-    listeners: Listeners,
-    agent: &Arc<Agent>,
-    callers: &Arc<Callers>,
-    metrics: &Metrics,
-    manager: &Manager,
-    stop: &watch::Receiver<bool>,
-) {
-    let limits = descriptors::limits(&config.serve);
-    let count = |name| metrics.connections(name);
-    let pulses = [Pulse::new(), Pulse::new(), Pulse::new(), Pulse::new()];
-    let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
-    let [signing, admin, jwks, over_tls] = pulses.each_ref().map(until);
-    let Listeners {
-        signing: local,
-        over_tls: remote,
-        admin: orders,
-        jwks: verifiers,
-        operators,
-        keepers: _,
-    } = listeners;
-    let local = serve::grpc::serve_signer(
-        Counted::new(local, count("signing")),
-        Arc::clone(agent),
-        Arc::clone(callers),
-        metrics.room("signing"),
-        limits,
-        signing,
-    );
-    let remote = async {
-        let Some(listener) = remote else {
-            // No loop, but a heart that beats for the watchdog.
-            return over_tls.await;
+/// What the listeners serve.
+struct Floor<'a> {
+    config: &'a Config,
+    agent: &'a Arc<Agent>,
+    callers: &'a Arc<Callers>,
+    metrics: &'a Metrics,
+    manager: &'a Manager,
+    reloads: Arc<dyn Reloads>,
+}
+
+impl Floor<'_> {
+    /// Serves everything until the agent is to stop, and what has begun is
+    /// answered.
+    async fn answer(self, listeners: Listeners, stop: &watch::Receiver<bool>) {
+        let Self {
+            config,
+            agent,
+            callers,
+            metrics,
+            manager,
+            reloads,
+        } = self;
+        let limits = descriptors::limits(&config.serve);
+        let count = |name| metrics.connections(name);
+        let pulses = [Pulse::new(), Pulse::new(), Pulse::new(), Pulse::new()];
+        let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
+        let [signing, admin, jwks, over_tls] = pulses.each_ref().map(until);
+        let Listeners {
+            signing: local,
+            over_tls: remote,
+            admin: orders,
+            jwks: verifiers,
+            operators,
+            keepers: _,
+        } = listeners;
+        let local = serve::grpc::serve_signer(
+            Counted::new(local, count("signing")),
+            Arc::clone(agent),
+            Arc::clone(callers),
+            metrics.room("signing"),
+            limits,
+            signing,
+        );
+        let remote = async {
+            let Some(listener) = remote else {
+                // No loop, but a heart that beats for the watchdog.
+                return over_tls.await;
+            };
+            let listener = Counted::new(listener, count("signing-tls"));
+            let (agent, callers) = (Arc::clone(agent), Arc::clone(callers));
+            let room = metrics.room("signing-tls");
+            serve::grpc::serve_signer(listener, agent, callers, room, limits, over_tls).await;
         };
-        let listener = Counted::new(listener, count("signing-tls"));
-        let (agent, callers) = (Arc::clone(agent), Arc::clone(callers));
-        let room = metrics.room("signing-tls");
-        serve::grpc::serve_signer(listener, agent, callers, room, limits, over_tls).await;
-    };
-    let orders = serve::grpc::serve_admin(
-        Counted::new(orders, count("administration")),
-        Arc::clone(agent),
-        Arc::clone(callers),
-        limits,
-        admin,
-    );
-    let verifiers = async {
-        let (site, counted) = (site(config, agent, metrics), count("jwks"));
-        match verifiers {
-            Verifiers::Plain(tcp) => {
-                serve::http::serve(Counted::new(tcp, counted), site, limits, jwks).await;
+        let orders = serve::grpc::serve_admin(
+            Counted::new(orders, count("administration")),
+            Arc::clone(agent),
+            Arc::clone(callers),
+            reloads,
+            limits,
+            admin,
+        );
+        let verifiers = async {
+            let (site, counted) = (site(config, agent, metrics), count("jwks"));
+            match verifiers {
+                Verifiers::Plain(tcp) => {
+                    serve::http::serve(Counted::new(tcp, counted), site, limits, jwks).await;
+                }
+                Verifiers::Tls(tls) => {
+                    serve::http::serve(Counted::new(tls, counted), site, limits, jwks).await;
+                }
             }
-            Verifiers::Tls(tls) => {
-                serve::http::serve(Counted::new(tls, counted), site, limits, jwks).await;
+        };
+        let figures = async {
+            if let Some(listener) = operators {
+                let agent = Arc::clone(agent);
+                serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
             }
-        }
-    };
-    let figures = async {
-        if let Some(listener) = operators {
-            let agent = Arc::clone(agent);
-            serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
-        }
-    };
-    let watch = async {
-        manager.ready();
-        tokio::select! {
-            () = ended(stop.clone()) => manager.stopping(),
-            () = manager.accompany(&**agent, &pulses) => {}
-        }
-    };
-    tokio::join!(local, remote, orders, verifiers, figures, watch);
+        };
+        let watch = async {
+            manager.ready();
+            tokio::select! {
+                () = ended(stop.clone()) => manager.stopping(),
+                () = manager.accompany(&**agent, &pulses) => {}
+            }
+        };
+        tokio::join!(local, remote, orders, verifiers, figures, watch);
+    }
 }
 
 fn site(config: &Config, agent: &Arc<Agent>, metrics: &Metrics) -> Site<Agent> {

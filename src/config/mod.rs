@@ -11,6 +11,7 @@
 mod check;
 mod device;
 mod diagnostic;
+mod difference;
 mod discovery;
 mod key_set;
 mod raw;
@@ -24,6 +25,7 @@ use std::{fs, io};
 
 pub use device::{Device, pin_marker};
 pub use diagnostic::Invalid;
+pub use difference::{Difference, differences};
 pub use key_set::KeySet;
 pub use serve::Serve;
 
@@ -65,6 +67,14 @@ impl Config {
     /// Every mistake that can be told from the file alone, at once; but of
     /// what is not TOML, or not of the right type, only the first.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::read(path)?.0)
+    }
+
+    /// The same, and the text.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn read(path: &Path) -> Result<(Self, String), ConfigError> {
         let read = |why| ConfigError::Read {
             path: path.to_owned(),
             why,
@@ -72,7 +82,8 @@ impl Config {
         let text = fs::read_to_string(path).map_err(read)?;
         let absolute = std::path::absolute(path).map_err(read)?;
         let folder = absolute.parent().unwrap_or(Path::new("/"));
-        Ok(Self::parse(&text, &path.display().to_string(), folder)?)
+        let config = Self::parse(&text, &path.display().to_string(), folder)?;
+        Ok((config, text))
     }
 
     /// Checks a text. `name` stands for the file in what is said about it;

@@ -19,6 +19,7 @@ use sealkeeper::time::Time;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use super::fake::Unchanging;
 use super::*;
 
 /// In the agent's place: does nothing, and remembers what it was asked.
@@ -172,7 +173,8 @@ fn serve(keeper: &Arc<Keeper>) -> Server {
     Server::start(move |listener, stopped| async move {
         let stopped = async { drop(stopped.await) };
         let limits = Limits::default();
-        grpc_edge::serve_admin(listener, keeper, callers(), limits, stopped).await;
+        let configuration = Arc::new(Unchanging);
+        grpc_edge::serve_admin(listener, keeper, callers(), configuration, limits, stopped).await;
     })
 }
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use sealkeeper::agent::{
     Published, Readiness, SignError, Signed, Signing, Trouble, TurnedAway, Watched,
 };
+use sealkeeper::api::v1;
 use sealkeeper::jose::Algorithm;
 use sealkeeper::metrics::Operation;
 use sealkeeper::policy::{Caller, JwsRequest, JwtRequest};
+use sealkeeper::serve::grpc::{Reload, Reloaded, Reloads};
 use sealkeeper::time::Time;
 use tokio::sync::{Semaphore, watch};
 
@@ -199,5 +201,15 @@ pub(super) fn published(body: &str, etag: &str) -> Published {
         body: body.as_bytes().into(),
         etag: etag.into(),
         max_age: Duration::from_millis(300_900),
+    }
+}
+
+/// A configuration that never changes.
+#[derive(Debug)]
+pub(super) struct Unchanging;
+
+impl Reloads for Unchanging {
+    fn reload(&self, _order: Reload) -> Reloaded<'_> {
+        Box::pin(async { Ok(v1::ConfigurationChange::default()) })
     }
 }

@@ -9,7 +9,7 @@ use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{AdminError, Change, Changed, KeySetStatus, Order};
 use sealkeeper::policy::Caller;
 
-use super::fake::{Signer, published};
+use super::fake::{Signer, Unchanging, published};
 use super::*;
 
 /// Takes orders, and never gets to the listing of keys.
@@ -52,7 +52,8 @@ async fn revoke(busy: &Arc<Busy>, signer: &Arc<Signer>, kid: &str) -> (bool, Str
         Server::start(move |listener, stopped| async move {
             let stopped = async { drop(stopped.await) };
             let limits = Limits::default();
-            grpc_edge::serve_admin(listener, busy, callers, limits, stopped).await;
+            let configuration = Arc::new(Unchanging);
+            grpc_edge::serve_admin(listener, busy, callers, configuration, limits, stopped).await;
         })
     };
     let signing = Server::signer(signer, Limits::default());

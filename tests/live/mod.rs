@@ -16,6 +16,7 @@ pub(crate) mod lab;
 mod last_key;
 mod observed;
 mod operator;
+mod reload;
 mod rotation_under_load;
 mod systemd;
 mod waits;

@@ -12,6 +12,7 @@ use super::identity::Asker;
 use super::room::Room;
 use super::status::{Call, Fault};
 use crate::agent::{SignError, Signed, Signing, TurnedAway};
+pub(super) use crate::api::timestamp;
 use crate::api::v1::{
     SignItem, SignJwsRequest, SignJwsResponse, SignJwtRequest, SignJwtResponse, SignOutcome,
     sign_item, sign_outcome,
@@ -20,7 +21,6 @@ use crate::jose::{self, Algorithm};
 use crate::metrics::Operation;
 use crate::policy::{Caller, JwsRequest, JwtRequest, Reason, Refusal};
 use crate::serve::Limits;
-use crate::time::Time;
 
 /// Whatever signs, and what callers are granted.
 pub(super) struct Desk<S> {
@@ -288,13 +288,4 @@ fn algorithm(name: Option<&str>) -> Result<Option<Algorithm>, Refusal> {
 pub(super) fn reported(caller: &Asker, fault: Fault) -> Status {
     caller.report(&fault);
     fault.into_status()
-}
-
-/// `exp` is whole seconds.
-pub(super) fn timestamp(time: Time) -> prost_types::Timestamp {
-    let ms = time.as_millis().rem_euclid(1000);
-    prost_types::Timestamp {
-        seconds: time.as_secs(),
-        nanos: i32::try_from(ms).unwrap_or(0) * 1_000_000,
-    }
 }

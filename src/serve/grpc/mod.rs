@@ -2,6 +2,7 @@
 
 mod admin;
 mod callers;
+mod configuration;
 mod deadline;
 mod desk;
 mod gate;
@@ -17,6 +18,8 @@ mod watch;
 
 use std::sync::Arc;
 
+pub use configuration::{Reload, ReloadError, Reloaded, Reloads};
+
 use axum::response::Response;
 use axum::{Router, middleware};
 use tokio::sync::oneshot;
@@ -27,6 +30,7 @@ use super::connection::{self, Guest, Limits, Protocol};
 use super::listener::{Arrival, Listener};
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Signing, TurnedAway, Watched};
+use crate::api::v1::configuration_server::ConfigurationServer;
 use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
 use crate::metrics::Room as Figures;
@@ -79,7 +83,7 @@ pub async fn serve_signer<L, S>(
     );
 }
 
-/// Serves `sealkeeper.v1.KeyAdmin` until `shutdown` ends and what has begun
+/// Serves `sealkeeper.v1.KeyAdmin` and `sealkeeper.v1.Configuration` until `shutdown` ends and what has begun
 /// is answered.
 ///
 /// Trust: whoever may open the socket may administer; its mode and owner are
@@ -89,13 +93,17 @@ pub async fn serve_admin<L: Listener<Arrival: Arrival<Peer = Caller>>, A: Admini
     listener: L,
     administration: Arc<A>,
     callers: Arc<Callers>,
+    configuration: Arc<dyn Reloads>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let service = KeyAdminServer::new(admin::Admin::new(administration, callers))
         .max_decoding_message_size(limits.message);
-    let shown = ["sealkeeper.v1.KeyAdmin"];
-    let router = router(reflection::add(Routes::new(service), &shown), limits);
+    let configuration = ConfigurationServer::new(configuration::Configuration(configuration))
+        .max_decoding_message_size(limits.message);
+    let shown = ["sealkeeper.v1.KeyAdmin", "sealkeeper.v1.Configuration"];
+    let routes = Routes::new(service).add_service(configuration);
+    let router = router(reflection::add(routes, &shown), limits);
     let enter = |caller: Caller, _| Guest::staying(caller);
     connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown).await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use super::configuration::ReloadError;
 use crate::agent::SignError;
 use crate::agent::admin::AdminError;
 use crate::policy::{Reason, Refusal};
@@ -241,6 +242,25 @@ impl Fault {
                 })
             }
             AdminError::Internal { reason, .. } => Self::internal(reason, message),
+        }
+    }
+
+    pub(super) fn reload(error: ReloadError) -> Self {
+        let message = error.to_string();
+        let caller = |code, reason| Self::new(code, reason, Side::Caller, message.clone());
+        match error {
+            ReloadError::Invalid { hint, .. } => {
+                caller(Code::InvalidArgument, "INVALID_CONFIGURATION").hint(&hint)
+            }
+            ReloadError::Changed { .. } => caller(Code::Aborted, "CONFIGURATION_CHANGED")
+                .about("expected_digest")
+                .hint("look again: `sealkeeper config diff`"),
+            ReloadError::SigningWouldStop { .. } => {
+                caller(Code::FailedPrecondition, "SIGNING_WOULD_STOP").hint(
+                    "nothing was changed; `sealkeeper config reload --even-if-signing-stops` goes ahead all the same",
+                )
+            }
+            ReloadError::Failed { .. } => Self::internal("RELOAD_FAILED", message),
         }
     }
 
