@@ -32,12 +32,13 @@ struct Timeline {
 
 impl Timeline {
     fn of(timing: &Timing, begin: Time) -> Self {
-        let rotated = begin + timing.rotate_every;
+        let ready = rules::rule_1_pre_publish(begin, timing);
+        let rotated = rules::exception_window(begin + timing.rotate_every, ready, timing);
         let last_use = rules::rule_2_last_use(rotated, timing);
         let ceiling = last_use + timing.max_token_lifetime;
         Self {
             begin,
-            ready: rules::rule_1_pre_publish(begin, timing),
+            ready,
             rotated,
             last_use,
             destroyed: last_use + timing.rollback_window,

@@ -7,7 +7,7 @@ use super::raw::{self, Text};
 use super::serve::names;
 use super::{all, discovery, rule};
 use crate::jose::{Algorithm, KeyType};
-use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing};
+use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing, Window};
 use crate::observe::{Origin, Trust};
 use crate::policy::Rules;
 use crate::serve::http::Discovery;
@@ -289,9 +289,11 @@ fn timing(name: &Text, raw: &raw::KeySet, check: &mut Check<'_>) -> Option<Timin
     let max_age = span(&raw.max_age, "max_age", usual.max_age);
     let cdn_stale = span(&raw.cdn_stale, "cdn_stale", usual.cdn_stale);
     let max_gap = span(&raw.max_gap, "max_gap", usual.max_gap);
+    let window = window(raw, &path("window"), check);
     let hard_limit = hard_limit(raw, &path("hard_limit"), usual.hard_limit, check);
     let timing = Timing {
         rotate_every: rotate_every?,
+        window: window?,
         verifier_cache: verifier_cache?,
         propagation: propagation?,
         skew: skew?,
@@ -338,6 +340,24 @@ fn written_at<'a>(raw: &'a raw::KeySet, field: &str) -> Option<&'a Text> {
         "cdn_stale" => raw.cdn_stale.as_ref(),
         "max_gap" => raw.max_gap.as_ref(),
         _ => None,
+    }
+}
+
+/// `None` only after a problem was noted.
+fn window(raw: &raw::KeySet, field: &str, check: &mut Check<'_>) -> Option<Option<Window>> {
+    let Some(text) = &raw.window else {
+        return Some(None);
+    };
+    match text.get_ref().parse() {
+        Ok(window) => Some(Some(window)),
+        Err(e) => {
+            check.say(
+                text.span(),
+                format!("{field}: {e}"),
+                "rotations are done in the last of these windows before they are due, and as soon as it is safe once they are overdue",
+            );
+            None
+        }
     }
 }
 

@@ -86,6 +86,7 @@ pub(super) struct KeySet {
     pub(super) issuer: Text,
     pub(super) device: Text,
     pub(super) rotate_every: Option<Text>,
+    pub(super) window: Option<Text>,
     pub(super) verifier_cache: Option<Text>,
     pub(super) propagation: Option<Text>,
     pub(super) skew: Option<Text>,

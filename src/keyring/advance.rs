@@ -30,7 +30,7 @@ impl KeySet {
         events.extend(self.switch_over(plan, tick));
         events.extend(self.adopt_tracks(plan, tick));
         self.raise_ceilings(plan, tick);
-        events.extend(self.cancel_unseen(plan, tick));
+        events.extend(self.cancel_unsafe(plan, tick));
         for seat in self.seats_of(plan) {
             events.extend(self.schedule(&seat, plan, tick));
         }
@@ -117,10 +117,11 @@ impl KeySet {
         }
     }
 
-    /// Takes back an activation whose key an origin has lost, as long as every
-    /// replica can still hear of it. One that an operator forces waits for no
-    /// origin.
-    fn cancel_unseen(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+    /// Takes back an activation that rule 1 does not allow any more, as long as
+    /// every replica can still hear of it: an origin has lost the key, if only
+    /// for a while, or the configuration knows of longer caches. One that an
+    /// operator forces waits for no origin.
+    fn cancel_unsafe(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let mut events = Vec::new();
         for seat_id in self.seats_of(plan) {
             let unforced = self.seats.get(&seat_id).filter(|seat| !seat.force);
@@ -128,11 +129,10 @@ impl KeySet {
                 continue;
             };
             let key = self.key(switch.to);
-            let lost = plan
-                .origins
-                .iter()
-                .any(|origin| !key.sightings.contains_key(origin));
-            if lost && tick.now + plan.timing.adoption <= switch.at {
+            let seen = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+            let safe =
+                seen.is_some_and(|seen| rules::rule_1_pre_publish(seen, &plan.timing) <= switch.at);
+            if !safe && tick.now + plan.timing.adoption <= switch.at {
                 events.push(Event::of(key, tick.now, What::ActivationCancelled));
                 self.take_switch(&seat_id);
             }
@@ -203,28 +203,35 @@ impl KeySet {
         if active.is_some_and(|key| key.is_held()) {
             return None;
         }
-        let due = self.due(seat_id, plan)?;
         let key = self.standby(seat_id)?;
         if seat.force {
             return Some((key.id, tick.now + ahead(plan)));
         }
         let observed = rules::exception_observers(&plan.origins, &key.sightings, &tick.live)?;
         let earliest = rules::rule_1_pre_publish(observed, &plan.timing);
-        Some((key.id, due.max(earliest).max(tick.now + ahead(plan))))
+        let safe = earliest.max(tick.now + ahead(plan));
+        Some((key.id, self.wanted(seat_id, safe, plan)?))
     }
 
-    /// When the next rotation of a seat is wanted: by the schedule, or earlier
-    /// where an operator or a revocation asks; for a seat without an active
-    /// key, at once.
+    /// When the next rotation of a seat is wanted, where nothing stands in its
+    /// way.
     #[must_use]
     pub fn due(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
+        self.wanted(seat_id, Time::default(), plan)
+    }
+
+    /// The same, no earlier than it is `safe`: by the schedule and its window,
+    /// or earlier where an operator or a revocation asks; for a seat without
+    /// an active key, at once.
+    pub(super) fn wanted(&self, seat_id: &SeatId, safe: Time, plan: &Plan) -> Option<Time> {
         let seat = self.seats.get(seat_id)?;
         if seat.active.is_none() {
-            return Some(Time::default());
+            return Some(safe);
         }
-        let by_schedule = self.due_by_schedule(seat_id, plan)?;
+        let due = self.due_by_schedule(seat_id, plan)?;
+        let by_schedule = rules::exception_window(due, safe, &plan.timing);
         let asked = [seat.rotate_at, seat.fresh_after].into_iter().flatten();
-        Some(asked.fold(by_schedule, Time::min))
+        Some(asked.map(|at| at.max(safe)).fold(by_schedule, Time::min))
     }
 
     /// When the active key of a seat has been active for a whole period. The

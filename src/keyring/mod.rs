@@ -34,6 +34,7 @@ mod tests;
 mod timing;
 mod tracks;
 mod view;
+mod window;
 
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
@@ -52,3 +53,4 @@ pub use set::{
 };
 pub use timing::{HardLimit, LARGEST_SET, Timing, Violation};
 pub use view::{Moment, NoSigner, PublishedKey, SeatView, SigningKey, View};
+pub use window::{InvalidWindow, Window};

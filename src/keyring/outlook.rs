@@ -131,7 +131,6 @@ impl KeySet {
     /// When the active key of a seat is replaced: when that is wanted, and no
     /// earlier than its successor may be active.
     fn succession(&self, seat_id: &SeatId, plan: &Plan) -> Option<Time> {
-        let due = self.due(seat_id, plan)?;
         let seat = self.seats.get(seat_id)?;
         let next = self.standby(seat_id).or_else(|| self.coming(seat_id));
         let allowed = match next {
@@ -139,7 +138,7 @@ impl KeySet {
             // Not even asked for: after a revocation it is younger than that.
             None => (seat.fresh_after).map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
         };
-        Some(allowed.map_or(due, |allowed| due.max(allowed)))
+        self.wanted(seat_id, allowed.unwrap_or_default(), plan)
     }
 
     /// The key of a seat that a device is making.
@@ -188,7 +187,8 @@ impl KeySet {
                 unseen(next, plan, silent).or_else(|| {
                     let until = earliest(next, plan);
                     let kid = next.kid.clone().unwrap_or_default();
-                    (Some(until) > self.due(&seat_id, plan)).then_some(Wait::Rule1 { until, kid })
+                    (self.wanted(&seat_id, until, plan) == Some(until))
+                        .then_some(Wait::Rule1 { until, kid })
                 })
             }
             Phase::Retiring { .. } => self.leaving(key),

@@ -118,17 +118,33 @@ pub fn rule_5_compromise_exposure(
 /// while that many are. `longest_lifetime` is the L of the tokens that are
 /// about: where a configuration shortened it, that of the keys of before.
 ///
-/// `rotate_every` must not be zero.
+/// [`Timing::shortest_period`] must not be zero.
 #[must_use]
 pub fn rule_6_set_size(longest_lifetime: Span, timing: &Timing) -> usize {
     let overlap = longest_lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
     let periods = overlap
         .as_millis()
         .unsigned_abs()
-        .div_ceil(timing.rotate_every.as_millis().unsigned_abs());
+        .div_ceil(timing.shortest_period().as_millis().unsigned_abs());
     usize::try_from(periods)
         .unwrap_or(usize::MAX)
         .saturating_add(2)
+}
+
+/// Window: when a rotation that is due at `due` by the schedule is done, no
+/// earlier than `safe`: in the last window that opens before it is due. Where
+/// that was missed, once it is due: a preference makes no key older than
+/// `rotate_every`, and none active before it is safe.
+#[must_use]
+pub fn exception_window(due: Time, safe: Time, timing: &Timing) -> Time {
+    let overdue = due.max(safe);
+    let Some(window) = timing.window else {
+        return overdue;
+    };
+    match window.last_opening(due).map(|opening| opening.max(safe)) {
+        Some(at) if window.contains(at) => at,
+        _ => overdue,
+    }
 }
 
 /// Rule 7, cache bound: C covers what the set's own headers allow a verifier

@@ -4,14 +4,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::rules;
-use crate::time::Span;
+use super::window::Window;
+use crate::time::{Span, Time};
 
 /// The numbers that an operator chooses for a key set. The letters in brackets
 /// are those of the inequalities in [`rules`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Timing {
-    /// How long a key is active.
+    /// How long a key is active, at most.
     pub rotate_every: Span,
+    /// When rotations are preferred; then a key is active for as long as its
+    /// last window within `rotate_every` allows.
+    pub window: Option<Window>,
     /// Greatest age of a JWKS in any bounded verifier's cache \[C\].
     pub verifier_cache: Span,
     /// Time for a published set to reach every place that serves it \[P\].
@@ -56,6 +60,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             rotate_every: Span::from_days(90),
+            window: None,
             verifier_cache: Span::from_hours(24),
             propagation: Span::from_mins(5),
             skew: Span::from_mins(5),
@@ -81,6 +86,16 @@ impl Timing {
     #[must_use]
     pub fn pre_publish(&self) -> Span {
         self.propagation + self.verifier_cache + self.skew
+    }
+
+    /// The shortest time from one rotation to the next that the schedule
+    /// brings about: a window may come up to its longest gap early.
+    #[must_use]
+    pub fn shortest_period(&self) -> Span {
+        let early = self
+            .window
+            .map_or(Span::ZERO, |window| window.longest_gap());
+        (Time::default() + self.rotate_every).since(Time::default() + early)
     }
 
     /// How long after an activation the predecessor may still finish a
@@ -117,13 +132,18 @@ impl Timing {
                 });
             }
         };
+        let period = self.shortest_period();
+        let early = self.window.map_or_else(String::new, |window| {
+            let gap = window.longest_gap();
+            format!(" less {gap}, by which a window may come early, = {period}")
+        });
         let standby = self.pre_publish() + self.adoption.times(3);
         require(
-            self.rotate_every > standby,
+            period > standby,
             "rule_1_pre_publish",
             "rotate_every",
             format!(
-                "expected more than propagation {} + verifier_cache {} + skew {} + 3 x adoption {} = {standby}, got {}",
+                "expected more than propagation {} + verifier_cache {} + skew {} + 3 x adoption {} = {standby}, got {}{early}",
                 self.propagation, self.verifier_cache, self.skew, self.adoption, self.rotate_every
             ),
             "the next key must reach every verifier while the present one is active: rotate more rarely, or bound the verifiers' caches more tightly",
@@ -154,7 +174,7 @@ impl Timing {
             ),
             "verifiers may keep the set for as long as its headers allow: lower max_age, or raise verifier_cache",
         );
-        let size = if self.rotate_every > Span::ZERO {
+        let size = if period > Span::ZERO {
             rules::rule_6_set_size(self.max_token_lifetime, self)
         } else {
             usize::MAX
@@ -164,7 +184,7 @@ impl Timing {
             "rule_6_set_size",
             "rotate_every",
             format!(
-                "expected at most {LARGEST_SET} keys of one algorithm, got ceil((max_token_lifetime {} + rollback_window {} + skew {} + pre-publication {}) / rotate_every {}) + 2 = {size}",
+                "expected at most {LARGEST_SET} keys of one algorithm, got ceil((max_token_lifetime {} + rollback_window {} + skew {} + pre-publication {}) / rotate_every {}{early}) + 2 = {size}",
                 self.max_token_lifetime,
                 self.rollback_window,
                 self.skew,
@@ -320,6 +340,17 @@ mod tests {
             ),
             (
                 Timing {
+                    rotate_every: Span::from_days(7),
+                    max_token_lifetime: Span::from_days(2),
+                    window: "Mon..Wed,Fri 02:00-05:00 UTC".parse().ok(),
+                    verifier_cache: Span::from_days(4),
+                    ..good
+                },
+                "rule_1_pre_publish",
+                "got 7days less 3days, by which a window may come early, = 4days",
+            ),
+            (
+                Timing {
                     max_age: Span::from_hours(25),
                     ..good
                 },
@@ -383,6 +414,7 @@ mod tests {
         // So short that everything else is kept at each bound.
         let least = Timing {
             rotate_every: Span::from_secs(1),
+            window: None,
             verifier_cache: Span::from_millis(100),
             propagation: Span::ZERO,
             skew: Span::from_millis(10),

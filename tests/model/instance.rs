@@ -84,6 +84,7 @@ fn timing(rotate_every: u32, rollback_window: u32) -> Timing {
         signing_deadline: UNIT,
         max_age: UNIT,
         cdn_stale: Span::ZERO,
+        window: None,
         max_gap: Span::from_days(1),
         hard_limit: HardLimit::Page(UNIT),
     }

@@ -324,7 +324,17 @@ impl World {
         for (id, seat) in &record.seats {
             let active = seat.active.and_then(|id| record.keys.get(&id));
             let due = match record.due(id, &self.plan) {
-                Some(due) if active.is_some_and(|key| !key.is_held()) => due,
+                // A window that was missed in worse times is made up for when
+                // the key is due.
+                Some(due) if active.is_some_and(|key| !key.is_held()) => {
+                    let asked = seat.rotate_at.is_some() || seat.fresh_after.is_some();
+                    match active.map(|key| &key.phase) {
+                        Some(Phase::Active { since }) if !asked => {
+                            due.max(*since + self.plan.timing.rotate_every)
+                        }
+                        _ => due,
+                    }
+                }
                 _ => self.ledger.calm_since,
             };
             let from = due.max(self.ledger.calm_since);

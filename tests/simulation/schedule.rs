@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sealkeeper::jose::{Algorithm, KeyType};
-use sealkeeper::keyring::{HardLimit, ONLY_GROUP, Plan, Timing};
+use sealkeeper::keyring::{HardLimit, ONLY_GROUP, Plan, Timing, Window};
 use sealkeeper::time::Span;
 
 use super::random::{Random, millis};
@@ -70,8 +70,9 @@ pub(crate) fn changed(timing: &Timing, random: &mut Random) -> Timing {
 fn of_weeks(random: &mut Random) -> Timing {
     let max_age = random.span(Span::from_mins(1), Span::from_hours(2));
     let cdn_stale = random.span(Span::ZERO, Span::from_hours(1));
+    let rotate_every = random.span(Span::from_days(7), Span::from_days(120));
     Timing {
-        rotate_every: random.span(Span::from_days(7), Span::from_days(120)),
+        rotate_every,
         verifier_cache: max_age + cdn_stale + random.span(Span::ZERO, Span::from_hours(24)),
         propagation: random.span(Span::ZERO, Span::from_mins(30)),
         skew: random.span(Span::from_secs(2), Span::from_mins(10)),
@@ -81,9 +82,23 @@ fn of_weeks(random: &mut Random) -> Timing {
         signing_deadline: random.span(Span::from_secs(1), Span::from_secs(20)),
         max_age,
         cdn_stale,
+        window: window(rotate_every),
         max_gap: random.span(Span::from_days(1), Span::from_days(30)),
         hard_limit: hard_limit(random, Span::from_days(14)),
     }
+}
+
+/// In one world of three. By a number that is drawn anyway: the worlds of older
+/// seeds stay as they were otherwise.
+fn window(rotate_every: Span) -> Option<Window> {
+    let windows = [
+        "02:00-05:00 UTC",
+        "Tue..Thu 22:00-02:00 UTC",
+        "Sun 00:00-00:10 UTC",
+    ];
+    let drawn = usize::try_from(rotate_every.as_millis()).ok()? % 9;
+    let long = rotate_every >= Span::from_days(21);
+    windows.get(drawn).filter(|_| long)?.parse().ok()
 }
 
 fn of_seconds(random: &mut Random) -> Timing {
@@ -100,6 +115,7 @@ fn of_seconds(random: &mut Random) -> Timing {
         signing_deadline: random.span(Span::from_millis(50), Span::from_secs(2)),
         max_age,
         cdn_stale,
+        window: None,
         max_gap: random.span(Span::from_secs(30), Span::from_hours(10)),
         hard_limit: hard_limit(random, Span::from_secs(100)),
     }

@@ -6,6 +6,7 @@ use super::*;
 fn timing() -> Timing {
     Timing {
         rotate_every: Span::from_secs(10_000),
+        window: None,
         verifier_cache: Span::from_secs(1000),
         propagation: Span::from_secs(100),
         skew: Span::from_secs(10),
@@ -220,6 +221,32 @@ fn exception_clock() {
             expected: at(100)
         })
     );
+}
+
+#[test]
+fn exception_window() {
+    // 1970-01-13 is a Tuesday.
+    let day = |day: i64, hour: i64| Time::from_secs((day - 1) * 86_400 + hour * 3600);
+    let windowed = Timing {
+        window: "Tue..Thu 02:00-05:00 UTC".parse().ok(),
+        ..timing()
+    };
+    let when = |due: Time, safe: Time| super::exception_window(due, safe, &windowed);
+    // Due on Friday: on Thursday, as soon as it opens.
+    let friday = day(16, 12);
+    assert_eq!(when(friday, day(1, 0)), day(15, 2));
+    // Safe while it is open: at once. Safe too late for it: when it is due, and
+    // not at the next opening, when the key would be older than it may be.
+    assert_eq!(when(friday, day(15, 4)), day(15, 4));
+    assert_eq!(when(friday, day(15, 5)), friday);
+    // Overdue: as soon as it is safe, whatever the hour.
+    assert_eq!(when(friday, day(17, 9)), day(17, 9));
+    // Due while it is open: as soon as it opens.
+    assert_eq!(when(day(14, 3), day(1, 0)), day(14, 2));
+    // Without a window: when it is due.
+    let always = |due, safe| super::exception_window(due, safe, &timing());
+    assert_eq!(always(friday, day(1, 0)), friday);
+    assert_eq!(always(friday, day(17, 9)), day(17, 9));
 }
 
 #[test]

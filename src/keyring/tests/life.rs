@@ -148,6 +148,65 @@ fn an_activation_is_taken_back_while_every_replica_can_hear() {
     assert_eq!(bench.signer(10_000), Ok("k3".to_owned()));
 }
 
+/// Its run of sightings began anew: whoever fetched meanwhile lacks the key.
+#[test]
+fn an_activation_is_taken_back_though_the_origin_shows_the_key_again() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    bench.lose("a", 9960);
+    bench.observe("a", 9961);
+    assert_eq!(bench.advance(9965), ["activation-cancelled"]);
+    assert_eq!(bench.advance(10_981), ["activation-scheduled"]);
+    assert_eq!(bench.seat().switch.as_ref().unwrap().at, at(11_071));
+}
+
+/// A reload may say that verifiers keep a set for longer than was thought.
+#[test]
+fn an_activation_is_taken_back_when_caches_turn_out_longer() {
+    let mut bench = Bench::with_standby();
+    bench.advance(9910);
+    bench.plan.timing.verifier_cache = Span::from_secs(10_000);
+    assert_eq!(bench.advance(9920), ["activation-cancelled"]);
+    assert_eq!(bench.signer(10_000), Ok("k1".to_owned()));
+}
+
+/// Active since Monday 1970-01-12 13:46:40, due on Sunday 1970-02-01: on the
+/// Thursday before at 02:00, which is 1,426,400 s later.
+#[test]
+fn a_window_is_kept_and_where_it_was_missed_the_key_grows_no_older() {
+    let windowed = || {
+        let mut bench = Bench::with_standby();
+        bench.plan.timing.rotate_every = Span::from_days(20);
+        bench.plan.timing.window = "Thu 02:00-05:00 UTC".parse().ok();
+        bench
+    };
+    let switch = |bench: &Bench| bench.seat().switch.as_ref().map(|switch| switch.at);
+    let mut bench = windowed();
+    assert_eq!(bench.advance_at(just_before(at(1_426_310))), [""; 0]);
+    assert_eq!(bench.advance(1_426_310), ["activation-scheduled"]);
+    assert_eq!(switch(&bench), Some(at(1_426_400)));
+    // Down until it is open.
+    let mut bench = windowed();
+    assert_eq!(bench.advance(1_430_000), ["activation-scheduled"]);
+    assert_eq!(switch(&bench), Some(at(1_430_060)));
+    // Down until it has closed: when the key is due.
+    let mut bench = windowed();
+    assert_eq!(bench.advance(1_437_200), [""; 0]);
+    assert_eq!(bench.advance(20 * 86_400 - 90), ["activation-scheduled"]);
+    assert_eq!(switch(&bench), Some(at(20 * 86_400)));
+    // Down for longer: as soon as it is safe, whatever the hour.
+    let mut bench = windowed();
+    assert_eq!(bench.advance(21 * 86_400), ["activation-scheduled"]);
+    assert_eq!(switch(&bench), Some(at(21 * 86_400 + 60)));
+    // An operator does not wait for it.
+    let mut bench = windowed();
+    bench
+        .set
+        .rotate(Algorithm::Ed25519, &anna(), &bench.plan, &bench.tick)
+        .unwrap();
+    assert_eq!(bench.advance(5000), ["activation-scheduled"]);
+}
+
 #[test]
 fn a_removal_makes_room_in_the_same_step() {
     let mut bench = Bench::rotated();

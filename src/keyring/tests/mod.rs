@@ -42,6 +42,7 @@ pub(super) fn timing() -> Timing {
         signing_deadline: Span::from_secs(5),
         max_age: Span::from_secs(600),
         cdn_stale: Span::from_secs(400),
+        window: None,
         max_gap: Span::from_secs(50_000),
         hard_limit: HardLimit::Page(Span::from_secs(7000)),
     }
