@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 /// The contracts, below `proto/`.
-const PROTOS: [&str; 3] = [
+const PROTOS: [&str; 4] = [
     "sealkeeper/v1/signer.proto",
     "sealkeeper/v1/admin.proto",
     "sealkeeper/v1/configuration.proto",
+    "sealkeeper/v1/approvals.proto",
 ];
 
 /// Messages that hold claims, signing inputs, tokens or signatures: `src/api`

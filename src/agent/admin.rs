@@ -98,6 +98,16 @@ pub enum Change {
         /// The key.
         kid: String,
     },
+    /// Agree to what another person asked for.
+    Approve {
+        /// Its number.
+        request: u64,
+    },
+    /// Take off what waits for a second person.
+    Withdraw {
+        /// Its number.
+        request: u64,
+    },
     /// Vouch for the agent's clock.
     ConfirmClock {
         /// What the operator's own clock reads.
@@ -116,6 +126,8 @@ impl Change {
             Self::Destroy { .. } => "destroy",
             Self::Hold { .. } => "hold",
             Self::Release { .. } => "release",
+            Self::Approve { .. } => "approve",
+            Self::Withdraw { .. } => "withdraw",
             Self::ConfirmClock { .. } => "confirm-clock",
         }
     }
@@ -156,8 +168,7 @@ pub struct Changed {
     /// Whether the change is stored. A restriction holds even when it is not.
     pub durable: bool,
     /// Who did alone what waits for a second person where two are asked for:
-    /// a destruction, a rollback, a forced activation. Nothing asks for two
-    /// yet.
+    /// a destruction, a rollback, a forced activation.
     pub alone: Option<String>,
 }
 
@@ -176,6 +187,29 @@ pub struct KeySetStatus {
     pub next: Vec<Upcoming>,
     /// While in doubt, nothing is activated, retired, removed or destroyed.
     pub clock_in_doubt: bool,
+    /// What waits for a second person, in the order in which it was asked for.
+    pub requests: Vec<RequestStatus>,
+}
+
+/// An order that waits for a second person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestStatus {
+    /// Under which one agrees.
+    pub number: u64,
+    /// A stable word: `destroy`, `rollback`, `activate`.
+    pub wish: &'static str,
+    /// The key that it is about.
+    pub kid: String,
+    /// Who asked.
+    pub by: String,
+    /// Which person that is.
+    pub person: String,
+    /// What they noted.
+    pub note: String,
+    /// Since when.
+    pub at: Time,
+    /// Until when.
+    pub expires: Time,
 }
 
 /// A key as an operator sees it. An absent date has not come, or was passed

@@ -12,6 +12,7 @@
 //! the store before any reader signs with it.
 
 pub mod admin;
+mod approvals;
 pub mod callers;
 mod context;
 mod effects;
@@ -54,7 +55,7 @@ use crate::hsm::Device;
 use crate::keyring::{Plan, Timing};
 use crate::metrics::KeySetMetrics;
 use crate::observe::{self, Origin};
-use crate::policy::{Caller, Reason, Refusal, Rules};
+use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Change, Changed, KeySetStatus, Order};
@@ -86,6 +87,8 @@ pub struct Wanted {
     pub plan: Plan,
     /// Who may sign what.
     pub rules: Rules,
+    /// Whether some orders wait for a second person.
+    pub approvals: Option<Approvals>,
     /// Where its JWKS is observed.
     pub origins: Vec<Origin>,
 }

@@ -14,7 +14,7 @@ use super::status::{self, Stuck};
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
 use crate::keyring::{
-    Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick,
+    Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick, Wish,
 };
 use crate::policy::Caller;
 use crate::store::StoreError;
@@ -169,7 +169,7 @@ impl Writer {
                     at: None,
                     mandate: by(note),
                 };
-                self.revoke(kid, ending).await?
+                self.revoke_by(caller, kid, ending).await?
             }
             Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
             Change::Rotate { algorithm } => {
@@ -184,7 +184,13 @@ impl Writer {
                 }
                 did
             }
+            Change::Approve { request } => self.approve(caller, *request).await?,
+            Change::Withdraw { request } => self.withdraw(caller, *request).await?,
             Change::Rollback { kid } => {
+                if let Some(asker) = self.asker(caller, "")? {
+                    let kid = kid.clone();
+                    return self.wish(&asker, &Wish::Rollback { kid }).await;
+                }
                 self.ask(|set, plan, tick| set.rollback(kid, &by(""), plan, tick))
                     .await?
             }
@@ -192,7 +198,16 @@ impl Writer {
                 kid,
                 end_rollback,
                 note,
-            } => self.destroy(kid, *end_rollback, &by(note)).await?,
+            } => {
+                if let Some(asker) = self.asker(caller, note)? {
+                    let wish = Wish::Destroy {
+                        kid: kid.clone(),
+                        end_rollback: *end_rollback,
+                    };
+                    return self.wish(&asker, &wish).await;
+                }
+                self.destroy(kid, *end_rollback, &by(note)).await?
+            }
             Change::Hold { kid, note } => self.hold(kid, &by(note)).await?,
             Change::Release { kid } => {
                 self.ask(|set, _, tick| set.release(kid, &by(""), tick))
@@ -280,7 +295,7 @@ impl Writer {
         Ok(did)
     }
 
-    fn not_done(&self, error: StepError<OperatorError>) -> AdminError {
+    pub(super) fn not_done(&self, error: StepError<OperatorError>) -> AdminError {
         match error {
             StepError::Keyring(error) => refusal(error),
             StepError::Doubt(_) => AdminError::Refused {

@@ -120,6 +120,15 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::Revoked { reason } | What::RevocationNoted { reason } => {
             Some(format!("reason {}", reason.name()))
         }
+        What::ApprovalRequested {
+            request,
+            wish,
+            expires,
+        } => Some(format!("request {request}: {wish}, until {expires}")),
+        What::Approved { request, wish } => Some(format!("request {request}: {wish}")),
+        What::RequestWithdrawn { request } | What::RequestExpired { request } => {
+            Some(format!("request {request}"))
+        }
         _ => None,
     };
     KeyEvent {
@@ -135,7 +144,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
             .zip(event.kid.as_ref())
             .and_then(|(p, k)| jwk(p, k)),
         note,
-        by: event.mandate.as_ref().map(|mandate| mandate.by.clone()),
+        by: event.mandate.as_ref().map(|mandate| match &event.second {
+            Some(second) => format!("{} with {second}", mandate.by),
+            None => mandate.by.clone(),
+        }),
         remark: (event.mandate.as_ref())
             .map(|mandate| mandate.note.clone())
             .filter(|note| !note.is_empty()),

@@ -80,6 +80,21 @@ pub(super) fn refusal(error: OperatorError) -> AdminError {
             "rule_4_destruction",
             "there is nothing to destroy; revoke it, if verifiers are to drop it",
         ),
+        OperatorError::UnknownRequest { .. } => refused(
+            "UNKNOWN_REQUEST",
+            "exception_second_person",
+            "`sealkeeper approvals list` shows what waits; a request that nobody agreed to in time is made again",
+        ),
+        OperatorError::SamePerson { .. } => refused(
+            "SAME_PERSON",
+            "exception_second_person",
+            "another person whom the configuration names runs this command",
+        ),
+        OperatorError::TooManyRequests => refused(
+            "TOO_MANY_REQUESTS",
+            "exception_second_person",
+            "`sealkeeper approvals withdraw` takes off what nobody wants any more",
+        ),
         OperatorError::Held { .. } => refused("HELD", "hold", "release the key first"),
     }
 }

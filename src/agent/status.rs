@@ -1,8 +1,8 @@
 //! A key set in the operator's words.
 
 use super::admin::{
-    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RevocationReason,
-    RevocationStatus, Upcoming,
+    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RequestStatus,
+    RevocationReason, RevocationStatus, Upcoming,
 };
 use super::reader::Reader;
 use super::writer::Held;
@@ -80,6 +80,7 @@ pub(super) fn key_set(
             .collect(),
         next,
         clock_in_doubt: doubt,
+        requests: set.requests.iter().map(request).collect(),
     }
 }
 
@@ -92,6 +93,20 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
         keys: Vec::new(),
         next: Vec::new(),
         clock_in_doubt: false,
+        requests: Vec::new(),
+    }
+}
+
+fn request((number, request): (&u64, &crate::keyring::Request)) -> RequestStatus {
+    RequestStatus {
+        number: *number,
+        wish: request.wish.name(),
+        kid: request.wish.kid().to_owned(),
+        by: request.mandate.by.clone(),
+        person: request.person.clone(),
+        note: request.mandate.note.clone(),
+        at: request.at,
+        expires: request.expires,
     }
 }
 
@@ -285,6 +300,16 @@ pub(super) fn sentence(event: &Event) -> String {
         What::DestructionBegun { device } => {
             format!("the private half of {key} is being destroyed on {device}")
         }
+        What::ApprovalRequested {
+            request,
+            wish,
+            expires,
+        } => format!(
+            "request {request} is on record: {wish} {}, until {expires}",
+            event.kid.as_deref().unwrap_or_default()
+        ),
+        What::Approved { request, .. } => format!("request {request} has its second person"),
+        What::RequestWithdrawn { request } => format!("request {request} is withdrawn"),
         other => format!("{key}: {}", other.name()),
     }
 }

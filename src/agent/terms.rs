@@ -8,7 +8,7 @@ use super::rates::Rates;
 use super::signing::SignError;
 use crate::clock::Reading;
 use crate::keyring::Timing;
-use crate::policy::{Caller, Rules};
+use crate::policy::{Approvals, Caller, Rules};
 
 /// Who may sign what, and by which numbers.
 pub(super) struct Terms {
@@ -18,6 +18,8 @@ pub(super) struct Terms {
     pub(super) timing: Timing,
     /// What rules have granted.
     pub(super) rates: Rates,
+    /// Whether some orders wait for a second person.
+    pub(super) approvals: Option<Approvals>,
     /// Where the JWKS is observed: addresses by name.
     pub(super) observed_at: BTreeMap<String, String>,
 }
@@ -32,6 +34,7 @@ impl Terms {
             rates: Rates::new(&rules, before.map(|before| &before.rates)),
             rules,
             timing: wanted.plan.timing,
+            approvals: wanted.approvals.clone(),
             observed_at: origins
                 .map(|origin| (origin.name().to_owned(), origin.url().to_string()))
                 .collect(),

@@ -162,7 +162,7 @@ fn confirm(question: &str, as_json: bool) -> Result<(), Failure> {
     Err(Failure::failed("nothing was changed").hint("answer y to go on"))
 }
 
-fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> {
+pub(super) fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> {
     let request_id = match args.request_id {
         Some(id) => id,
         None => compose::random_name()?,
@@ -174,7 +174,7 @@ fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> {
     })
 }
 
-fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
+pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
     if as_json {
         return say(json!({
             "done": changed.done,

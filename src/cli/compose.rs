@@ -63,6 +63,7 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
         name: name.to_owned(),
         plan: set.plan(BTreeSet::new()),
         rules: set.rules.clone(),
+        approvals: set.approvals.clone(),
         origins: set.observe.clone(),
     })
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not now.
 
 mod advice;
+mod approvals;
 mod callers;
 mod change;
 mod check;
@@ -114,6 +115,9 @@ enum Command {
     /// Look at keys and change their lives.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// See what waits for a second person, and agree to it.
+    #[command(subcommand)]
+    Approvals(approvals::Command),
     /// See who calls, and keep somebody out.
     #[command(subcommand)]
     Callers(CallersCommand),
@@ -372,6 +376,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(command) => change::keys(config, command, json),
+        Command::Approvals(command) => approvals::run(config, command, json),
         Command::Callers(command) => callers::run(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)

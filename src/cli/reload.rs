@@ -215,6 +215,7 @@ impl Reloading {
             tracks,
             rules,
             observe,
+            approvals,
             ..
         } = found.clone();
         let followed = KeySet {
@@ -223,6 +224,7 @@ impl Reloading {
             tracks,
             rules,
             observe,
+            approvals,
             ..running.clone()
         };
         followed == *found && self.running.devices.contains_key(&found.device)
@@ -298,6 +300,11 @@ impl Reloading {
                 .insert(name.clone(), config.key_sets[&name].clone());
             put(&mut self.written, &written, &name);
         }
+        if let Some(people) = written.get("person") {
+            self.written.insert("person".to_owned(), people.clone());
+        } else {
+            self.written.remove("person");
+        }
         let rules = self.running.key_sets.values().map(|set| set.rules.clone());
         self.callers.follow(rules.collect());
         change.reloaded = true;
@@ -350,10 +357,16 @@ fn to_api(difference: Difference, follow: &[String]) -> v1::Difference {
         after,
     } = difference;
     let mut places = setting.split('.');
-    let of_key_set = places.next() == Some("key_set");
-    let name = places.next().filter(|_| of_key_set);
+    let follows = match places.next() {
+        Some("key_set") => places
+            .next()
+            .is_some_and(|name| follow.iter().any(|it| it == name)),
+        // Key sets know who is who.
+        Some("person") => true,
+        _ => false,
+    };
     v1::Difference {
-        needs_restart: !name.is_some_and(|name| follow.iter().any(|it| it == name)),
+        needs_restart: !follows,
         setting,
         before,
         after,

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check::Check;
 use super::raw::{self, Text};
 use super::serve::names;
-use super::{all, discovery, rule};
+use super::{all, discovery, people, rule};
 use crate::jose::{Algorithm, KeyType};
 use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing, Window};
 use crate::observe::{Origin, Trust};
-use crate::policy::Rules;
+use crate::policy::{Approvals, People, Rules};
 use crate::serve::http::Discovery;
 use crate::time::Span;
 
@@ -26,6 +26,8 @@ pub struct KeySet {
     pub tracks: Vec<(Algorithm, KeyType)>,
     /// Who may sign what; also its issuer.
     pub rules: Rules,
+    /// Whether some orders wait for a second person.
+    pub approvals: Option<Approvals>,
     /// What the issuer says of itself over HTTP, if anything.
     pub discovery: Option<Discovery>,
     /// Where verifiers get its JWKS; the agent's own listener where none is
@@ -51,13 +53,14 @@ impl KeySet {
 pub(super) fn check(
     name: &Text,
     raw: &raw::KeySet,
-    devices: &BTreeMap<Text, raw::Device>,
+    (devices, people): (&BTreeMap<Text, raw::Device>, Option<&People>),
     check: &mut Check<'_>,
 ) -> Option<KeySet> {
     let device = device(name, raw, devices, check);
     let ed25519 = ed25519(name, raw, check);
     let tracks = tracks(name, raw, ed25519, check);
     let timing = timing(name, raw, check);
+    let approvals = people::approvals(name, raw, people, check);
     let rules = rule::check(name, raw, timing.as_ref(), ed25519, check);
     let discovery = discovery::check(name, raw, check);
     let observe = observe(name, raw, check);
@@ -67,6 +70,7 @@ pub(super) fn check(
         timing: timing?,
         tracks: tracks?,
         rules: rules?,
+        approvals: approvals?,
         discovery: discovery?,
         observe: observe?,
     })

@@ -14,6 +14,7 @@ mod diagnostic;
 mod difference;
 mod discovery;
 mod key_set;
+mod people;
 mod raw;
 mod rule;
 mod serve;
@@ -115,9 +116,10 @@ impl Config {
             let device = device::check(name, device, check);
             Some((named?, device?))
         }));
+        let people = people::check(&raw.person, check);
         let key_sets: Option<BTreeMap<_, _>> = all(raw.key_set.iter().map(|(name, key_set)| {
             let named = check.name("key_set", name);
-            let key_set = key_set::check(name, key_set, &raw.device, check);
+            let key_set = key_set::check(name, key_set, (&raw.device, people.as_ref()), check);
             Some((named?, key_set?))
         }));
         discovery::check_distinct(&raw.key_set, check);

@@ -20,7 +20,15 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) device: BTreeMap<Text, Device>,
     #[serde(default)]
+    pub(super) person: BTreeMap<Text, Person>,
+    #[serde(default)]
     pub(super) key_set: BTreeMap<Text, KeySet>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Person {
+    pub(super) uid: Spanned<Vec<u32>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -104,6 +112,8 @@ pub(super) struct KeySet {
     pub(super) hard_limit: Option<Spanned<HardLimit>>,
     pub(super) max_payload: Option<Spanned<i64>>,
     pub(super) eddsa_name: Option<Text>,
+    pub(super) approvals: Option<Spanned<i64>>,
+    pub(super) approvals_expire: Option<Text>,
     /// Names of metadata members, with any value.
     pub(super) discovery: Option<Spanned<BTreeMap<Text, Spanned<toml::Value>>>>,
     #[serde(default)]

@@ -36,6 +36,7 @@ impl KeySet {
         }
         events.extend(self.destroy_halves(plan, tick));
         events.extend(self.remove_keys(plan, tick));
+        events.extend(self.expire_requests(tick));
         self.forget();
         // Last: a key that was removed leaves room for one.
         events.extend(self.replenish(plan, tick, ids));
@@ -74,6 +75,7 @@ impl KeySet {
                 next.push(removal(key, last_sign, plan));
             }
         }
+        next.extend(self.requests.values().map(|request| request.expires));
         // What is overdue but blocked (a dead origin, a replica that has not
         // confirmed) is looked at again at each tick, not in a tight loop.
         next.into_iter()

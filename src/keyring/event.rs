@@ -25,6 +25,8 @@ pub struct Event {
     pub mandate: Option<Mandate>,
     /// What kind of action the order was.
     pub action: Option<Action>,
+    /// Who agreed to it, where two were asked for.
+    pub second: Option<String>,
 }
 
 impl Event {
@@ -38,6 +40,7 @@ impl Event {
             what,
             mandate: None,
             action: None,
+            second: None,
         }
     }
 
@@ -51,11 +54,11 @@ impl Event {
     }
 
     /// Whether one person did alone what waits for a second one where two are
-    /// asked for. Nothing can ask for two yet, so that nothing waits: the log
-    /// and the answer say it, and others may look at what was done.
+    /// asked for: the log and the answer say it, and others may look at what
+    /// was done.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.action.is_some_and(rules::exception_second_person)
+        self.second.is_none() && self.action.is_some_and(rules::exception_second_person)
     }
 }
 
@@ -101,6 +104,24 @@ pub enum What {
     RollbackScheduled {
         activates: Time,
     },
+    /// A second person is asked for.
+    ApprovalRequested {
+        request: u64,
+        wish: &'static str,
+        expires: Time,
+    },
+    /// A second person agreed.
+    Approved {
+        request: u64,
+        wish: &'static str,
+    },
+    RequestWithdrawn {
+        request: u64,
+    },
+    /// Nobody agreed in time.
+    RequestExpired {
+        request: u64,
+    },
 }
 
 impl What {
@@ -128,6 +149,10 @@ impl What {
             Self::RotationRequested => "rotation-requested",
             Self::SuccessorForced => "successor-forced",
             Self::RollbackScheduled { .. } => "rollback-scheduled",
+            Self::ApprovalRequested { .. } => "approval-requested",
+            Self::Approved { .. } => "approved",
+            Self::RequestWithdrawn { .. } => "request-withdrawn",
+            Self::RequestExpired { .. } => "request-expired",
         }
     }
 }

@@ -41,6 +41,8 @@ impl KeySet {
             next_intent: 1,
             replicas: BTreeMap::new(),
             revoked: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_request: 0,
         };
         set.join(tick);
         let events = set.resume_genesis(plan, tick, ids);

@@ -11,6 +11,7 @@
 //! the simulation, the model check and the agent drive the same code.
 
 mod advance;
+mod approval;
 mod clock;
 mod confirm;
 mod destroy;
@@ -36,6 +37,7 @@ mod tracks;
 mod view;
 mod window;
 
+pub use approval::{MOST_REQUESTS, Request, Wish};
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
 pub use forecast::{Forecast, Life};

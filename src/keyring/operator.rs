@@ -49,6 +49,15 @@ impl Ending {
         }
     }
 
+    /// The same, and no key signs before its time for it.
+    #[must_use]
+    pub fn or_later(self) -> Self {
+        Self {
+            then: Some(Then::Wait),
+            ..self
+        }
+    }
+
     /// What holds where it was ordered `before` as well, and no record has it:
     /// what was said last, as far as it says something.
     #[must_use]

@@ -107,6 +107,24 @@ pub enum OperatorError {
         /// The key.
         kid: String,
     },
+    /// Nobody waits for agreement under this number, or no longer.
+    #[error("no request {number} waits for a second person")]
+    UnknownRequest {
+        /// What was given.
+        number: u64,
+    },
+    /// Who asks and who agrees are one.
+    #[error("{person} asked for it, and a second person must agree")]
+    SamePerson {
+        /// As the configuration calls them.
+        person: String,
+    },
+    /// The record would grow.
+    #[error(
+        "{} requests wait for a second person already",
+        super::approval::MOST_REQUESTS
+    )]
+    TooManyRequests,
     /// A key that is held is not touched.
     #[error("{kid} is held; release it first")]
     Held {

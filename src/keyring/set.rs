@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::approval::Request;
 use super::clock::ClockNote;
 use super::event::{Event, What};
 use super::intent::{Intent, IntentId, Task};
@@ -177,6 +178,20 @@ pub struct KeySet {
     pub replicas: BTreeMap<String, Replica>,
     /// Every `kid` that was ever revoked.
     pub revoked: BTreeMap<String, Revocation>,
+    /// What waits for a second person, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<u64, Request>,
+    /// The number of the last of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_request: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// That a key was revoked; never forgotten.

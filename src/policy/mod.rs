@@ -11,6 +11,7 @@ mod check;
 mod claims;
 pub mod identity;
 mod matcher;
+mod people;
 mod preset;
 mod rate;
 mod refusal;
@@ -19,6 +20,7 @@ pub mod rules;
 
 pub use check::{CheckError, CheckedJws, CheckedJwt, KeyFacts, check_jws, check_jwt};
 pub use identity::{CallerId, Names};
+pub use people::{Approvals, People};
 pub use preset::Preset;
 pub use rate::{Limiter, Rate};
 pub use refusal::{Reason, Refusal};

@@ -117,6 +117,7 @@ fn status() -> KeySetStatus {
             waits_for: Some("observation".into()),
         }],
         clock_in_doubt: true,
+        requests: vec![],
     }
 }
 

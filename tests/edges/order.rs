@@ -35,6 +35,7 @@ impl Administration for Busy {
                 keys: vec![],
                 next: vec![],
                 clock_in_doubt: false,
+                requests: vec![],
             },
             done: vec!["it is blocked".into()],
             pending: vec![],

@@ -125,6 +125,16 @@ operations = ["sign-jwt", "sign-jws"]
         fs::write(self.path("sealkeeper.toml"), text).expect("the configuration");
     }
 
+    /// Lets other users in: to the configuration and to the sockets, whose
+    /// modes are for each of them to say.
+    pub(crate) fn open_to_others(&self) {
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own file");
+        };
+        open(self.dir.path(), 0o755);
+        open(&self.path("sealkeeper.toml"), 0o644);
+    }
+
     /// Changes the configuration: `to` for `from`, which must be there.
     pub(crate) fn amend(&self, from: &str, to: &str) {
         let path = self.path("sealkeeper.toml");

@@ -1,5 +1,6 @@
 //! The whole program: real processes, a real token, real sockets.
 
+mod approvals;
 pub(crate) mod bad_days;
 mod begin;
 mod browser;

@@ -109,6 +109,9 @@ impl Frame {
             next_intent: _,
             replicas,
             revoked,
+            // People are not in it.
+            requests,
+            last_request,
         } = set;
         let order = Order::of(&seats, &keys);
         let seats = seats
@@ -173,6 +176,8 @@ impl Frame {
             next_intent,
             replicas: replicas.collect(),
             revoked: revoked.collect(),
+            requests,
+            last_request,
         }
     }
 

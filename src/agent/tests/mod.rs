@@ -104,6 +104,7 @@ fn wanted() -> Wanted {
     };
     Wanted {
         name: NAME.to_owned(),
+        approvals: None,
         plan: Plan {
             timing,
             tracks: vec![(Algorithm::Ed25519, KeyType::Ed25519)],

@@ -31,7 +31,7 @@ const MAX_NOTE: usize = 1024;
 
 /// The administration edge over whatever keeps the keys.
 pub(super) struct Admin<A> {
-    administration: Arc<A>,
+    pub(super) administration: Arc<A>,
     callers: Arc<Callers>,
 }
 
@@ -44,7 +44,7 @@ impl<A: Administration> Admin<A> {
     }
 
     /// Every change takes this way.
-    async fn change<T>(
+    pub(super) async fn change<T>(
         &self,
         request: Request<T>,
         order: impl FnOnce(T) -> Result<(Option<v1::Order>, Change), Fault>,

@@ -1,6 +1,7 @@
 //! gRPC: signing on one socket, administration on another.
 
 mod admin;
+mod approvals;
 mod callers;
 mod configuration;
 mod deadline;
@@ -30,6 +31,7 @@ use super::connection::{self, Guest, Limits, Protocol};
 use super::listener::{Arrival, Listener};
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Signing, TurnedAway, Watched};
+use crate::api::v1::approvals_server::ApprovalsServer;
 use crate::api::v1::configuration_server::ConfigurationServer;
 use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
@@ -83,7 +85,7 @@ pub async fn serve_signer<L, S>(
     );
 }
 
-/// Serves `sealkeeper.v1.KeyAdmin` and `sealkeeper.v1.Configuration` until `shutdown` ends and what has begun
+/// Serves `sealkeeper.v1.KeyAdmin`, `Approvals` and `Configuration` until `shutdown` ends and what has begun
 /// is answered.
 ///
 /// Trust: whoever may open the socket may administer; its mode and owner are
@@ -97,12 +99,20 @@ pub async fn serve_admin<L: Listener<Arrival: Arrival<Peer = Caller>>, A: Admini
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let service = KeyAdminServer::new(admin::Admin::new(administration, callers))
-        .max_decoding_message_size(limits.message);
+    let admin = Arc::new(admin::Admin::new(administration, callers));
+    let service =
+        KeyAdminServer::from_arc(Arc::clone(&admin)).max_decoding_message_size(limits.message);
+    let approvals = ApprovalsServer::from_arc(admin).max_decoding_message_size(limits.message);
     let configuration = ConfigurationServer::new(configuration::Configuration(configuration))
         .max_decoding_message_size(limits.message);
-    let shown = ["sealkeeper.v1.KeyAdmin", "sealkeeper.v1.Configuration"];
-    let routes = Routes::new(service).add_service(configuration);
+    let shown = [
+        "sealkeeper.v1.KeyAdmin",
+        "sealkeeper.v1.Approvals",
+        "sealkeeper.v1.Configuration",
+    ];
+    let routes = Routes::new(service)
+        .add_service(approvals)
+        .add_service(configuration);
     let router = router(reflection::add(routes, &shown), limits);
     let enter = |caller: Caller, _| Guest::staying(caller);
     connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown).await;

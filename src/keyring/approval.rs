@@ -1,0 +1,237 @@
+//! What waits for a second person, where two are asked for.
+//!
+//! A person asks, another one agrees, and only then it is done, by the rules
+//! of that instant. Blocking and unpublishing never come here
+//! ([`rules::exception_second_person`](super::rules::exception_second_person)).
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, What};
+use super::key::{Mandate, Reason};
+use super::operator::{Ending, Then};
+use super::refusal::OperatorError;
+use super::set::{KeySet, Plan, Tick};
+use crate::time::{Span, Time};
+
+/// What a person may ask for and not do alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "kebab-case")]
+pub enum Wish {
+    /// The destruction of a private half.
+    Destroy {
+        /// The key.
+        kid: String,
+        /// Even where that ends its rollback window.
+        end_rollback: bool,
+    },
+    /// A former key active again.
+    Rollback {
+        /// The key.
+        kid: String,
+    },
+    /// The next key active before every verifier can hold it.
+    Activate {
+        /// The revoked key in whose place it signs.
+        kid: String,
+    },
+}
+
+/// A wish on record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Request {
+    /// What is asked for.
+    #[serde(flatten)]
+    pub wish: Wish,
+    /// Who asks.
+    pub mandate: Mandate,
+    /// Which person that is.
+    pub person: String,
+    /// Since when.
+    pub at: Time,
+    /// Until when somebody may agree.
+    pub expires: Time,
+}
+
+/// How many wishes may wait at a time: more than people can judge.
+pub const MOST_REQUESTS: usize = 32;
+
+impl Wish {
+    /// The key that it is about.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        match self {
+            Self::Destroy { kid, .. } | Self::Rollback { kid } | Self::Activate { kid } => kid,
+        }
+    }
+
+    /// A stable word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Destroy { .. } => "destroy",
+            Self::Rollback { .. } => "rollback",
+            Self::Activate { .. } => "activate",
+        }
+    }
+}
+
+impl KeySet {
+    /// Puts a wish on record; says under which number. The same wish of the
+    /// same person keeps the number that it has. No number where there is
+    /// nothing to do.
+    ///
+    /// Refused where the order itself would be, so that nobody is asked to
+    /// agree to what cannot be done.
+    pub fn request(
+        &mut self,
+        wish: &Wish,
+        (mandate, person): (&Mandate, &str),
+        lifetime: Span,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<(Option<u64>, Vec<Event>), OperatorError> {
+        let mut trial = self.clone();
+        if trial.grant(wish, mandate, plan, tick)?.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let mut waiting = self.requests.iter();
+        let same = |request: &Request| request.wish == *wish && request.person == person;
+        if let Some((number, _)) = waiting.find(|(_, request)| same(request)) {
+            return Ok((Some(*number), Vec::new()));
+        }
+        if self.requests.len() >= MOST_REQUESTS {
+            return Err(OperatorError::TooManyRequests);
+        }
+        self.last_request += 1;
+        let (request, expires) = (self.last_request, tick.now + lifetime);
+        self.requests.insert(
+            request,
+            Request {
+                wish: wish.clone(),
+                mandate: mandate.clone(),
+                person: person.to_owned(),
+                at: tick.now,
+                expires,
+            },
+        );
+        let what = What::ApprovalRequested {
+            request,
+            wish: wish.name(),
+            expires,
+        };
+        let event = self.about(wish, tick.now, what, Some(mandate));
+        Ok((Some(request), event.into_iter().collect()))
+    }
+
+    /// A second person agrees: it is done, in the name of the first.
+    ///
+    /// Refused where the rules of now are against it; then it goes on waiting.
+    pub fn approve(
+        &mut self,
+        number: u64,
+        (mandate, person): (&Mandate, &str),
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let request = self.waiting(number, tick)?;
+        if request.person == person {
+            let person = person.to_owned();
+            return Err(OperatorError::SamePerson { person });
+        }
+        let Request {
+            wish,
+            mandate: first,
+            ..
+        } = request;
+        let mut events = self.grant(&wish, &first, plan, tick)?;
+        self.requests.remove(&number);
+        for event in events.iter_mut().filter(|event| event.mandate.is_some()) {
+            event.second = Some(mandate.by.clone());
+        }
+        let what = What::Approved {
+            request: number,
+            wish: wish.name(),
+        };
+        let approved = self.about(&wish, tick.now, what, Some(mandate));
+        Ok(approved.into_iter().chain(events).collect())
+    }
+
+    /// Takes a wish off the record, whoever asks: nothing happens.
+    pub fn withdraw(
+        &mut self,
+        number: u64,
+        mandate: &Mandate,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        let Request { wish, .. } = self.waiting(number, tick)?;
+        self.requests.remove(&number);
+        let what = What::RequestWithdrawn { request: number };
+        let event = self.about(&wish, tick.now, what, Some(mandate));
+        Ok(event.into_iter().collect())
+    }
+
+    /// Forgets wishes to which nobody agreed in time.
+    pub(super) fn expire_requests(&mut self, tick: &Tick) -> Vec<Event> {
+        let over = self.requests.iter();
+        let over: Vec<(u64, Wish)> = over
+            .filter(|(_, request)| request.expires <= tick.now)
+            .map(|(number, request)| (*number, request.wish.clone()))
+            .collect();
+        let mut events = Vec::new();
+        for (request, wish) in over {
+            self.requests.remove(&request);
+            let what = What::RequestExpired { request };
+            events.extend(self.about(&wish, tick.now, what, None));
+        }
+        events
+    }
+
+    fn waiting(&self, number: u64, tick: &Tick) -> Result<Request, OperatorError> {
+        let request = self.requests.get(&number);
+        // A tick that is late makes nobody's word last longer.
+        request
+            .filter(|request| tick.now < request.expires)
+            .cloned()
+            .ok_or(OperatorError::UnknownRequest { number })
+    }
+
+    /// Does what was asked for.
+    fn grant(
+        &mut self,
+        wish: &Wish,
+        mandate: &Mandate,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Result<Vec<Event>, OperatorError> {
+        match wish {
+            Wish::Destroy { kid, end_rollback } => {
+                self.destroy(kid, *end_rollback, mandate, plan, tick)
+            }
+            Wish::Rollback { kid } => self.rollback(kid, mandate, plan, tick),
+            Wish::Activate { kid } => {
+                if !self.revoked.contains_key(kid) {
+                    let (kid, key_set) = (kid.clone(), self.name.clone());
+                    return Err(OperatorError::UnknownKid { kid, key_set });
+                }
+                let ending = Ending {
+                    reason: Reason::Unspecified,
+                    then: Some(Then::Activate),
+                    at: None,
+                    // A note would be one on the revocation.
+                    mandate: Mandate {
+                        note: String::new(),
+                        ..mandate.clone()
+                    },
+                };
+                Ok(self.revoke(kid, &ending, plan, tick)?.events)
+            }
+        }
+    }
+
+    /// None for a key that was forgotten meanwhile: it has no more events.
+    fn about(&self, wish: &Wish, at: Time, what: What, by: Option<&Mandate>) -> Option<Event> {
+        let mut event = Event::of(self.by_kid(wish.kid())?, at, what);
+        event.mandate = by.cloned();
+        Some(event)
+    }
+}

@@ -1,0 +1,149 @@
+//! Two people.
+
+use super::*;
+use crate::keyring::{MOST_REQUESTS, Wish};
+
+const DAY: Span = Span::from_secs(86_400);
+
+fn ben() -> Mandate {
+    Mandate {
+        by: "ben".to_owned(),
+        note: String::new(),
+    }
+}
+
+fn rollback() -> Wish {
+    Wish::Rollback {
+        kid: "k1".to_owned(),
+    }
+}
+
+impl Bench {
+    fn ask(&mut self, wish: &Wish, s: i64) -> Result<Option<u64>, OperatorError> {
+        self.tick.now = at(s);
+        let by = (&anna(), "anna");
+        let asked = self.set.request(wish, by, DAY, &self.plan, &self.tick);
+        asked.map(|(number, _)| number)
+    }
+
+    fn agree(&mut self, number: u64, by: &Mandate, s: i64) -> Result<Vec<Event>, OperatorError> {
+        self.tick.now = at(s);
+        let person = if *by == anna() { "anna" } else { "ben" };
+        self.set
+            .approve(number, (by, person), &self.plan, &self.tick)
+    }
+}
+
+#[test]
+fn a_second_person_agrees_and_it_is_done() {
+    let mut bench = Bench::rotated();
+    let before = bench.seat().clone();
+    let number = bench.ask(&rollback(), 11_130).unwrap().unwrap();
+    assert_eq!(*bench.seat(), before, "a wish changes nothing");
+    let same = OperatorError::SamePerson {
+        person: "anna".to_owned(),
+    };
+    assert_eq!(bench.agree(number, &anna(), 11_131), Err(same));
+    let events = bench.agree(number, &ben(), 11_132).unwrap();
+    assert_eq!(names(&events), ["approved", "rollback-scheduled"]);
+    // In the name of who asked, with who agreed; nobody did it alone.
+    let done = &events[1];
+    assert_eq!(done.mandate.as_ref().unwrap().by, anna().by);
+    assert_eq!(done.second.as_deref(), Some("ben"));
+    assert!(!done.is_alone());
+    assert!(bench.seat().switch.as_ref().unwrap().rollback);
+    // Once.
+    let gone = OperatorError::UnknownRequest { number };
+    assert_eq!(bench.agree(number, &ben(), 11_133), Err(gone));
+}
+
+#[test]
+fn what_nobody_agrees_to_in_time_is_forgotten() {
+    let mut bench = Bench::rotated();
+    bench.plan.timing.rollback_window = Span::from_days(9);
+    let number = bench.ask(&rollback(), 11_130).unwrap().unwrap();
+    let over = 11_130 + 86_400;
+    // Before anybody has looked, too.
+    let mut late = Bench {
+        set: bench.set.clone(),
+        ..Bench::rotated()
+    };
+    let gone = OperatorError::UnknownRequest { number };
+    assert_eq!(late.agree(number, &ben(), over), Err(gone.clone()));
+    bench.tick.now = at(over - 1);
+    assert!(bench.set.deadline(&bench.plan, &bench.tick) <= at(over));
+    let events = bench.advance(over);
+    assert!(events.contains(&"request-expired"), "{events:?}");
+    assert_eq!(bench.agree(number, &ben(), over), Err(gone));
+}
+
+#[test]
+fn a_wish_is_held_against_the_rules_when_it_is_made_and_when_it_is_granted() {
+    let mut bench = Bench::rotated();
+    let wish = Wish::Rollback {
+        kid: "k3".to_owned(),
+    };
+    assert!(matches!(
+        bench.ask(&wish, 11_130),
+        Err(OperatorError::NotRetiring { .. })
+    ));
+    let number = bench.ask(&rollback(), 11_130).unwrap().unwrap();
+    bench.hold("k1", 11_131);
+    let refused = bench.agree(number, &ben(), 11_132);
+    assert!(matches!(refused, Err(OperatorError::Held { .. })));
+    // It waits on.
+    bench.set.release("k1", &anna(), &bench.tick).unwrap();
+    bench.agree(number, &ben(), 11_133).unwrap();
+}
+
+#[test]
+fn wishes_do_not_pile_up() {
+    let mut bench = Bench::rotated();
+    let first = bench.ask(&rollback(), 11_130).unwrap();
+    assert_eq!(bench.ask(&rollback(), 11_131).unwrap(), first);
+    let request = bench.set.requests[&first.unwrap()].clone();
+    for number in 100..100 + MOST_REQUESTS as u64 {
+        bench.set.requests.insert(number, request.clone());
+    }
+    bench.set.requests.remove(&first.unwrap());
+    let mut other = request;
+    other.person = "carl".to_owned();
+    bench.tick.now = at(11_132);
+    let by = (&ben(), "ben");
+    let asked = bench
+        .set
+        .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
+    // Of another person it is another wish.
+    assert_eq!(asked.unwrap_err(), OperatorError::TooManyRequests);
+    bench.set.withdraw(100, &ben(), &bench.tick).unwrap();
+    let asked = bench
+        .set
+        .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
+    assert_eq!(names(&asked.unwrap().1), ["approval-requested"]);
+}
+
+/// The next key before its time: asked for after the revocation, which waits
+/// for nobody.
+#[test]
+fn a_forced_activation_takes_two() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    bench.device(5);
+    bench.revoke("k1", Some(Then::Wait), 10).unwrap();
+    let wish = Wish::Activate {
+        kid: "k1".to_owned(),
+    };
+    let number = bench.ask(&wish, 11).unwrap().unwrap();
+    assert_eq!(bench.seat().active, None);
+    let events = bench.agree(number, &ben(), 12).unwrap();
+    assert!(events.iter().all(|event| !event.is_alone()), "{events:?}");
+    assert!(names(&events).contains(&"activated"), "{events:?}");
+    // What nobody revoked leaves no place to fill.
+    let other = Wish::Activate {
+        kid: "k9".to_owned(),
+    };
+    assert!(matches!(
+        bench.ask(&other, 13),
+        Err(OperatorError::UnknownKid { .. })
+    ));
+}

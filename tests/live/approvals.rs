@@ -1,0 +1,201 @@
+//! Two people: what one asks for, another one agrees to.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::lab::{CALM, Lab, QUICK, wait_until};
+
+/// Accounts of two people, and one of nobody.
+const ANNA: u32 = 71_001;
+const BEN: u32 = 71_002;
+const NOBODY: u32 = 71_003;
+
+/// A laboratory that other users may enter, with two people in it.
+fn two_people(schedule: &str) -> Lab {
+    let lab = Lab::new(schedule, &["ES256"]);
+    lab.amend(
+        "[serve]",
+        &format!(
+            "[person.anna]\nuid = [{ANNA}]\n[person.ben]\nuid = [{BEN}]\n[serve]\nadmin_socket_mode = \"0660\""
+        ),
+    );
+    lab.amend(
+        "device = \"softhsm\"\n",
+        "device = \"softhsm\"\napprovals = 2\n",
+    );
+    lab.open_to_others();
+    lab
+}
+
+/// Runs a command as another user.
+fn run_as(lab: &Lab, uid: u32, args: &[&str]) -> Output {
+    // In our own group, which the socket is for. The program is opened first:
+    // the way to it may be closed to others.
+    let drop =
+        "exec 3<\"$0\"; exec setpriv --reuid \"$1\" --clear-groups -- /proc/self/fd/3 \"${@:2}\"";
+    Command::new("bash")
+        .args([
+            "-c",
+            drop,
+            env!("CARGO_BIN_EXE_sealkeeper"),
+            &uid.to_string(),
+        ])
+        .args(args)
+        .env("SEALKEEPER_CONFIG", lab.path("sealkeeper.toml"))
+        .output()
+        .expect("the program under test")
+}
+
+/// Only root can be two people, one after the other.
+fn can_be_others() -> bool {
+    let root = rustix::process::getuid().is_root();
+    if !root {
+        eprintln!("not tried: it takes root to come as other users");
+    }
+    root
+}
+
+fn said(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn pending(lab: &Lab) -> Vec<Value> {
+    let listed = lab.ok(&["approvals", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    listed["pending"].as_array().expect("a list").clone()
+}
+
+fn kid_in(lab: &Lab, phase: &str) -> Option<String> {
+    let keys = lab.keys().into_iter();
+    let mut keys = keys.filter(|key| key["phase"] == phase);
+    Some(keys.next()?["kid"].as_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn a_rollback_and_a_destruction_wait_for_a_second_person() {
+    if !can_be_others() {
+        return;
+    }
+    let lab = two_people(QUICK);
+    lab.amend("rollback_window = \"1s\"", "rollback_window = \"1h\"");
+    lab.amend("rotate_every = \"4s\"", "rotate_every = \"3h\"");
+    lab.init();
+    let mut daemon = lab.serve().await;
+    wait_until(async || kid_in(&lab, "published").is_some()).await;
+    let first = kid_in(&lab, "active").expect("an active key");
+    // A rotation is routine, and takes one.
+    let rotated = run_as(&lab, ANNA, &["keys", "rotate"]);
+    assert!(rotated.status.success(), "{}", said(&rotated));
+    wait_until(async || kid_in(&lab, "retiring").as_ref() == Some(&first)).await;
+
+    // Whom the configuration does not name can be anybody twice.
+    let asked = run_as(&lab, NOBODY, &["keys", "rollback", &first]);
+    assert!(said(&asked).contains("NOT_A_PERSON"), "{}", said(&asked));
+    let asked = run_as(&lab, ANNA, &["keys", "rollback", &first]);
+    assert!(asked.status.success(), "{}", said(&asked));
+    assert!(
+        said(&asked).contains("approvals approve 1"),
+        "{}",
+        said(&asked)
+    );
+    let waits = pending(&lab);
+    assert_eq!(waits.len(), 1);
+    assert_eq!(waits[0]["wish"], "rollback");
+    assert_eq!(waits[0]["person"], "anna");
+    assert_eq!(kid_in(&lab, "retiring").as_ref(), Some(&first));
+
+    // It is on record: a restart forgets no request.
+    daemon.ask_to_stop();
+    assert!(daemon.end().await.success());
+    let _daemon = lab.serve().await;
+    wait_until(async || lab.run(&["approvals", "list"]).status.success()).await;
+    assert_eq!(pending(&lab), waits);
+
+    for (uid, code) in [(ANNA, "SAME_PERSON"), (NOBODY, "NOT_A_PERSON")] {
+        let agreed = run_as(&lab, uid, &["approvals", "approve", "1"]);
+        assert_eq!(agreed.status.code(), Some(1), "{}", said(&agreed));
+        assert!(said(&agreed).contains(code), "{}", said(&agreed));
+    }
+    let agreed = run_as(&lab, BEN, &["approvals", "approve", "1"]);
+    assert!(agreed.status.success(), "{}", said(&agreed));
+    assert!(!said(&agreed).contains("alone"), "{}", said(&agreed));
+    wait_until(async || kid_in(&lab, "active").as_ref() == Some(&first)).await;
+    let log = std::fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+    let both = format!("unix:{ANNA} with unix:{BEN}");
+    let line = log.lines().find(|line| line.contains("rollback-scheduled"));
+    assert!(line.is_some_and(|line| line.contains(&both)), "{line:?}");
+
+    // The other key retires now; to destroy it early takes two as well, and
+    // anybody may take the wish off.
+    wait_until(async || kid_in(&lab, "retiring").is_some()).await;
+    let other = kid_in(&lab, "retiring").expect("a retiring key");
+    let destroy = ["keys", "destroy", &other, "--end-rollback", "--yes"];
+    wait_until(async || run_as(&lab, BEN, &destroy).status.success()).await;
+    let number = pending(&lab)[0]["number"].to_string();
+    let withdrawn = run_as(&lab, ANNA, &["approvals", "withdraw", &number]);
+    assert!(withdrawn.status.success(), "{}", said(&withdrawn));
+    assert_eq!(pending(&lab), Vec::<Value>::new());
+    let held = lab.keys().into_iter().find(|key| key["kid"] == *other);
+    assert_eq!(held.expect("the key")["private_half"], "present");
+}
+
+/// At 3 a.m. there is one person: the key is blocked and out of the set at
+/// once. What waits is that another one signs before its time.
+#[tokio::test]
+async fn a_revocation_waits_for_nobody() {
+    if !can_be_others() {
+        return;
+    }
+    let lab = two_people(CALM);
+    lab.init();
+    let daemon = lab.serve().await;
+    wait_until(async || kid_in(&lab, "published").is_some()).await;
+    let kid = kid_in(&lab, "active").expect("an active key");
+    let revoke = [
+        "keys",
+        "revoke",
+        &kid,
+        "--reason",
+        "compromised",
+        "--then",
+        "activate",
+    ];
+    let revoked = run_as(&lab, ANNA, &revoke);
+    assert!(revoked.status.success(), "{}", said(&revoked));
+    assert!(
+        said(&revoked).contains("approvals approve 1"),
+        "{}",
+        said(&revoked)
+    );
+    let set = daemon.jwks().await.expect("a set");
+    assert!(!String::from_utf8_lossy(&set).contains(&kid));
+    assert_eq!(kid_in(&lab, "active"), None);
+    assert_eq!(pending(&lab)[0]["wish"], "activate");
+    let agreed = run_as(&lab, BEN, &["approvals", "approve", "1"]);
+    assert!(agreed.status.success(), "{}", said(&agreed));
+    wait_until(async || kid_in(&lab, "active").is_some()).await;
+
+    // Nobody in the configuration may end a key as well.
+    let next = kid_in(&lab, "active").expect("an active key");
+    let revoke = [
+        "keys",
+        "revoke",
+        &next,
+        "--reason",
+        "compromised",
+        "--then",
+        "activate",
+    ];
+    let revoked = run_as(&lab, NOBODY, &revoke);
+    assert!(revoked.status.success(), "{}", said(&revoked));
+    let set = daemon.jwks().await.expect("a set");
+    assert!(!String::from_utf8_lossy(&set).contains(&next));
+    assert!(
+        said(&revoked).contains("takes two people"),
+        "{}",
+        said(&revoked)
+    );
+    assert_eq!(pending(&lab), Vec::<Value>::new());
+}
