@@ -1,12 +1,15 @@
 //! Fetches a JWKS from a public address, as a verifier would, to see which
 //! keys are really there.
 //!
-//! An answer is *not trusted* for anything but key ids: whoever answers can
-//! delay a rotation or, by claiming keys that verifiers are not served, hasten
-//! it. That is why the address should be the one that verifiers use.
+//! An answer is *not trusted*: whoever answers can delay a rotation or, by
+//! showing keys that verifiers are not served, hasten it. That is why the
+//! address should be the one that verifiers use. What a key is, our own record
+//! says; an answer is only compared with it.
 
 mod addresses;
 mod trust;
+
+pub use trust::check_roots;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,8 +22,9 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri, body::Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
-use serde_json::Value;
+
+use crate::jose::Offer;
+use crate::keyring::Shown;
 
 /// The longest body that is read, in bytes. A set of a hundred RSA-4096 keys
 /// has less than half of that.
@@ -36,7 +40,7 @@ pub struct Origin {
 
 /// Whose certificates an `https` origin may show. What is in files is read at
 /// each fetch: a change counts without a restart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trust {
     /// One for the address's host that leads to a root of the system's.
     #[default]
@@ -115,6 +119,12 @@ impl Origin {
     pub fn url(&self) -> &Uri {
         &self.url
     }
+
+    /// Whose certificates it may show.
+    #[must_use]
+    pub const fn trust(&self) -> &Trust {
+        &self.trust
+    }
 }
 
 /// A password in an address must not reach a log.
@@ -188,7 +198,7 @@ fn redirect(status: StatusCode) -> &'static str {
     }
 }
 
-/// The ids of the keys that `origin` serves now. `timeout` bounds the whole
+/// The keys that `origin` serves now. `timeout` bounds the whole
 /// exchange.
 ///
 /// Each call opens a connection of its own: one that is kept open would see
@@ -198,31 +208,12 @@ fn redirect(status: StatusCode) -> &'static str {
 ///
 /// # Errors
 /// [`ObserveError`]. None of them says that a key is absent.
-pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<String>, ObserveError> {
+pub async fn fetch(origin: &Origin, timeout: Duration) -> Result<BTreeSet<Offer>, ObserveError> {
     let body = fetch_set(origin, timeout).await?;
-    key_ids(&body).map_err(|why| ObserveError::Malformed {
+    Offer::all(&body).map_err(|why| ObserveError::Malformed {
         url: origin.url.clone(),
         why,
     })
-}
-
-/// What an origin shows, at all of its addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// The ids of the keys that each of its addresses serves.
-    pub everywhere: BTreeSet<String>,
-    /// The ids of the keys that one of its addresses serves at least.
-    pub anywhere: BTreeSet<String>,
-}
-
-/// Of one address.
-impl From<BTreeSet<String>> for Shown {
-    fn from(kids: BTreeSet<String>) -> Self {
-        Self {
-            everywhere: kids.clone(),
-            anywhere: kids,
-        }
-    }
 }
 
 /// What verifiers get, whichever of the origin's addresses they are sent to:
@@ -315,18 +306,6 @@ fn is_json(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
-}
-
-/// Every `kid` of a set. As a verifier must (RFC 7517 section 5), this passes
-/// over keys that it does not understand, and those without an id.
-fn key_ids(body: &[u8]) -> Result<BTreeSet<String>, String> {
-    #[derive(Deserialize)]
-    struct Jwks {
-        keys: Vec<Value>,
-    }
-    let jwks: Jwks = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-    let ids = jwks.keys.iter().filter_map(|key| key.get("kid")?.as_str());
-    Ok(ids.map(str::to_owned).collect())
 }
 
 /// An error with what led to it: the client's own says only that it failed.

@@ -230,9 +230,8 @@ pub struct KeyStatus {
     pub published: Option<Time>,
     /// Start of the latest unbroken run of sightings at every origin.
     pub observed: Option<Time>,
-    /// The same of each origin, while the key is in the JWKS; absent where the
-    /// origin does not show it.
-    pub sightings: Vec<(String, Option<Time>)>,
+    /// The same of each origin, while the key is in the JWKS.
+    pub sightings: Vec<SightingStatus>,
     /// When a published key becomes active, as planned.
     pub activates: Option<Time>,
     /// Since when it was the active key.
@@ -249,6 +248,18 @@ pub struct KeyStatus {
     pub hold: Option<HoldStatus>,
     /// Who ended it, when and why.
     pub revocation: Option<RevocationStatus>,
+}
+
+/// Whether an origin shows a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SightingStatus {
+    /// The origin's name.
+    pub origin: String,
+    /// Start of the latest unbroken run of sightings there; absent where it
+    /// does not show the key.
+    pub since: Option<Time>,
+    /// What stands there in place of it, under its `kid`.
+    pub instead: Option<String>,
 }
 
 /// Where a key stands.

@@ -2,12 +2,12 @@
 //! origin the latest answer, and whether the store changed. However slow the
 //! store, nothing queues up in front of an operator's order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::observe::Shown;
+use crate::keyring::Shown;
 
 /// One thing that the writer has not looked at yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,11 @@ pub(super) enum Item {
 /// The answers of one origin since the writer last looked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answers {
-    /// What all of them held. A key that one of them lacked begins its run
-    /// anew, though the latest has it.
-    pub(super) all: BTreeSet<String>,
-    /// What the latest held.
+    /// What all of them showed alike. A key that one of them lacked, or had
+    /// something else in place of, begins its run anew, though the latest has
+    /// it.
+    pub(super) all: Shown,
+    /// What the latest showed.
     pub(super) latest: Shown,
 }
 
@@ -51,13 +52,11 @@ impl News {
     }
 
     /// An origin answered with these keys.
-    pub(super) fn seen(&self, origin: &str, shown: impl Into<Shown>) {
-        let shown = shown.into();
+    pub(super) fn seen(&self, origin: &str, shown: Shown) {
         let mut waiting = self.waiting();
-        let kids = &shown.everywhere;
         let all = match waiting.seen.get(origin) {
-            Some(before) => before.all.intersection(kids).cloned().collect(),
-            None => kids.clone(),
+            Some(before) => shown.after(&before.all),
+            None => shown.clone(),
         };
         let answers = Answers { all, latest: shown };
         waiting.seen.insert(origin.to_owned(), answers);
@@ -106,8 +105,16 @@ impl News {
 mod tests {
     use super::*;
 
-    fn kids(kids: &[&str]) -> BTreeSet<String> {
-        kids.iter().map(|kid| (*kid).to_owned()).collect()
+    use std::collections::BTreeSet;
+
+    use crate::jose::Offer;
+
+    fn kids(kids: &[&str]) -> Shown {
+        let offers = kids.iter().map(|kid| Offer {
+            kid: Some((*kid).to_owned()),
+            ..Offer::default()
+        });
+        offers.collect::<BTreeSet<_>>().into()
     }
 
     #[tokio::test]
@@ -120,7 +127,11 @@ mod tests {
         news.store_changed();
         news.store_changed();
         let seen = |origin: &str, all: &[&str], latest: &[&str]| {
-            let (all, latest) = (kids(all), kids(latest).into());
+            let latest = kids(latest);
+            let all = Shown {
+                everywhere: kids(all).everywhere,
+                ..latest.clone()
+            };
             Item::Seen(origin.to_owned(), Answers { all, latest })
         };
         assert_eq!(news.next().await, Item::StoreChanged);
@@ -135,5 +146,28 @@ mod tests {
         let silence = Item::Unanswered("cdn".to_owned(), "no way".to_owned());
         assert_eq!(news.next().await, silence);
         assert_eq!(news.take(), None);
+    }
+
+    #[test]
+    fn an_answer_with_something_else_in_place_of_a_key_is_not_forgotten() {
+        let news = News::default();
+        let ours = kids(&["a", "b"]);
+        let mut other = ours.clone();
+        other.anywhere = (other.anywhere.into_iter())
+            .map(|mut offer| {
+                if offer.kid.as_deref() == Some("a") {
+                    offer.algorithm = Some("none".to_owned());
+                }
+                offer
+            })
+            .collect();
+        for answer in [&ours, &other, &ours] {
+            news.seen("web", answer.clone());
+        }
+        let Some(Item::Seen(_, answers)) = news.take() else {
+            panic!("it answered");
+        };
+        assert_eq!(answers.latest, ours);
+        assert_eq!(answers.all.everywhere, ["b".to_owned()].into());
     }
 }

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::writer::Writer;
-use crate::keyring::{Discrepancy, Wrong};
-use crate::observe::Shown;
+use crate::keyring::{Discrepancy, Shown, Wrong};
 use crate::time::{Span, Time};
 
 /// An origin as its agent sees it.
@@ -81,13 +80,9 @@ impl Writer {
         let all = names.map(|name| {
             let seen = self.origins.seen.get(name);
             let shown = seen.and_then(|seen| seen.shown.as_ref());
-            let wrong = known.zip(shown).map(|(held, (shown, _))| {
-                let Shown {
-                    everywhere,
-                    anywhere,
-                } = shown;
-                (held.record.set).discrepancies(everywhere, anywhere, now, propagation)
-            });
+            let wrong = known
+                .zip(shown)
+                .map(|(held, (shown, _))| (held.record.set).discrepancies(shown, now, propagation));
             // An agent that has just started has heard of nobody yet.
             let heard = shown.map_or(since, |(_, at)| (*at).max(since));
             OriginHealth {
@@ -159,6 +154,19 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
         ),
         Finding::Key(Discrepancy {
             kid,
+            what: Wrong::Impostor,
+            detail,
+            ..
+        }) => tracing::error!(
+            key_set,
+            origin,
+            kid,
+            reason = "ORIGIN_SHOWS_IMPOSTOR",
+            instead = detail,
+            "an origin {what}: verifiers that ask there refuse good tokens, and may take what somebody else signs"
+        ),
+        Finding::Key(Discrepancy {
+            kid,
             what: Wrong::Lacks,
             ..
         }) => tracing::error!(
@@ -172,10 +180,12 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
             kid,
             what: Wrong::ShowsRevoked,
             page: true,
+            detail,
         }) => tracing::error!(
             key_set,
             origin,
             kid,
+            shown = detail,
             reason = "ORIGIN_SHOWS_REVOKED",
             "an origin {what}: verifiers that ask there take what a thief signs"
         ),

@@ -2,11 +2,14 @@
 
 use super::admin::{
     HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RequestStatus,
-    RevocationReason, RevocationStatus, Upcoming,
+    RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
+use super::origins::OriginHealth;
 use super::reader::Reader;
 use super::writer::Held;
-use crate::keyring::{Event, Half, Key, Phase, Plan, Reason, Wait, What, rules};
+use crate::keyring::{
+    Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong, rules,
+};
 use crate::time::Time;
 
 /// A record's version, as operators quote it.
@@ -76,7 +79,7 @@ pub(super) fn key_set(
         issuer: reader.terms().rules.issuer().to_owned(),
         keys: keys
             .into_iter()
-            .map(|key| status(held, key, plan))
+            .map(|key| status(held, key, plan, &seen.origins))
             .collect(),
         next,
         clock_in_doubt: doubt,
@@ -110,7 +113,7 @@ fn request((number, request): (&u64, &crate::keyring::Request)) -> RequestStatus
     }
 }
 
-fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
+fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> KeyStatus {
     let outlook = held.record.set.outlook(key, plan);
     let (active_since, retiring_since) = match key.phase {
         Phase::Active { since } => (Some(since), None),
@@ -148,7 +151,7 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
             .collect(),
         published: key.published,
         sightings: match key.is_published() {
-            true => sightings(key, plan),
+            true => sightings(key, plan, origins),
             false => Vec::new(),
         },
         observed: rules::exception_observers(&plan.origins, &key.sightings, &plan.origins),
@@ -174,9 +177,22 @@ fn status(held: &Held, key: &Key, plan: &Plan) -> KeyStatus {
     }
 }
 
-fn sightings(key: &Key, plan: &Plan) -> Vec<(String, Option<Time>)> {
-    let since = |origin: &String| (origin.clone(), key.sightings.get(origin).copied());
-    plan.origins.iter().map(since).collect()
+/// Since when each origin shows a key, by the record; and what it showed in
+/// its place when this agent looked last.
+fn sightings(key: &Key, plan: &Plan, origins: &[OriginHealth]) -> Vec<SightingStatus> {
+    let is_it = |wrong: &&Discrepancy| {
+        wrong.what == Wrong::Impostor && Some(&wrong.kid) == key.kid.as_ref()
+    };
+    let sighting = |name: &String| {
+        let seen = origins.iter().find(|origin| origin.name == *name);
+        let wrong = seen.and_then(|origin| origin.wrong.iter().find(is_it));
+        SightingStatus {
+            origin: name.clone(),
+            since: key.sightings.get(name).copied(),
+            instead: wrong.map(|wrong| wrong.detail.clone()),
+        }
+    };
+    plan.origins.iter().map(sighting).collect()
 }
 
 fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time) -> Vec<Upcoming> {

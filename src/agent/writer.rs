@@ -333,16 +333,16 @@ impl Writer {
         }
         let Answers { all, latest } = answers;
         let now = self.now();
-        let kids = latest.everywhere.clone();
         let at = now.unwrap_or_else(|(_, estimate)| estimate);
-        self.origins.answered(origin, latest, at);
+        self.origins.answered(origin, latest.clone(), at);
         let Ok(now) = now else { return };
         self.live.insert(origin.to_owned(), now);
         let step = self.step(Clock::Sure, |set, plan, tick| {
             // In one write: an activation whose key an origin has just lost is
             // taken back by the step that learns of it.
-            let mut events = set.observe(origin, &all, tick.now, plan);
-            events.extend(set.observe(origin, &kids, tick.now, plan));
+            let (unbroken, now) = (set.recognised(&all), set.recognised(&latest));
+            let mut events = set.observe(origin, &unbroken, tick.now, plan);
+            events.extend(set.observe(origin, &now, tick.now, plan));
             events.extend(set.advance(plan, tick, &mut random_id));
             Ok::<_, std::convert::Infallible>(((), events))
         });

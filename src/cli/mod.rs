@@ -20,6 +20,7 @@ mod listeners;
 mod log;
 mod output;
 mod policy;
+mod progress;
 mod reload;
 mod serve;
 mod shell;

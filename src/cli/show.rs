@@ -99,7 +99,10 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
     let mut text = table(&["KEY", ""], rows);
     if !key.sightings.is_empty() {
         let rows = key.sightings.iter().map(|seen| {
-            let since = when(&seen.since).unwrap_or_else(|| "not shown there".to_owned());
+            let since = match &*seen.instead {
+                "" => when(&seen.since).unwrap_or_else(|| "not shown there".to_owned()),
+                instead => format!("not shown there: under its id stands {instead}"),
+            };
             vec![seen.origin.clone(), since]
         });
         text.push_str("\n\n");

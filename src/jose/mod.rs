@@ -10,6 +10,7 @@ pub mod json;
 pub mod jwk;
 pub mod jws;
 pub mod key;
+pub mod offer;
 mod thumbprint;
 pub mod verify;
 
@@ -17,5 +18,6 @@ pub use algorithm::{Algorithm, KeyType, UnknownAlgorithm};
 pub use jwk::{InvalidJwk, Jwk, JwkSet, ServedSet};
 pub use jws::{CompactJws, Header, InvalidJws, ParsedHeader, SigningInput, compact, signing_input};
 pub use key::{InvalidKey, PublicKey, RawKey};
+pub use offer::{Difference, Offer, Unfit};
 pub use thumbprint::thumbprint;
 pub use verify::{BadSignature, TokenFault, UnusableKey, VerifiedToken, Verifier, verify_token};

@@ -47,7 +47,7 @@ pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};
 pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
-pub use publicity::{Discrepancy, Wrong};
+pub use publicity::{Discrepancy, Shown, Wrong};
 pub use refusal::OperatorError;
 pub use set::{
     Genesis, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat, SeatId, Switch,

@@ -10,7 +10,8 @@ use crate::time::Time;
 
 impl KeySet {
     /// An origin answered at `at` (the instant at which the answer was whole)
-    /// with a set of these `kid`s.
+    /// with a set that shows the keys of these `kid`s: [`KeySet::recognised`]
+    /// says which, for a `kid` alone is but a name.
     ///
     /// A run of sightings starts at the first of them and is broken by the
     /// first answer without the key: an origin that regresses starts anew.

@@ -112,7 +112,7 @@ impl Gauges {
             ),
             origin: make(
                 "sealkeeper_origin_wrong",
-                "What is wrong at an address where verifiers get the JWKS: keys that it lacks, next keys that it does not show yet, revoked keys that it still shows, and whether it is silent.",
+                "What is wrong at an address where verifiers get the JWKS: keys that it lacks, next keys that it does not show yet, revoked keys that it still shows, keys in place of which it shows something else (impostor), and whether it is silent.",
                 &["key_set", "origin", "what"],
             ),
             answered: make(
@@ -192,13 +192,10 @@ impl Gauges {
         silent: bool,
         wrong: &[Discrepancy],
     ) {
-        for (what, word) in [
-            (Wrong::Lacks, "lacks_key"),
-            (Wrong::Lags, "lags"),
-            (Wrong::ShowsRevoked, "shows_revoked"),
-        ] {
+        for what in Wrong::ALL {
             let n = wrong.iter().filter(|wrong| wrong.what == what).count();
-            let gauge = self.origin.with_label_values(&[key_set, origin, word]);
+            let labels = [key_set, origin, what.name()];
+            let gauge = self.origin.with_label_values(&labels);
             #[expect(clippy::cast_precision_loss, reason = "no set has that many keys")]
             gauge.set(n as f64);
         }

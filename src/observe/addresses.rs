@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use tokio::task::JoinSet;
 
-use super::{ObserveError, Origin, Shown, causes, exchange, key_ids};
+use super::{ObserveError, Origin, causes, exchange};
+use crate::jose::Offer;
+use crate::keyring::Shown;
 
 /// Addresses that are asked at a time. A name that leads to more is asked at
 /// the first of them in order: the same ones each time.
@@ -22,18 +24,24 @@ async fn look_at(origin: &Origin, all: BTreeSet<IpAddr>) -> Result<Shown, Observ
         let origin = origin.clone();
         asked.spawn(async move {
             let body = exchange(&origin, Some(at)).await?;
-            key_ids(&body).map_err(|why| ObserveError::Malformed {
+            Offer::all(&body).map_err(|why| ObserveError::Malformed {
                 url: origin.url.clone(),
                 why: format!("at {at}: {why}"),
             })
         });
     }
-    let (mut shown, mut out_of_reach) = (None, None);
+    let (mut shown, mut out_of_reach): (Option<Shown>, _) = (None, None);
     while let Some(answer) = asked.join_next().await {
         // A panic of ours is no answer.
         let answer = answer.unwrap_or_else(|e| Err(unreachable(origin, &e)));
         match answer {
-            Ok(kids) => shown = Some(Shown::and(shown, kids)),
+            Ok(offers) => {
+                let here = Shown::from(offers);
+                shown = Some(match shown {
+                    Some(others) => others.and(here),
+                    None => here,
+                });
+            }
             Err(e) if e.is_out_of_reach() => out_of_reach = Some(e),
             Err(e) => return Err(e),
         }
@@ -55,24 +63,6 @@ fn unreachable(origin: &Origin, e: &dyn std::error::Error) -> ObserveError {
     ObserveError::Unreachable {
         url: origin.url.clone(),
         why: causes(e),
-    }
-}
-
-impl Shown {
-    fn and(before: Option<Self>, kids: BTreeSet<String>) -> Self {
-        let Some(Self {
-            everywhere,
-            mut anywhere,
-        }) = before
-        else {
-            return kids.into();
-        };
-        let everywhere = everywhere.intersection(&kids).cloned().collect();
-        anywhere.extend(kids);
-        Self {
-            everywhere,
-            anywhere,
-        }
     }
 }
 
@@ -104,12 +94,9 @@ mod tests {
         kids.iter().map(|kid| (*kid).to_owned()).collect()
     }
 
-    #[test]
-    fn a_key_is_shown_when_each_address_shows_it() {
-        let shown = Shown::and(None, kids(&["a", "b"]));
-        let shown = Shown::and(Some(shown), kids(&["b", "c"]));
-        assert_eq!(shown.everywhere, kids(&["b"]));
-        assert_eq!(shown.anywhere, kids(&["a", "b", "c"]));
+    fn anywhere(shown: &Shown) -> BTreeSet<String> {
+        let kids = shown.anywhere.iter().filter_map(|offer| offer.kid.clone());
+        kids.collect()
     }
 
     #[tokio::test]
@@ -150,7 +137,7 @@ mod tests {
         let at = |last: &[u8]| last.iter().map(|n| IpAddr::from([127, 0, 0, *n])).collect();
         let shown = look_at(&origin, at(&[1, 2])).await.unwrap();
         assert_eq!(shown.everywhere, kids(&["b"]));
-        assert_eq!(shown.anywhere, kids(&["a", "b", "c"]));
+        assert_eq!(anywhere(&shown), kids(&["a", "b", "c"]));
         // One that is down is one whose verifiers nobody knows about.
         let error = look_at(&origin, at(&[1, 2, 3])).await.unwrap_err();
         assert!(error.to_string().contains("at 127.0.0.3"), "{error}");

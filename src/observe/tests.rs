@@ -43,7 +43,7 @@ async fn fetched(
     let origin =
         serve(move || std::future::ready(answer(status, content_type, body.clone()))).await;
     let ids = fetch(&origin, SECONDS).await?;
-    Ok(ids.into_iter().collect())
+    Ok(ids.into_iter().filter_map(|offer| offer.kid).collect())
 }
 
 #[tokio::test]

@@ -46,10 +46,7 @@ pub(super) fn connector(
             builder.with_provider_and_native_roots(aws_lc_rs::default_provider())?
         }
         Trust::Roots(path) if over_tls => {
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
-                roots.add(root).map_err(|e| of(path, e))?;
-            }
+            let roots = roots(path)?;
             builder.with_tls_config(config.with_root_certificates(roots).with_no_client_auth())
         }
         Trust::Exactly(path) if over_tls => {
@@ -93,6 +90,22 @@ impl Service<Name> for To {
             Ok(found.into_iter())
         })
     }
+}
+
+/// Whether a file holds roots that can be trusted.
+///
+/// # Errors
+/// What is wrong with it, with its path.
+pub fn check_roots(path: &Path) -> std::io::Result<()> {
+    roots(path).map(drop)
+}
+
+fn roots(path: &Path) -> std::io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(path)? {
+        roots.add(root).map_err(|e| of(path, e))?;
+    }
+    Ok(roots)
 }
 
 /// One at least.

@@ -10,6 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::figures::{figure, scrape};
+use serde_json::Value;
+
 use super::lab::{CALM, Daemon, Lab, QUICK, fetch, wait_until};
 
 /// What stands between the agent and verifiers.
@@ -90,6 +92,43 @@ fn active(lab: &Lab) -> String {
         .to_owned()
 }
 
+/// The set with the key of RFC 7515 appendix A.3 under one of its ids.
+fn with_another_key(jwks: &[u8], kid: &str) -> Vec<u8> {
+    let mut set: Value = serde_json::from_slice(jwks).expect("a set");
+    let keys = set["keys"].as_array_mut().expect("keys");
+    for key in keys.iter_mut().filter(|key| key["kid"] == kid) {
+        key["x"] = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU".into();
+        key["y"] = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0".into();
+    }
+    set.to_string().into_bytes()
+}
+
+/// A `kid` is but a name: what stands under it is compared with the key.
+#[tokio::test]
+async fn another_key_under_the_id_of_the_next_one_is_not_the_next_one() {
+    let cdn = Cdn::start().await;
+    let lab = lab(QUICK, &[&cdn]);
+    let daemon = lab.serve().await;
+    let kid = active(&lab);
+    // The standby is there from the start, as far as its id goes.
+    let standby = || {
+        let keys = lab.keys();
+        let standby = keys.iter().find(|key| key["phase"] == "published")?;
+        Some(standby["kid"].as_str()?.to_owned())
+    };
+    wait_until(async || standby().is_some()).await;
+    let standby = standby().expect("a standby");
+    let set = daemon.jwks().await.expect("a set");
+    cdn.is(Mode::Shows(with_another_key(&set, &standby)));
+    let late = r#"rotation_overdue_seconds{algorithm="ES256",key_set="main"}"#;
+    wait_until(async || figure(&scrape(&daemon).await, late) >= 2.0).await;
+    assert_eq!(active(&lab), kid);
+    let shown = lab.ok(&["keys", "show", &standby]);
+    assert!(shown.contains("stands another public key"), "{shown}");
+    cdn.follows(&daemon);
+    wait_until(async || active(&lab) != kid).await;
+}
+
 /// Rule 1, for the public: the laggard is named, and the old key signs on.
 #[tokio::test]
 async fn no_key_is_activated_before_each_origin_shows_it() {
@@ -153,6 +192,21 @@ async fn what_the_public_gets_is_watched() {
     wait_until(async || wrong("silent").await == 0.0).await;
     wait_until(async || doctor().1.contains("shows what it should")).await;
 
+    // Somebody serves another key under the id of the one that signs.
+    let (ours, kid) = (daemon.jwks().await.expect("a set"), active(&lab));
+    cdn.is(Mode::Shows(with_another_key(&ours, &kid)));
+    lab.logged("ORIGIN_SHOWS_IMPOSTOR").await;
+    assert_eq!(wrong("impostor").await, 1.0);
+    assert_eq!(wrong("lacks_key").await, 0.0, "it is one trouble");
+    let (code, found) = doctor();
+    assert_eq!(code, Some(1), "{found}");
+    assert!(found.contains("stands another public key"), "{found}");
+    let shown = lab.ok(&["keys", "show", &kid]);
+    assert!(shown.contains("stands another public key"), "{shown}");
+    cdn.follows(&daemon);
+    lab.logged("it is over that an origin shows something else under the id of a key")
+        .await;
+
     // It lacks the key that signs.
     cdn.is(Mode::Shows(br#"{"keys":[]}"#.to_vec()));
     lab.logged("ORIGIN_LACKS_KEY").await;
@@ -183,7 +237,12 @@ async fn what_the_public_gets_is_watched() {
     wait_until(async || wrong("shows_revoked").await == 0.0).await;
 
     // Once each.
-    for reason in ["ORIGIN_SILENT", "ORIGIN_LACKS_KEY", "ORIGIN_SHOWS_REVOKED"] {
+    for reason in [
+        "ORIGIN_SILENT",
+        "ORIGIN_SHOWS_IMPOSTOR",
+        "ORIGIN_LACKS_KEY",
+        "ORIGIN_SHOWS_REVOKED",
+    ] {
         let log = lab.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(reason)).collect();
         assert_eq!(lines.len(), 1, "{lines:#?}");

@@ -31,8 +31,8 @@ use crate::audit::{Audit, KeyEvent, Limits};
 use crate::clock::ManualClock;
 use crate::durable::sim::SimDisk;
 use crate::durable::{LastGood, Tombstones};
-use crate::jose::{Algorithm, KeyType};
-use crate::keyring::{ONLY_GROUP, Phase};
+use crate::jose::{Algorithm, KeyType, Offer};
+use crate::keyring::{ONLY_GROUP, Phase, Shown};
 use crate::metrics::Metrics;
 use crate::policy::rules::Draft;
 use crate::store::memory::Memory;
@@ -161,6 +161,13 @@ impl Writer {
     /// The `kid`s that verifiers get now.
     fn shown(&self) -> Vec<String> {
         shown(&self.reader)
+    }
+
+    /// What an origin shows that follows at once.
+    fn served(&self) -> Shown {
+        let snapshot = self.reader.load();
+        let body = &snapshot.published.as_ref().unwrap().body;
+        Offer::all(body).unwrap().into()
     }
 
     /// The `kid`s of this phase, by the record.

@@ -144,7 +144,7 @@ async fn what_origins_say_does_not_queue_up() {
     let mut writer = bench.writer().await;
     writer.settle().await;
     let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
-    let all: BTreeSet<String> = writer.shown().into_iter().collect();
+    let all = writer.served();
     let since = |writer: &Writer| {
         let set = &writer.held.as_ref().unwrap().record.set;
         set.by_kid(&standby[0]).unwrap().sightings["web"]
@@ -159,8 +159,8 @@ async fn what_origins_say_does_not_queue_up() {
     }
     assert_eq!(writer.learn_all().await, 1);
     assert_eq!(since(&writer), began);
-    for kids in [all.clone(), BTreeSet::new(), all] {
-        writer.news.seen("web", kids);
+    for shown in [all.clone(), Shown::default(), all] {
+        writer.news.seen("web", shown);
     }
     assert_eq!(writer.learn_all().await, 1);
     assert_eq!(since(&writer), bench.clock.read().wall);
@@ -184,8 +184,7 @@ async fn what_is_owed_takes_no_place() {
     let bench = Bench::begun().await;
     let mut writer = bench.writer().await;
     writer.settle().await;
-    let all: BTreeSet<String> = writer.shown().into_iter().collect();
-    writer.news.seen("web", all);
+    writer.news.seen("web", writer.served());
     writer.learn_all().await;
     let began = bench.clock.read().wall;
     bench.clock.advance(Span::from_days(2));
@@ -246,8 +245,7 @@ async fn a_rotation_without_an_active_key_says_what_is_to_come() {
 async fn with_a_safe_standby(bench: &Bench) -> (Writer, String, String) {
     let mut writer = bench.writer().await;
     writer.settle().await;
-    let all: BTreeSet<String> = writer.shown().into_iter().collect();
-    writer.news.seen("web", all);
+    writer.news.seen("web", writer.served());
     writer.learn_all().await;
     bench.clock.advance(Span::from_days(2));
     writer.tick().await;
@@ -387,8 +385,7 @@ async fn an_outage_says_when_it_ends_and_what_ends_it_earlier() {
     let mut writer = bench.writer().await;
     writer.settle().await;
     let kid = writer.active();
-    let all: BTreeSet<String> = writer.shown().into_iter().collect();
-    writer.news.seen("web", all);
+    writer.news.seen("web", writer.served());
     writer.learn_all().await;
     let standby = writer.kids(|phase| matches!(phase, Phase::Published { .. }));
     bench.clock.advance(Span::from_secs(60));

@@ -6,7 +6,6 @@ use crate::agent::news::{Answers, Item};
 use crate::agent::reader::Dark;
 use crate::durable::Disk;
 use crate::keyring::Doubt;
-use crate::observe::Shown;
 use crate::store::Store;
 
 /// Found by review: what the log refused once was offered again only with the
@@ -278,13 +277,9 @@ async fn a_hold_that_comes_too_late_says_so() {
         let bench = Bench::begun().await;
         let mut writer = bench.writer().await;
         writer.settle().await;
-        let kids: BTreeSet<String> = writer.shown().into_iter().collect();
         let seen = Answers {
-            all: kids.clone(),
-            latest: Shown {
-                everywhere: kids.clone(),
-                anywhere: kids,
-            },
+            all: writer.served(),
+            latest: writer.served(),
         };
         writer
             .learn(Item::Seen("web".to_owned(), seen.clone()))

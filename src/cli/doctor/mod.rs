@@ -15,6 +15,7 @@ mod callers;
 mod devices;
 mod keys;
 mod machine;
+mod origins;
 mod paths;
 mod pins;
 mod rules;
@@ -293,7 +294,8 @@ async fn look(config: &Config, report: &mut Report) {
     let agent = sockets::look(config, report).await;
     devices::look(config, &records, agent.as_ref(), report).await;
     state::clock(config, &records, agent.as_ref(), report);
-    sockets::jwks(config, agent.as_ref(), report).await;
+    sockets::jwks(config, &records, agent.as_ref(), report).await;
+    origins::look(config, &records, agent.is_some(), report).await;
     rules::look(config, report);
     callers::look(config, report);
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use super::keys;
 use super::machine::{self, Access};
-use super::{Report, counted};
+use super::state::Records;
+use super::{Report, counted, origins};
 use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
-    DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase, Wrong,
+    DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase as Listed,
 };
 use crate::cli::listeners::OWN_LISTENER;
 use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
+use crate::keyring::Shown;
 use crate::observe::{self, Origin, Trust};
 use crate::time::Span;
 
@@ -77,7 +79,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                     explained(config, &set.name, &set.reason, report);
                 }
                 late_rotations(set, report);
-                origins(set, report);
+                origins::told(config, set, report);
             }
             return Some(agent);
         }
@@ -108,42 +110,6 @@ fn late_rotations(set: &KeySetHealth, report: &mut Report) {
                 report.fail("rotation", &set.name, found, hint);
             }
             false => report.warn("rotation", &set.name, found, hint),
-        }
-    }
-}
-
-/// What verifiers get, where the agent was told to look.
-fn origins(set: &KeySetHealth, report: &mut Report) {
-    for origin in set.origins.iter().filter(|o| o.name != OWN_LISTENER) {
-        let place = format!("{} at {}", set.name, origin.url);
-        if origin.silent || (origin.answered.is_none() && !origin.why.is_empty()) {
-            let hint = "no key is activated until it answers; take it off `observe` and restart the agent if no verifier asks there any more";
-            report.fail("origin", &place, &origin.why, hint);
-            continue;
-        }
-        for wrong in &origin.wrong {
-            let (found, hint) = match wrong.what() {
-                Wrong::Lacks => (
-                    "lacks the key",
-                    "verifiers that ask there refuse good tokens: what stands before the agent serves something else, or an old copy; purge its cache",
-                ),
-                Wrong::ShowsRevoked => (
-                    "still shows the revoked key",
-                    "verifiers that ask there take what was signed with it: purge its cache",
-                ),
-                Wrong::Lags | Wrong::Unspecified => (
-                    "does not show the next key yet:",
-                    "its activation waits; a cache there holds copies for longer than `propagation`",
-                ),
-            };
-            let found = format!("{found} {}", wrong.kid);
-            match wrong.page {
-                true => report.fail("origin", &place, found, hint),
-                false => report.warn("origin", &place, found, hint),
-            }
-        }
-        if origin.wrong.is_empty() && origin.answered.is_some() {
-            report.ok("origin", &place, "shows what it should");
         }
     }
 }
@@ -312,8 +278,14 @@ fn no_agent(check: &str, config: &Config, report: &mut Report) {
     }
 }
 
-/// Whether verifiers get the keys that sign.
-pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Report) {
+/// Whether verifiers get the keys that sign: by the record, where it can be
+/// read, for a `kid` alone is but a name.
+pub(super) async fn jwks(
+    config: &Config,
+    records: &Records,
+    agent: Option<&Agent>,
+    report: &mut Report,
+) {
     let Some(agent) = agent else { return };
     let mut address = config.serve.jwks_listen;
     if address.ip().is_unspecified() {
@@ -353,10 +325,16 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
                 continue;
             }
         };
+        let served = Shown::from(served);
+        let recorded = |kid: &str| records.get(name).and_then(|set| set.by_kid(kid));
+        let shows = |kid: &String| match recorded(kid) {
+            Some(key) => served.shows(key),
+            None => served.everywhere.contains(kid),
+        };
         let set = agent.key_sets.iter().find(|set| set.name == *name);
         let active = set.into_iter().flat_map(|set| &set.keys);
         let missing = active
-            .filter(|key| key.phase() == Phase::Active && !served.contains(&key.kid))
+            .filter(|key| key.phase() == Listed::Active && !shows(&key.kid))
             .map(|key| key.kid.clone())
             .next();
         match missing {
@@ -366,7 +344,7 @@ pub(super) async fn jwks(config: &Config, agent: Option<&Agent>, report: &mut Re
                 format!("{url} does not show the active key {kid}"),
                 "somebody else answers at this address, or a cache stands before it: look at serve.jwks_listen, and restart the agent after changing it",
             ),
-            None => report.ok("jwks", name, format!("{url} shows {}", counted(served.len(), "key"))),
+            None => report.ok("jwks", name, format!("{url} shows {}", counted(served.anywhere.len(), "key"))),
         }
     }
 }

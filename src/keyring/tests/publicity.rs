@@ -1,25 +1,36 @@
 //! What the public gets, compared with what it should.
 
 use super::*;
+use crate::jose::{Difference, Offer, Unfit, thumbprint};
 
-fn kids(kids: &[&str]) -> BTreeSet<String> {
-    kids.iter().map(|kid| (*kid).to_owned()).collect()
+/// An entry as this key set would publish it.
+fn offer(bench: &Bench, kid: &str) -> Offer {
+    let key = bench.set.by_kid(kid).unwrap();
+    Offer {
+        kid: Some(kid.to_owned()),
+        key: key.public.clone(),
+        algorithm: Some(key.algorithm.name().to_owned()),
+        unfit: None,
+    }
 }
 
-/// What is wrong with an origin that shows these, everywhere and anywhere.
-fn wrong(
-    bench: &Bench,
-    everywhere: &[&str],
-    anywhere: &[&str],
-    s: i64,
-) -> Vec<(String, Wrong, bool)> {
+/// Of one address that shows these of our keys.
+fn address(bench: &Bench, kids: &[&str]) -> Shown {
+    let offers = kids.iter().map(|kid| offer(bench, kid));
+    offers.collect::<BTreeSet<_>>().into()
+}
+
+/// What is wrong with an origin that shows this.
+fn found(bench: &Bench, shown: &Shown, s: i64) -> Vec<Discrepancy> {
     let propagation = bench.plan.timing.propagation;
-    let (everywhere, anywhere) = (kids(everywhere), kids(anywhere));
-    let all = bench
-        .set
-        .discrepancies(&everywhere, &anywhere, at(s), propagation);
+    bench.set.discrepancies(shown, at(s), propagation)
+}
+
+/// The same, of an origin with two addresses.
+fn wrong(bench: &Bench, one: &[&str], other: &[&str], s: i64) -> Vec<(String, Wrong, bool)> {
+    let shown = address(bench, one).and(address(bench, other));
     let parts = |one: Discrepancy| (one.kid, one.what, one.page);
-    all.into_iter().map(parts).collect()
+    found(bench, &shown, s).into_iter().map(parts).collect()
 }
 
 #[test]
@@ -40,9 +51,10 @@ fn an_origin_that_lacks_a_key_with_live_tokens_is_urgent() {
 fn a_standby_that_is_not_shown_in_time_lags() {
     let bench = Bench::rotated();
     let lags = ("k4".to_owned(), Wrong::Lags, false);
+    let some = ["k1", "k3"];
     // It entered the set at 10,000; an origin may take 100 s.
-    assert_eq!(wrong(&bench, &["k1", "k3"], &[], 10_099), []);
-    assert_eq!(wrong(&bench, &["k1", "k3"], &[], 10_100), [lags]);
+    assert_eq!(wrong(&bench, &some, &some, 10_099), []);
+    assert_eq!(wrong(&bench, &some, &some, 10_100), [lags]);
 }
 
 #[test]
@@ -61,8 +73,136 @@ fn a_revoked_key_that_is_still_shown_is_told_at_once_and_urgent_soon() {
     let shows = |page| ("k1".to_owned(), Wrong::ShowsRevoked, page);
     assert_eq!(wrong(&bench, &all, &all, 10_201), []);
     // One address is enough.
-    let anywhere = ["k1", "k3", "k4"];
-    assert_eq!(wrong(&bench, &all, &anywhere, 10_201), [shows(false)]);
-    assert_eq!(wrong(&bench, &all, &anywhere, 10_299), [shows(false)]);
-    assert_eq!(wrong(&bench, &all, &anywhere, 10_300), [shows(true)]);
+    let more = ["k1", "k3", "k4"];
+    assert_eq!(wrong(&bench, &all, &more, 10_201), [shows(false)]);
+    assert_eq!(wrong(&bench, &all, &more, 10_299), [shows(false)]);
+    assert_eq!(wrong(&bench, &all, &more, 10_300), [shows(true)]);
+}
+
+/// A thief's tokens carry whatever `kid` the stolen key stands under.
+#[test]
+fn a_revoked_key_is_known_by_its_numbers_under_whatever_id() {
+    let mut bench = Bench::rotated();
+    let stolen = offer(&bench, "k1");
+    bench.revoke("k1", None, 10_200).unwrap();
+    for (kid, told) in [(Some("new"), "under the id \"new\""), (None, "under no id")] {
+        let mut shown = address(&bench, &["k3", "k4"]);
+        shown.anywhere.insert(Offer {
+            kid: kid.map(str::to_owned),
+            algorithm: None,
+            unfit: Some(Unfit::Use),
+            ..stolen.clone()
+        });
+        let found = found(&bench, &shown, 10_300);
+        let wrong: Vec<_> = (found.iter())
+            .map(|one| (&*one.kid, one.what, one.page, &*one.detail))
+            .collect();
+        assert_eq!(wrong, [("k1", Wrong::ShowsRevoked, true, told)]);
+    }
+    // The name alone is enough too: verifiers trust what stands there.
+    let mut shown = address(&bench, &["k3", "k4"]);
+    shown.anywhere.insert(Offer {
+        kid: Some("k1".to_owned()),
+        ..offer(&bench, "k3")
+    });
+    assert_eq!(found(&bench, &shown, 10_300)[0].what, Wrong::ShowsRevoked);
+}
+
+/// A key that the record has forgotten was named by its own thumbprint.
+#[test]
+fn a_revoked_key_is_known_after_it_was_forgotten() {
+    let mut bench = Bench::rotated();
+    let stolen = offer(&bench, "k1");
+    let kid = thumbprint(stolen.key.as_ref().unwrap());
+    bench.revoke("k1", None, 10_200).unwrap();
+    let revocation = bench.set.revoked.remove("k1").unwrap();
+    bench.set.revoked.insert(kid.clone(), revocation);
+    bench
+        .set
+        .keys
+        .retain(|_, key| key.kid.as_deref() != Some("k1"));
+    let mut shown = address(&bench, &["k3", "k4"]);
+    shown.anywhere.insert(Offer {
+        kid: Some("new".to_owned()),
+        ..stolen
+    });
+    let found = found(&bench, &shown, 10_300);
+    assert_eq!((&found[0].kid, found[0].what), (&kid, Wrong::ShowsRevoked));
+}
+
+#[test]
+fn what_stands_under_the_id_of_a_key_is_compared_with_the_key() {
+    let bench = Bench::rotated();
+    let ours = address(&bench, &["k1", "k3", "k4"]);
+    let recognised = |shown: &Shown| bench.set.recognised(shown).into_iter().collect::<Vec<_>>();
+    assert_eq!(recognised(&ours), ["k1", "k3", "k4"]);
+    let good = offer(&bench, "k4");
+    for (entry, told) in [
+        (
+            Offer {
+                key: offer(&bench, "k3").key,
+                ..good.clone()
+            },
+            Difference::Key,
+        ),
+        (
+            Offer {
+                key: None,
+                ..good.clone()
+            },
+            Difference::Unreadable,
+        ),
+        (
+            Offer {
+                algorithm: Some("EdDSA".to_owned()),
+                ..good.clone()
+            },
+            Difference::Algorithm("EdDSA".to_owned()),
+        ),
+        (
+            Offer {
+                unfit: Some(Unfit::Use),
+                ..good.clone()
+            },
+            Difference::Unfit(Unfit::Use),
+        ),
+    ] {
+        // Instead of ours, beside it, and at one address of two.
+        let mut instead = address(&bench, &["k1", "k3"]);
+        instead.anywhere.insert(entry.clone());
+        instead.everywhere.insert("k4".to_owned());
+        let mut beside = ours.clone();
+        beside.anywhere.insert(entry);
+        for shown in [&instead, &beside, &ours.clone().and(instead.clone())] {
+            assert_eq!(recognised(shown), ["k1", "k3"], "{told}");
+            // At once, though it may still take a while to get there.
+            let found = found(&bench, shown, 10_001);
+            let wrong: Vec<_> = (found.iter())
+                .map(|one| (&*one.kid, one.what, one.page, &*one.detail))
+                .collect();
+            let detail = told.to_string();
+            assert_eq!(wrong, [("k4", Wrong::Impostor, true, &*detail)]);
+        }
+    }
+}
+
+#[test]
+fn another_key_under_its_id_ends_the_run() {
+    let mut bench = Bench::rotated();
+    let ours = address(&bench, &["k1", "k3", "k4"]);
+    let mut other = ours.clone();
+    other.anywhere.remove(&offer(&bench, "k4"));
+    other.anywhere.insert(Offer {
+        key: offer(&bench, "k3").key,
+        ..offer(&bench, "k4")
+    });
+    let mut observe = |shown: &Shown, s| {
+        let kids = bench.set.recognised(shown);
+        names(&bench.set.observe("a", &kids, at(s), &bench.plan))
+    };
+    assert_eq!(observe(&ours, 10_010), [""; 0]);
+    assert_eq!(observe(&other, 10_020), ["regressed"]);
+    assert_eq!(observe(&ours, 10_030), ["observed-everywhere"]);
+    let key = bench.set.by_kid("k4").unwrap();
+    assert_eq!(key.sightings["a"], at(10_030));
 }

@@ -10,7 +10,7 @@ use super::status::Fault;
 use super::{callers, identity};
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
-    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Health, LateRotation, OriginHealth};
@@ -321,10 +321,11 @@ fn time(at: prost_types::Timestamp) -> Option<Time> {
     Some(Time::from_millis(ms))
 }
 
-fn sighting((origin, since): (String, Option<Time>)) -> v1::Sighting {
+fn sighting(sighting: SightingStatus) -> v1::Sighting {
     v1::Sighting {
-        origin,
-        since: since.map(timestamp),
+        origin: sighting.origin,
+        since: sighting.since.map(timestamp),
+        instead: sighting.instead.unwrap_or_default(),
     }
 }
 
@@ -335,9 +336,11 @@ fn origin(origin: OriginHealth) -> v1::Origin {
             Wrong::Lacks => v1::Wrong::Lacks,
             Wrong::Lags => v1::Wrong::Lags,
             Wrong::ShowsRevoked => v1::Wrong::ShowsRevoked,
+            Wrong::Impostor => v1::Wrong::Impostor,
         }
         .into(),
         page: wrong.page,
+        detail: wrong.detail,
     });
     v1::Origin {
         name: origin.name,
