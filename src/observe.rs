@@ -6,6 +6,7 @@
 //! address should be the one that verifiers use. What a key is, our own record
 //! says; an answer is only compared with it.
 
+mod address;
 mod addresses;
 mod trust;
 
@@ -35,6 +36,7 @@ const MAX_BODY: usize = 256 << 10;
 pub struct Origin {
     name: String,
     url: Uri,
+    spelling: String,
     trust: Trust,
 }
 
@@ -69,35 +71,19 @@ impl Origin {
     /// `https://login.example/main/jwks.json`.
     ///
     /// # Errors
-    /// [`InvalidOrigin`] for what is not an absolute `http` or `https` address.
+    /// [`InvalidOrigin`] for what is not an absolute `http` or `https` address
+    /// that every verifier reads alike.
     pub fn new(name: &str, url: &str) -> Result<Self, InvalidOrigin> {
         let invalid = |why: &str| InvalidOrigin {
             name: name.to_owned(),
             url: without_user(url),
             why: why.to_owned(),
         };
-        let parsed: Uri = url.parse().map_err(|e: hyper::http::uri::InvalidUri| {
-            invalid(&format!(
-                "expected an address that begins with https:// or http://: {e}"
-            ))
-        })?;
-        if !matches!(parsed.scheme_str(), Some("http" | "https")) {
-            return Err(invalid(
-                "expected an address that begins with https:// or http://",
-            ));
-        }
-        let host = parsed.host().unwrap_or_default();
-        if host.is_empty() {
-            return Err(invalid("expected a host name or an address"));
-        }
-        if parsed.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(invalid(
-                "expected no user or password: a JWKS is public, and verifiers send none",
-            ));
-        }
+        let (parsed, spelling) = address::check(url).map_err(|why| invalid(&why))?;
         Ok(Self {
             name: name.to_owned(),
             url: parsed,
+            spelling,
             trust: Trust::System,
         })
     }
@@ -118,6 +104,12 @@ impl Origin {
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.url
+    }
+
+    /// Its address in the one spelling of those that lead to the same place.
+    #[must_use]
+    pub fn spelling(&self) -> &str {
+        &self.spelling
     }
 
     /// Whose certificates it may show.

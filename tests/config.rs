@@ -132,6 +132,60 @@ fn every_invalid_example_says_what_is_wrong_and_where() {
     );
 }
 
+/// An agent starts without them, and then waits for ever: `config check` looks.
+#[test]
+fn roots_that_are_not_there_are_found_where_they_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sealkeeper.toml");
+    let text = "
+[device.hsm]
+kind = 'pkcs11'
+module = '/m.so'
+token = 'lab'
+pin = { file = 'pin' }
+[key_set.main]
+issuer = 'https://login.example'
+device = 'hsm'
+track = [{ alg = 'ES256' }]
+observe = ['https://login.example/main/jwks.json']
+observe_ca = 'roots.pem'
+";
+    fs::write(&path, text).expect("a file");
+    let roots = folder.path().join("roots.pem");
+    let said = || match Config::check_files(&path) {
+        Ok(()) => String::new(),
+        Err(e) => e.to_string(),
+    };
+    for (content, why) in [
+        (None, "No such file"),
+        (Some(""), "expected a certificate in PEM, got none"),
+        (Some("roots"), "expected a certificate in PEM, got none"),
+        (
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            "roots.pem: ",
+        ),
+    ] {
+        if let Some(content) = content {
+            fs::write(&roots, content).expect("a file");
+        }
+        Config::load(&path).expect("an agent starts with it");
+        let said = said();
+        for part in [
+            "error: key_set.main.observe_ca: ",
+            why,
+            "sealkeeper.toml:12:14",
+            "12 | observe_ca = 'roots.pem'",
+            "^^^^^^^^^^^",
+            "= hint: a file of one or more certificates in PEM",
+        ] {
+            assert!(said.contains(part), "{part}\n{said}");
+        }
+    }
+    let root = rcgen::generate_simple_self_signed(["login.example".to_owned()]).expect("a root");
+    fs::write(&roots, root.cert.pem()).expect("a file");
+    assert_eq!(said(), "");
+}
+
 fn examples(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("the folder of examples");
     let mut paths: Vec<_> = entries
@@ -140,6 +194,25 @@ fn examples(folder: &Path) -> Vec<PathBuf> {
     paths.retain(|path| path.extension() == Some("toml".as_ref()));
     paths.sort();
     paths
+}
+
+#[test]
+fn a_password_in_an_address_is_never_shown() {
+    let text = "
+        [device.hsm]
+        kind = 'pkcs11'
+        module = '/m.so'
+        token = 'lab'
+        pin = { file = 'pin' }
+        [key_set.main]
+        issuer = 'https://login.example'
+        device = 'hsm'
+        track = [{ alg = 'ES256' }]
+        observe = ['https://anna:271828@login.example/main/jwks.json']
+    ";
+    let said = parse(text).expect_err("a mistake");
+    assert!(said.contains("expected no user or password"), "{said}");
+    assert!(!said.contains("271828"), "{said}");
 }
 
 #[test]

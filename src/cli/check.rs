@@ -125,6 +125,7 @@ fn in_days(span: Span) -> String {
 /// Loads the configuration and says what it means.
 pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(path)?;
+    compose::files(path)?;
     let warnings = compose::block_on(differs::look(&config))?;
     let now = Time::from_secs(SystemClock::new().read().wall.as_secs());
     if as_json {

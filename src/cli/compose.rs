@@ -28,8 +28,19 @@ pub(super) fn config(path: &Path) -> Result<Config, Failure> {
 
 /// The same, and the text.
 pub(super) fn read(path: &Path) -> Result<(Config, String), Failure> {
-    Config::read(path).map_err(|e| match e {
-        ConfigError::Read { .. } => Failure::usage(e).hint("--config FILE names another"),
+    Config::read(path).map_err(|e| unusable(path, e))
+}
+
+/// The files that it names, as far as no start looks at them.
+pub(super) fn files(path: &Path) -> Result<(), Failure> {
+    Config::check_files(path).map_err(|e| unusable(path, e))
+}
+
+fn unusable(path: &Path, error: ConfigError) -> Failure {
+    match error {
+        error @ ConfigError::Read { .. } => {
+            Failure::usage(error).hint("--config FILE names another")
+        }
         ConfigError::Invalid(invalid) => {
             let file = path.display();
             let message = format!("{file}: {}", invalid.messages());
@@ -37,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<(Config, String), Failure> {
                 .hint(invalid.hints())
                 .shown(&invalid)
         }
-    })
+    }
 }
 
 /// The key set that is meant: the one that is named, or the only one.

@@ -18,7 +18,8 @@ pub(super) struct Problem {
 ///
 /// Its `Display` is for the operator: each mistake with file, line and caret.
 /// Of a line that speaks of a PIN it shows nothing after the `=`, since what
-/// is wrong with it may be that the PIN itself stands there.
+/// is wrong with it may be that the PIN itself stands there; of an address with
+/// a user nothing after the `://`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invalid {
     shown: String,
@@ -77,8 +78,8 @@ fn show(file: &str, text: &str, problem: &Problem) -> String {
         source,
         width,
     } = Place::of(text, &problem.span);
-    // The caret must not show how long a PIN is either.
-    let (source, width) = without_pin(source, column, width);
+    // The caret must not show how long a secret is either.
+    let (source, width) = without_secret(source, column, width);
     // Tabs stay tabs, so that the caret stands below what it means.
     let indent: String = source
         .chars()
@@ -133,14 +134,16 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// A line up to the `=` after its first "pin", and carets below no more than
-/// what is left of it.
-fn without_pin(source: &str, column: usize, width: usize) -> (String, usize) {
+/// A line up to the `=` after its first "pin", or up to an address with a user
+/// in it, who may have a password; and carets below no more than what is left
+/// of it.
+fn without_secret(source: &str, column: usize, width: usize) -> (String, usize) {
     let lower = source.to_ascii_lowercase();
-    let cut = lower
+    let pin = lower
         .find("pin")
         .and_then(|pin| Some(pin + lower[pin..].find('=')? + 1));
-    let Some(cut) = cut else {
+    let user = (source.find("://")).filter(|at| source[*at..].contains('@'));
+    let Some(cut) = pin.into_iter().chain(user.map(|at| at + 3)).min() else {
         return (source.to_owned(), width);
     };
     let shown = format!("{} ...", &source[..cut]);

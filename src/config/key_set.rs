@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::check::Check;
 use super::raw::{self, Text};
 use super::serve::names;
-use super::{all, discovery, people, rule};
+use super::{all, discovery, observe, people, rule};
 use crate::jose::{Algorithm, KeyType};
 use crate::keyring::{HardLimit, ONLY_GROUP, Plan, Timing, Window};
-use crate::observe::{Origin, Trust};
+use crate::observe::Origin;
 use crate::policy::{Approvals, People, Rules};
 use crate::serve::http::Discovery;
 use crate::time::Span;
@@ -63,7 +63,7 @@ pub(super) fn check(
     let approvals = people::approvals(name, raw, people, check);
     let rules = rule::check(name, raw, timing.as_ref(), ed25519, check);
     let discovery = discovery::check(name, raw, check);
-    let observe = observe(name, raw, check);
+    let observe = observe::check(name, raw, check);
     Some(KeySet {
         name: name.get_ref().clone(),
         device: device?,
@@ -74,47 +74,6 @@ pub(super) fn check(
         discovery: discovery?,
         observe: observe?,
     })
-}
-
-/// More than any JWKS is served at; each is asked several times within
-/// `propagation`.
-const MOST_ORIGINS: usize = 16;
-
-/// Each origin's name is its address: the record calls it so.
-fn observe(name: &Text, raw: &raw::KeySet, check: &mut Check<'_>) -> Option<Vec<Origin>> {
-    let field = format!("key_set.{}.observe", name.get_ref());
-    let trust = match &raw.observe_ca {
-        Some(path) => {
-            let field = format!("key_set.{}.observe_ca", name.get_ref());
-            check.path(path, &field).map(Trust::Roots)
-        }
-        None => Some(Trust::System),
-    };
-    if let Some(beyond) = raw.observe.get(MOST_ORIGINS) {
-        let n = raw.observe.len();
-        check.say(
-            beyond.span(),
-            format!("{field}: expected at most {MOST_ORIGINS} addresses, got {n}"),
-            "name the one that verifiers use: each address that it leads to is asked",
-        );
-        return None;
-    }
-    let mut seen = BTreeSet::new();
-    all(raw.observe.iter().map(|url| {
-        if !seen.insert(url.get_ref()) {
-            let message = format!("{field}: the same address twice");
-            check.say(url.span(), message, "once is enough");
-            return None;
-        }
-        match Origin::new(url.get_ref(), url.get_ref()) {
-            Ok(origin) => Some(origin.trusting(trust.clone()?)),
-            Err(e) => {
-                let hint = "the address of this key set's JWKS as verifiers have it, such as https://login.example/main/jwks.json";
-                check.say(url.span(), format!("{field}: {}", e.why), hint);
-                None
-            }
-        }
-    }))
 }
 
 fn device(

@@ -4,7 +4,9 @@
 //! meant ([`Config`]), or an [`Invalid`] that shows every mistake with file,
 //! line and caret. Nothing outside the file is looked at: whether a module
 //! can be loaded or a PIN file can be read is for the start to find out, so
-//! that a configuration can be checked on another machine.
+//! that a configuration can be checked on another machine. Only
+//! [`Config::check_files`] looks: at files without which an agent starts, and
+//! then waits for ever.
 //!
 //! Trust: whoever may change this file may sign anything. It holds no secret.
 
@@ -14,6 +16,7 @@ mod diagnostic;
 mod difference;
 mod discovery;
 mod key_set;
+mod observe;
 mod people;
 mod raw;
 mod rule;
@@ -85,6 +88,34 @@ impl Config {
         let folder = absolute.parent().unwrap_or(Path::new("/"));
         let config = Self::parse(&text, &path.display().to_string(), folder)?;
         Ok((config, text))
+    }
+
+    /// Looks at the files that a configuration names and that no start asks
+    /// for: the roots of observed origins, without which no key is activated.
+    ///
+    /// # Errors
+    /// Each that cannot be used, at the place where it is named; and as for
+    /// [`Config::load`].
+    pub fn check_files(path: &Path) -> Result<(), ConfigError> {
+        let read = |why| ConfigError::Read {
+            path: path.to_owned(),
+            why,
+        };
+        let text = fs::read_to_string(path).map_err(read)?;
+        let absolute = std::path::absolute(path).map_err(read)?;
+        let mut check = Check::new(absolute.parent().unwrap_or(Path::new("/")));
+        match toml::from_str::<raw::Config>(&text) {
+            Ok(raw) => {
+                for (name, key_set) in &raw.key_set {
+                    observe::check_files(name, key_set, &mut check);
+                }
+            }
+            Err(error) => check.not_toml(&error, text.len()),
+        }
+        match check.into_problems() {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(Invalid::new(&path.display().to_string(), &text, problems).into()),
+        }
     }
 
     /// Checks a text. `name` stands for the file in what is said about it;

@@ -2,6 +2,7 @@
 //! lag, regress, and are gone.
 
 use std::net::SocketAddr;
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -127,6 +128,74 @@ async fn another_key_under_the_id_of_the_next_one_is_not_the_next_one() {
     assert!(shown.contains("stands another public key"), "{shown}");
     cdn.follows(&daemon);
     wait_until(async || active(&lab) != kid).await;
+}
+
+/// Runs a command that asks this test's own server.
+async fn beside(lab: &Lab, args: &[&str]) -> Output {
+    let mut command = lab.command(args);
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    output.expect("no panic").expect("the program under test")
+}
+
+/// What a stopped agent leaves with the public is looked at from here.
+#[tokio::test]
+async fn doctor_looks_at_origins_without_an_agent() {
+    let cdn = Cdn::start().await;
+    let schedule = format!("{CALM}propagation = \"300ms\"\n");
+    let lab = lab(&schedule, &[&cdn]);
+    let mut daemon = lab.serve().await;
+    let standby = || lab.keys().iter().any(|key| key["phase"] == "published");
+    wait_until(async || standby()).await;
+    let (set, kid) = (daemon.jwks().await.expect("a set"), active(&lab));
+    daemon.kill();
+    let doctor = async || {
+        let out = beside(&lab, &["doctor", "--json"]).await;
+        let found: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let checks = found["checks"].as_array().expect("checks").clone();
+        let origin = checks.into_iter().find(|it| it["check"] == "origin");
+        let origin = origin.expect("a finding");
+        let text = |name: &str| origin[name].as_str().unwrap_or_default().to_owned();
+        (text("level"), text("found"), text("hint"))
+    };
+    cdn.is(Mode::Shows(set.clone()));
+    let (level, found, _) = doctor().await;
+    assert!(found.contains("shows what it should, 2 keys"), "{found}");
+    assert_eq!(level, "ok");
+    cdn.is(Mode::Shows(with_another_key(&set, &kid)));
+    let (level, found, _) = doctor().await;
+    assert!(found.contains("stands another public key"), "{found}");
+    assert_eq!(level, "fail");
+    cdn.is(Mode::Shows(br#"{"keys":[]}"#.to_vec()));
+    let (level, found, _) = doctor().await;
+    assert!(found.contains(&format!("lacks the key {kid}")), "{found}");
+    assert_eq!(level, "fail");
+    // Whoever would ask the agent has nobody to ask.
+    cdn.is(Mode::Dead);
+    let (level, found, hint) = doctor().await;
+    assert!(found.contains("503"), "{found}");
+    assert_eq!(level, "skip");
+    assert!(hint.contains("socket"), "{hint}");
+    // Roots that are not there.
+    let url = cdn.url();
+    lab.amend(&url, &url.replace("http://", "https://"));
+    lab.amend(
+        "device = \"softhsm\"\nobserve",
+        "device = \"softhsm\"\nobserve_ca = \"roots.pem\"\nobserve",
+    );
+    let out = beside(&lab, &["doctor"]).await;
+    let said = String::from_utf8(out.stdout).expect("text");
+    assert!(
+        said.contains("fail  observe ca key_set.main.observe_ca"),
+        "{said}"
+    );
+    assert!(
+        said.contains("put the PEM file with the roots there"),
+        "{said}"
+    );
+    let out = beside(&lab, &["config", "check"]).await;
+    let said = String::from_utf8(out.stderr).expect("text");
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("error: key_set.main.observe_ca"), "{said}");
 }
 
 /// Rule 1, for the public: the laggard is named, and the old key signs on.
