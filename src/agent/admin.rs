@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::health::Health;
 use crate::jose::Algorithm;
 use crate::policy::Caller;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// What the administration edge asks of the agent. It is a trait so that the
 /// edge is tested without a device.
@@ -108,6 +108,20 @@ pub enum Change {
         /// Its number.
         request: u64,
     },
+    /// Do not wait for an origin.
+    WaiveOrigin {
+        /// Its name: the address as it is configured.
+        origin: String,
+        /// For how long.
+        span: Span,
+        /// Why.
+        note: String,
+    },
+    /// Wait for an origin again.
+    RestoreOrigin {
+        /// Its name.
+        origin: String,
+    },
     /// Vouch for the agent's clock.
     ConfirmClock {
         /// What the operator's own clock reads.
@@ -128,6 +142,8 @@ impl Change {
             Self::Release { .. } => "release",
             Self::Approve { .. } => "approve",
             Self::Withdraw { .. } => "withdraw",
+            Self::WaiveOrigin { .. } => "waive-origin",
+            Self::RestoreOrigin { .. } => "restore-origin",
             Self::ConfirmClock { .. } => "confirm-clock",
         }
     }
@@ -260,6 +276,8 @@ pub struct SightingStatus {
     pub since: Option<Time>,
     /// What stands there in place of it, under its `kid`.
     pub instead: Option<String>,
+    /// Until when nobody waits for it.
+    pub waived_until: Option<Time>,
 }
 
 /// Where a key stands.

@@ -151,6 +151,9 @@ impl Measured for Agent {
             for origin in &overview.origins {
                 let age = origin.answered.map(|at| now.since(at));
                 gauges.origin(name, &origin.name, age, origin.silent, &origin.wrong);
+                let waiver = origin.waiver.as_ref();
+                let left = waiver.map_or(Span::ZERO, |waiver| waiver.until.since(now));
+                gauges.waived(name, &origin.name, left);
             }
         }
         for (name, device) in &self.0.context.devices {

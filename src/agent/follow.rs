@@ -10,7 +10,7 @@ use super::admin::AdminError;
 use super::terms::Terms;
 use super::writer::{Message, Writer};
 use super::{Agent, Wanted, gone, observe_every, observe_origin};
-use crate::keyring::{Genesis, Plan};
+use crate::keyring::{Genesis, OWN_LISTENER, Plan};
 use crate::observe::Origin;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Writer {
         let before = self.reader.terms();
         self.reader.agree(Terms::of(&wanted, Some(&before)));
         self.plan = plan(&wanted);
-        self.watch(wanted.origins);
+        self.watch(wanted.origins.into_iter().chain(wanted.own));
         if let (None, Some(held)) = (&self.dark, self.held.clone())
             && !matches!(held.record.set.genesis, Genesis::Pending { .. })
         {
@@ -64,9 +64,15 @@ impl Writer {
         self.tick().await;
     }
 
+    /// Whether an origin's answer counts: it may have been taken off the
+    /// configuration meanwhile.
+    pub(super) fn asks(&self, origin: &str) -> bool {
+        origin == OWN_LISTENER || self.plan.origins.contains(origin)
+    }
+
     /// Asks these origins from now on, and no others. Whoever is asked already,
     /// as often, goes on: a run of sightings is not broken for nothing.
-    pub(super) fn watch(&mut self, origins: Vec<Origin>) {
+    pub(super) fn watch(&mut self, origins: impl IntoIterator<Item = Origin>) {
         let every = observe_every(&self.plan).to_duration();
         let mut before = std::mem::take(&mut self.observers.0);
         for origin in origins {
@@ -84,8 +90,9 @@ impl Writer {
             });
             self.observers.0.insert(name, observer);
         }
-        self.live.retain(|name, _| self.plan.origins.contains(name));
-        self.origins.only(&self.plan.origins);
+        let asked = &self.observers.0;
+        self.live.retain(|name, _| asked.contains_key(name));
+        self.origins.only(|name| asked.contains_key(name));
     }
 }
 

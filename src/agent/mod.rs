@@ -91,6 +91,9 @@ pub struct Wanted {
     pub approvals: Option<Approvals>,
     /// Where its JWKS is observed.
     pub origins: Vec<Origin>,
+    /// The agent's own listener where it is none of these: what must show a
+    /// key where every one of them is waived.
+    pub own: Option<Origin>,
 }
 
 /// The agent. Cheap to clone; its writers end with the last clone.
@@ -136,7 +139,7 @@ impl Agent {
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let plan = follow::plan(&wanted);
             let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
-            writer.watch(wanted.origins);
+            writer.watch(wanted.origins.into_iter().chain(wanted.own));
             watched.insert(name.clone(), Arc::downgrade(&writer.news));
             writer.load().await;
             // The first scrape shows keys, though the first round takes long.

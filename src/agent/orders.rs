@@ -213,6 +213,10 @@ impl Writer {
                 self.ask(|set, _, tick| set.release(kid, &by(""), tick))
                     .await?
             }
+            Change::WaiveOrigin { origin, span, note } => {
+                self.waive(origin, *span, &by(note)).await?
+            }
+            Change::RestoreOrigin { origin } => self.restore(origin, &by("")).await?,
         })
     }
 
@@ -247,7 +251,7 @@ impl Writer {
     }
 
     /// A change that is a permission: it needs the clock and the store.
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
         change: impl Fn(&mut KeySet, &Plan, &Tick) -> Result<Vec<Event>, OperatorError>,
     ) -> Result<Did, AdminError> {

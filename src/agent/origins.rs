@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::admin::AdminError;
+use super::orders::Did;
 use super::writer::Writer;
-use crate::keyring::{Discrepancy, Shown, Wrong};
+use crate::keyring::{Discrepancy, Mandate, Shown, Waiver, Wrong};
 use crate::time::{Span, Time};
 
 /// An origin as its agent sees it.
@@ -23,6 +25,8 @@ pub struct OriginHealth {
     pub silent: bool,
     /// The keys with which something is wrong there.
     pub wrong: Vec<Discrepancy>,
+    /// That nobody waits for it.
+    pub waiver: Option<Waiver>,
 }
 
 /// What is known of the origins, all of it since the start.
@@ -31,6 +35,8 @@ pub(super) struct Origins {
     seen: BTreeMap<String, Seen>,
     /// Since when this agent has looked.
     since: Option<Time>,
+    /// Those that the log calls waived.
+    waived: BTreeSet<String>,
     /// What the log says already.
     told: BTreeSet<(String, Finding)>,
 }
@@ -56,9 +62,9 @@ impl Origins {
     }
 
     /// Forgets all others.
-    pub(super) fn only(&mut self, names: &BTreeSet<String>) {
-        self.seen.retain(|name, _| names.contains(name));
-        self.told.retain(|(name, _)| names.contains(name));
+    pub(super) fn only(&mut self, asked: impl Fn(&str) -> bool) {
+        self.seen.retain(|name, _| asked(name));
+        self.told.retain(|(name, _)| asked(name));
     }
 
     pub(super) fn did_not_answer(&mut self, origin: &str, why: String) {
@@ -92,6 +98,7 @@ impl Writer {
                 why: seen.and_then(|seen| seen.why.clone()),
                 silent: silent.contains(name) && now.since(heard) > self.patience(),
                 wrong: wrong.unwrap_or_default(),
+                waiver: known.and_then(|held| held.record.set.waivers.get(name).cloned()),
             }
         });
         all.collect()
@@ -102,20 +109,43 @@ impl Writer {
     /// a thousand.
     pub(super) fn tell_of_origins(&mut self, all: &[OriginHealth]) {
         let key_set = &self.reader.name;
+        let waived = all.iter().filter(|origin| origin.waiver.is_some());
+        let waived = waived.map(|origin| origin.name.clone()).collect();
+        for origin in self.origins.waived.difference(&waived) {
+            tracing::warn!(
+                key_set,
+                origin,
+                "an origin is waived no longer: activations wait for it"
+            );
+        }
+        for origin in waived.difference(&self.origins.waived) {
+            tracing::warn!(
+                key_set,
+                origin,
+                "an origin is waived: no activation waits for it"
+            );
+        }
+        self.origins.waived = waived;
         let mut found = BTreeSet::new();
         for OriginHealth {
             name,
             why,
             silent,
             wrong,
+            waiver,
             ..
         } in all
         {
             let silence = silent.then_some(Finding::Silent);
             let findings = wrong.iter().cloned().map(Finding::Key).chain(silence);
             for finding in findings {
+                // Somebody has seen that, and waived the wait for it.
+                let waived = waiver.is_some() && finding.only_delays();
                 let seen = (name.clone(), finding);
                 if !self.origins.told.contains(&seen) {
+                    if waived {
+                        continue;
+                    }
                     tell(key_set, name, &seen.1, why.as_deref());
                 }
                 found.insert(seen);
@@ -133,6 +163,54 @@ impl Writer {
             }
         }
         self.origins.told = found;
+    }
+
+    /// Does not wait for an origin; what that may break is said.
+    pub(super) async fn waive(
+        &mut self,
+        origin: &str,
+        span: Span,
+        by: &Mandate,
+    ) -> Result<Did, AdminError> {
+        let change = self.ask(|set, plan, tick| set.waive(origin, span, by, plan, tick));
+        let mut did = change.await?;
+        let Some(held) = &self.held else {
+            return Ok(did);
+        };
+        let waivers = &held.record.set.waivers;
+        if let Some(Waiver { until, .. }) = waivers.get(origin) {
+            did.pending.push(format!(
+                "verifiers that ask at {origin} may meet the id of a key that they do not hold, and refuse good tokens until it shows that key; it is watched all the same, and counts again from {until} on, or from `sealkeeper origins restore` on"
+            ));
+        }
+        if self
+            .plan
+            .origins
+            .iter()
+            .all(|name| waivers.contains_key(name))
+        {
+            did.pending.push(
+                "every origin is waived: a key is activated once the agent's own listener has shown it for long enough; whether any verifier gets it, nobody knows".to_owned(),
+            );
+        }
+        Ok(did)
+    }
+
+    /// Waits for an origin again; what cannot be taken back is said.
+    pub(super) async fn restore(&mut self, origin: &str, by: &Mandate) -> Result<Did, AdminError> {
+        let change = self.ask(|set, plan, tick| set.restore(origin, by, plan, tick));
+        let mut did = change.await?;
+        if did.done.is_empty() {
+            did.done.push(format!("the origin {origin} is not waived"));
+        }
+        let set = self.held.as_ref().map(|held| &held.record.set);
+        let near = set.map(|set| set.activations_unseen_by(origin));
+        for at in near.into_iter().flatten() {
+            did.pending.push(format!(
+                "the activation at {at} of a key that {origin} does not show is too near to be taken back, and goes on: agents may have it already. `sealkeeper keys rollback` goes back after it"
+            ));
+        }
+        Ok(did)
     }
 
     /// How long an origin may be silent before what it showed counts no more.
@@ -200,6 +278,14 @@ impl Finding {
         match self {
             Self::Silent => "does not answer as it should",
             Self::Key(wrong) => wrong.what.sentence(),
+        }
+    }
+
+    /// Whether all that it does is to keep activations waiting.
+    const fn only_delays(&self) -> bool {
+        match self {
+            Self::Silent => true,
+            Self::Key(wrong) => matches!(wrong.what, Wrong::Lags),
         }
     }
 

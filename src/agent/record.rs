@@ -110,7 +110,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         serde_json::to_value(jwk).ok()
     };
     let note = match &event.what {
-        What::Regressed { origin } => Some(format!("origin {origin}")),
+        What::Regressed { origin }
+        | What::OriginRestored { origin }
+        | What::WaiverEnded { origin } => Some(format!("origin {origin}")),
+        What::OriginWaived { origin, until } => Some(format!("origin {origin} until {until}")),
         What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
             Some(format!("activates {activates}"))
         }

@@ -95,6 +95,21 @@ pub(super) fn refusal(error: OperatorError) -> AdminError {
             "exception_second_person",
             "`sealkeeper approvals withdraw` takes off what nobody wants any more",
         ),
+        OperatorError::UnknownOrigin { known, .. } => refused(
+            "UNKNOWN_ORIGIN",
+            "exception_waiver",
+            &format!("it observes {}", known.join(", ")),
+        ),
+        OperatorError::OwnListener => refused(
+            "OWN_LISTENER",
+            "exception_waiver",
+            "look why the agent cannot fetch its own JWKS: `sealkeeper doctor` tells",
+        ),
+        OperatorError::WaiverSpan { .. } => refused(
+            "WAIVER_SPAN",
+            "exception_waiver",
+            "waive it for a while, and again if need be; an origin that is gone for good is taken off `observe`",
+        ),
         OperatorError::Held { .. } => refused("HELD", "hold", "release the key first"),
     }
 }

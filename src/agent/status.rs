@@ -7,9 +7,7 @@ use super::admin::{
 use super::origins::OriginHealth;
 use super::reader::Reader;
 use super::writer::Held;
-use crate::keyring::{
-    Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong, rules,
-};
+use crate::keyring::{Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong};
 use crate::time::Time;
 
 /// A record's version, as operators quote it.
@@ -79,7 +77,7 @@ pub(super) fn key_set(
         issuer: reader.terms().rules.issuer().to_owned(),
         keys: keys
             .into_iter()
-            .map(|key| status(held, key, plan, &seen.origins))
+            .map(|key| status(held, key, plan, &seen.origins, seen.at))
             .collect(),
         next,
         clock_in_doubt: doubt,
@@ -113,7 +111,7 @@ fn request((number, request): (&u64, &crate::keyring::Request)) -> RequestStatus
     }
 }
 
-fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> KeyStatus {
+fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Time) -> KeyStatus {
     let outlook = held.record.set.outlook(key, plan);
     let (active_since, retiring_since) = match key.phase {
         Phase::Active { since } => (Some(since), None),
@@ -151,10 +149,10 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> KeyS
             .collect(),
         published: key.published,
         sightings: match key.is_published() {
-            true => sightings(key, plan, origins),
+            true => sightings(held, key, plan, origins),
             false => Vec::new(),
         },
-        observed: rules::exception_observers(&plan.origins, &key.sightings, &plan.origins),
+        observed: held.record.set.observed(key, plan, now),
         activates: outlook.activates,
         active_since,
         retiring_since,
@@ -179,7 +177,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> KeyS
 
 /// Since when each origin shows a key, by the record; and what it showed in
 /// its place when this agent looked last.
-fn sightings(key: &Key, plan: &Plan, origins: &[OriginHealth]) -> Vec<SightingStatus> {
+fn sightings(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> Vec<SightingStatus> {
     let is_it = |wrong: &&Discrepancy| {
         wrong.what == Wrong::Impostor && Some(&wrong.kid) == key.kid.as_ref()
     };
@@ -190,6 +188,7 @@ fn sightings(key: &Key, plan: &Plan, origins: &[OriginHealth]) -> Vec<SightingSt
             origin: name.clone(),
             since: key.sightings.get(name).copied(),
             instead: wrong.map(|wrong| wrong.detail.clone()),
+            waived_until: (held.record.set.waivers.get(name)).map(|waiver| waiver.until),
         }
     };
     plan.origins.iter().map(sighting).collect()
@@ -326,6 +325,15 @@ pub(super) fn sentence(event: &Event) -> String {
         ),
         What::Approved { request, .. } => format!("request {request} has its second person"),
         What::RequestWithdrawn { request } => format!("request {request} is withdrawn"),
+        What::OriginWaived { origin, until } => {
+            format!("no activation waits for the origin {origin} before {until}")
+        }
+        What::OriginRestored { origin } => {
+            format!("activations wait for the origin {origin} again")
+        }
+        What::WaiverEnded { origin } => {
+            format!("the waiver of the origin {origin} is over: activations wait for it again")
+        }
         other => format!("{key}: {}", other.name()),
     }
 }

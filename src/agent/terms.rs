@@ -29,7 +29,7 @@ impl Terms {
     /// count where the rule has it still: a reload is no way to get more.
     pub(super) fn of(wanted: &Wanted, before: Option<&Self>) -> Self {
         let rules = wanted.rules.clone();
-        let origins = wanted.origins.iter();
+        let origins = wanted.origins.iter().chain(&wanted.own);
         Self {
             rates: Rates::new(&rules, before.map(|before| &before.rates)),
             rules,

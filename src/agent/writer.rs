@@ -194,7 +194,7 @@ impl Writer {
             Item::StoreChanged => self.load_if_changed().await,
             Item::Seen(origin, answers) => self.seen(&origin, answers).await,
             Item::Unanswered(origin, why) => {
-                if self.plan.origins.contains(&origin) {
+                if self.asks(&origin) {
                     self.origins.did_not_answer(&origin, why);
                 }
             }
@@ -328,7 +328,7 @@ impl Writer {
     }
 
     async fn seen(&mut self, origin: &str, answers: Answers) {
-        if !self.plan.origins.contains(origin) {
+        if !self.asks(origin) {
             return; // It was taken off the configuration meanwhile.
         }
         let Answers { all, latest } = answers;

@@ -136,6 +136,7 @@ pub(super) fn json_of_key(key: &v1::Key) -> Value {
         "sightings": key.sightings.iter().map(|seen| json!({
             "origin": seen.origin,
             "since": rfc3339(seen.since.as_ref()),
+            "waived_until": rfc3339(seen.waived_until.as_ref()),
             "instead": Some(&seen.instead).filter(|instead| !instead.is_empty()),
         })).collect::<Vec<_>>(),
         "activates": rfc3339(key.activates.as_ref()),

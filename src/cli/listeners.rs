@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::output::Failure;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::keyring::OWN_LISTENER;
 use crate::observe::{Origin, Trust};
 use crate::serve::listener::{Tcp, Unix};
 use crate::serve::tls::{Files, Keeper, Public, Tls};
@@ -23,9 +24,6 @@ pub(super) struct Listeners {
     /// The files of TLS, which change while we serve.
     pub(super) keepers: Vec<Keeper>,
 }
-
-/// The name of the origin that is the agent's own listener.
-pub(super) const OWN_LISTENER: &str = "own-listener";
 
 /// Where verifiers come.
 pub(super) enum Verifiers {

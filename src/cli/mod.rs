@@ -18,6 +18,7 @@ mod keys;
 mod kid;
 mod listeners;
 mod log;
+mod origins;
 mod output;
 mod policy;
 mod progress;
@@ -119,6 +120,9 @@ enum Command {
     /// See what waits for a second person, and agree to it.
     #[command(subcommand)]
     Approvals(approvals::Command),
+    /// See where verifiers get keys, and whom nobody waits for.
+    #[command(subcommand)]
+    Origins(origins::OriginsCommand),
     /// See who calls, and keep somebody out.
     #[command(subcommand)]
     Callers(CallersCommand),
@@ -378,6 +382,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Approvals(command) => approvals::run(config, command, json),
+        Command::Origins(command) => origins::run(config, command, json),
         Command::Callers(command) => callers::run(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)

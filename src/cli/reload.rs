@@ -322,8 +322,10 @@ pub(super) fn wanted(
     let mut wanted = compose::wanted(config, name).map_err(|_| ReloadError::Failed {
         why: format!("no key set {name:?} is configured"),
     })?;
-    if wanted.origins.is_empty() {
-        wanted.origins.extend(own.get(name).cloned());
+    let own = own.get(name).cloned();
+    match wanted.origins.is_empty() {
+        true => wanted.origins.extend(own),
+        false => wanted.own = own,
     }
     Ok(wanted)
 }

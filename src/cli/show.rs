@@ -103,6 +103,10 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
                 "" => when(&seen.since).unwrap_or_else(|| "not shown there".to_owned()),
                 instead => format!("not shown there: under its id stands {instead}"),
             };
+            let since = match &seen.waived_until {
+                Some(until) => format!("{since} (waived until {})", keys::date(Some(until))),
+                None => since,
+            };
             vec![seen.origin.clone(), since]
         });
         text.push_str("\n\n");

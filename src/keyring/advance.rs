@@ -30,6 +30,7 @@ impl KeySet {
         events.extend(self.switch_over(plan, tick));
         events.extend(self.adopt_tracks(plan, tick));
         self.raise_ceilings(plan, tick);
+        events.extend(self.end_waivers(plan, tick.now));
         events.extend(self.cancel_unsafe(plan, tick));
         for seat in self.seats_of(plan) {
             events.extend(self.schedule(&seat, plan, tick));
@@ -60,6 +61,7 @@ impl KeySet {
                 next.push(target - lead(plan));
             }
         }
+        next.extend(self.waivers.values().map(|waiver| waiver.until));
         for key in self.keys.values() {
             if let (Phase::Active { .. }, Some(ceiling)) = (&key.phase, key.exp_ceiling) {
                 next.push(
@@ -123,7 +125,7 @@ impl KeySet {
     /// every replica can still hear of it: an origin has lost the key, if only
     /// for a while, or the configuration knows of longer caches. One that an
     /// operator forces waits for no origin.
-    fn cancel_unsafe(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+    pub(super) fn cancel_unsafe(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let mut events = Vec::new();
         for seat_id in self.seats_of(plan) {
             let unforced = self.seats.get(&seat_id).filter(|seat| !seat.force);
@@ -131,7 +133,9 @@ impl KeySet {
                 continue;
             };
             let key = self.key(switch.to);
-            let seen = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+            // By the waivers that hold when it is active: one that ends before
+            // had no part in it.
+            let seen = self.observed(key, plan, switch.at);
             let safe =
                 seen.is_some_and(|seen| rules::rule_1_pre_publish(seen, &plan.timing) <= switch.at);
             if !safe && tick.now + plan.timing.adoption <= switch.at {
@@ -209,10 +213,15 @@ impl KeySet {
         if seat.force {
             return Some((key.id, tick.now + ahead(plan)));
         }
-        let observed = rules::exception_observers(&plan.origins, &key.sightings, &tick.live)?;
-        let earliest = rules::rule_1_pre_publish(observed, &plan.timing);
-        let safe = earliest.max(tick.now + ahead(plan));
-        Some((key.id, self.wanted(seat_id, safe, plan)?))
+        let mut safe = tick.now + ahead(plan);
+        // It ends: the later, the fewer waivers hold.
+        loop {
+            let at = self.wanted(seat_id, safe, plan)?;
+            safe = self.allowed(key, plan, &tick.live, at)?;
+            if safe == at {
+                return Some((key.id, at));
+            }
+        }
     }
 
     /// When the next rotation of a seat is wanted, where nothing stands in its

@@ -87,6 +87,10 @@ impl KeySet {
     /// drawn near where an operator asked for it.
     fn date_back(&mut self, now: Time, plan: &Plan) -> Vec<Event> {
         let before = (self.keys.clone(), self.seats.clone());
+        for waiver in self.waivers.values_mut().filter(|it| it.since > now) {
+            waiver.until = now + waiver.until.since(waiver.since);
+            waiver.since = now;
+        }
         let last_use = rules::rule_2_last_use(now, &plan.timing);
         for key in self.keys.values_mut() {
             key.created = key.created.min(now);

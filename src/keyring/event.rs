@@ -2,13 +2,14 @@
 
 use super::key::{Half, Key, KeyId, Mandate, Reason};
 use super::rules::{self, Action};
+use super::set::Plan;
 use crate::jose::{Algorithm, PublicKey};
 use crate::time::Time;
 
 /// One thing that happened to one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The key.
+    /// The key; the id of no key where it is about an origin.
     pub key: KeyId,
     /// Its `kid`, once it has one.
     pub kid: Option<String>,
@@ -36,6 +37,22 @@ impl Event {
             kid: key.kid.clone(),
             algorithm: key.algorithm,
             public: key.public.clone(),
+            at,
+            what,
+            mandate: None,
+            action: None,
+            second: None,
+        }
+    }
+
+    /// Of an origin, and so of no key. Its algorithm is the default track's.
+    pub(super) fn of_origin(plan: &Plan, at: Time, what: What) -> Self {
+        let default = plan.tracks.first();
+        Self {
+            key: KeyId([0; 16]),
+            kid: None,
+            algorithm: default.map_or(Algorithm::Es256, |(algorithm, _)| *algorithm),
+            public: None,
             at,
             what,
             mandate: None,
@@ -122,6 +139,18 @@ pub enum What {
     RequestExpired {
         request: u64,
     },
+    /// No activation waits for this origin before `until`.
+    OriginWaived {
+        origin: String,
+        until: Time,
+    },
+    OriginRestored {
+        origin: String,
+    },
+    /// A waiver is over by itself.
+    WaiverEnded {
+        origin: String,
+    },
 }
 
 impl What {
@@ -153,6 +182,9 @@ impl What {
             Self::Approved { .. } => "approved",
             Self::RequestWithdrawn { .. } => "request-withdrawn",
             Self::RequestExpired { .. } => "request-expired",
+            Self::OriginWaived { .. } => "origin-waived",
+            Self::OriginRestored { .. } => "origin-restored",
+            Self::WaiverEnded { .. } => "waiver-ended",
         }
     }
 }

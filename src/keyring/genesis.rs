@@ -43,6 +43,7 @@ impl KeySet {
             revoked: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_request: 0,
+            waivers: BTreeMap::new(),
         };
         set.join(tick);
         let events = set.resume_genesis(plan, tick, ids);

@@ -35,6 +35,7 @@ mod tests;
 mod timing;
 mod tracks;
 mod view;
+mod waiver;
 mod window;
 
 pub use approval::{MOST_REQUESTS, Request, Wish};
@@ -55,4 +56,5 @@ pub use set::{
 };
 pub use timing::{HardLimit, LARGEST_SET, Timing, Violation};
 pub use view::{Moment, NoSigner, PublishedKey, SeatView, SigningKey, View};
+pub use waiver::{LONGEST_WAIVER, OWN_LISTENER, Waiver};
 pub use window::{InvalidWindow, Window};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::event::{Event, What};
-use super::key::Phase;
+use super::key::{Key, Phase};
 use super::rules;
 use super::set::{KeySet, Plan};
 use crate::time::Time;
@@ -25,9 +25,11 @@ impl KeySet {
         plan: &Plan,
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        let required = rules::exception_waiver(&plan.origins, &self.waivers, at);
         for key in self.keys.values_mut().filter(|key| key.is_published()) {
             let Some(kid) = &key.kid else { continue };
-            let before = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+            let seen = |key: &Key| rules::exception_observers(&required, &key.sightings, &required);
+            let before = seen(key);
             if kids.contains(kid) {
                 key.sightings.entry(origin.to_owned()).or_insert(at);
             } else if key.sightings.remove(origin).is_some() {
@@ -36,7 +38,7 @@ impl KeySet {
                 };
                 events.push(Event::of(key, at, what));
             }
-            let after = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+            let after = seen(key);
             if before.is_none() && after.is_some() && matches!(key.phase, Phase::Published { .. }) {
                 events.push(Event::of(key, at, What::ObservedEverywhere));
             }

@@ -291,7 +291,7 @@ impl KeySet {
         now: Time,
     ) -> (Option<KeyId>, Option<Time>) {
         let earliest = |key: &Key| {
-            rules::exception_observers(&plan.origins, &key.sightings, &plan.origins)
+            self.observed(key, plan, now)
                 .map(|observed| rules::rule_1_pre_publish(observed, &plan.timing))
         };
         let first = self
@@ -364,7 +364,7 @@ impl KeySet {
             _ => {}
         }
         let at = tick.now + ahead(plan);
-        let observed = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
+        let observed = self.observed(key, plan, at);
         if observed.is_none_or(|since| rules::rule_1_pre_publish(since, &plan.timing) > at) {
             return Err(OperatorError::NotObserved { kid });
         }

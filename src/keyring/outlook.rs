@@ -103,7 +103,7 @@ impl KeySet {
         let next = self.standby(&seat_id).or_else(|| self.coming(&seat_id));
         let is_it = seat.active.is_none() && next.is_some_and(|next| next.id == key.id);
         is_it.then(|| match seat.force {
-            false => earliest(key, plan),
+            false => self.earliest(key, plan),
             // As soon as it is in the set.
             true => key.published.unwrap_or(key.created),
         })
@@ -134,7 +134,7 @@ impl KeySet {
         let seat = self.seats.get(seat_id)?;
         let next = self.standby(seat_id).or_else(|| self.coming(seat_id));
         let allowed = match next {
-            Some(next) => Some(earliest(next, plan)),
+            Some(next) => Some(self.earliest(next, plan)),
             // Not even asked for: after a revocation it is younger than that.
             None => (seat.fresh_after).map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
         };
@@ -164,7 +164,9 @@ impl KeySet {
         match key.phase {
             // An instant that is fixed waits for nothing more.
             Phase::Active { .. } | Phase::Published { .. } if switched => None,
-            Phase::Published { .. } => unseen(key, plan, silent).or_else(|| self.rule_1(key, plan)),
+            Phase::Published { .. } => self
+                .unseen(key, plan, silent)
+                .or_else(|| self.rule_1(key, plan)),
             Phase::Generating => {
                 let device = self.generated_on(key, plan);
                 Some(Wait::Generation { device })
@@ -184,8 +186,8 @@ impl KeySet {
                         (None, None) => Wait::NoSuccessor,
                     });
                 };
-                unseen(next, plan, silent).or_else(|| {
-                    let until = earliest(next, plan);
+                self.unseen(next, plan, silent).or_else(|| {
+                    let until = self.earliest(next, plan);
                     let kid = next.kid.clone().unwrap_or_default();
                     (self.wanted(&seat_id, until, plan) == Some(until))
                         .then_some(Wait::Rule1 { until, kid })
@@ -227,23 +229,31 @@ impl KeySet {
         let behind = self.still_signs(key).filter(|_| key.has_private_half());
         behind.map(Wait::Replica)
     }
-}
 
-/// The earliest activation that rule 1 allows: counted from the last sighting
-/// by the last origin, or from what comes before it.
-fn earliest(key: &Key, plan: &Plan) -> Time {
-    let seen = rules::exception_observers(&plan.origins, &key.sightings, &plan.origins);
-    let since = seen.or(key.published).unwrap_or(key.created);
-    rules::rule_1_pre_publish(since, &plan.timing)
-}
+    /// The earliest activation that rule 1 allows: counted from the last
+    /// sighting by the last origin, or from what comes before it.
+    fn earliest(&self, key: &Key, plan: &Plan) -> Time {
+        let seen = self.observed(key, plan, self.wanted_at(key, plan));
+        let since = seen.or(key.published).unwrap_or(key.created);
+        rules::rule_1_pre_publish(since, &plan.timing)
+    }
 
-/// An origin that keeps a key from being activated.
-fn unseen(key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
-    let mut origins = plan.origins.iter();
-    let origin =
-        origins.find(|origin| !key.sightings.contains_key(*origin) || silent.contains(*origin))?;
-    Some(Wait::Unseen {
-        origin: origin.clone(),
-        kid: key.kid.clone().unwrap_or_default(),
-    })
+    /// An origin that keeps a key from being activated.
+    fn unseen(&self, key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
+        let required = self.required(plan, self.wanted_at(key, plan));
+        let mut required = required.iter();
+        let origin = required
+            .find(|origin| !key.sightings.contains_key(*origin) || silent.contains(*origin))?;
+        Some(Wait::Unseen {
+            origin: origin.clone(),
+            kid: key.kid.clone().unwrap_or_default(),
+        })
+    }
+
+    /// When a key is wanted, at the earliest: whoever is waived then is not
+    /// waited for.
+    fn wanted_at(&self, key: &Key, plan: &Plan) -> Time {
+        let due = self.due(&key.seat(), plan);
+        due.unwrap_or_default().max(self.high_water)
+    }
 }

@@ -1,5 +1,6 @@
 //! What a person asks for and does not get.
 
+use super::waiver::LONGEST_WAIVER;
 use crate::jose::Algorithm;
 use crate::time::{Span, Time};
 
@@ -125,6 +126,25 @@ pub enum OperatorError {
         super::approval::MOST_REQUESTS
     )]
     TooManyRequests,
+    /// A waiver of what is not observed.
+    #[error("the key set {key_set:?} does not observe {origin:?}")]
+    UnknownOrigin {
+        /// What was given.
+        origin: String,
+        /// Where it was looked for.
+        key_set: String,
+        /// What is observed there.
+        known: Vec<String>,
+    },
+    /// A waiver of the one origin that is always there.
+    #[error("the agent's own listener is never waived: a key that it does not show is nowhere")]
+    OwnListener,
+    /// A waiver for no time at all, or for too long.
+    #[error("expected more than nothing and at most {LONGEST_WAIVER}, got {span}")]
+    WaiverSpan {
+        /// What was given.
+        span: Span,
+    },
     /// A key that is held is not touched.
     #[error("{kid} is held; release it first")]
     Held {

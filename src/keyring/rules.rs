@@ -6,12 +6,14 @@
 //! ([`Timing`] has them). Everything that decides *when* in this floor asks
 //! one of these functions, so a rule is read, and changed, in one place.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clock::{Anchor, Doubt};
 use super::key::Half;
 use super::set::Genesis;
 use super::timing::{HardLimit, Timing};
+use super::waiver::{OWN_LISTENER, Waiver};
 use crate::time::{Span, Time};
 
 /// Rule 1, pre-publish: the earliest activation of a key that has been in the
@@ -198,6 +200,8 @@ pub enum Action {
     Destroy,
     Rollback,
     ForceActivation,
+    Waive,
+    Restore,
 }
 
 /// Second person: whether an action waits for one, where the configuration
@@ -205,10 +209,13 @@ pub enum Action {
 #[must_use]
 pub fn exception_second_person(action: Action) -> bool {
     match action {
-        Action::Destroy | Action::Rollback | Action::ForceActivation => true,
-        Action::Block | Action::Unpublish | Action::Hold | Action::Release | Action::Rotate => {
-            false
-        }
+        Action::Destroy | Action::Rollback | Action::ForceActivation | Action::Waive => true,
+        Action::Block
+        | Action::Unpublish
+        | Action::Hold
+        | Action::Release
+        | Action::Restore
+        | Action::Rotate => false,
     }
 }
 
@@ -298,6 +305,28 @@ pub fn exception_observers(
         .try_fold(None, |latest: Option<Time>, since| {
             Some(latest.max(Some(since?)))
         })?
+}
+
+/// Waiver: the origins that must show a key which becomes active `at` an
+/// instant: all that are configured but those whose waiver lasts beyond it.
+///
+/// Where every one is waived, the agent's own listener must show the key:
+/// waivers say whom nobody waits for, never that nobody looks.
+#[must_use]
+pub fn exception_waiver<'a>(
+    origins: &'a BTreeSet<String>,
+    waivers: &BTreeMap<String, Waiver>,
+    at: Time,
+) -> Cow<'a, BTreeSet<String>> {
+    let waived = |origin: &String| waivers.get(origin).is_some_and(|it| at < it.until);
+    if !origins.iter().any(waived) {
+        return Cow::Borrowed(origins);
+    }
+    let mut left: BTreeSet<String> = origins.iter().filter(|o| !waived(o)).cloned().collect();
+    if left.is_empty() {
+        left.insert(OWN_LISTENER.to_owned());
+    }
+    Cow::Owned(left)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::intent::{Intent, IntentId, Task};
 use super::key::{Half, Key, KeyId, Mandate, Phase, Reason};
 use super::rules;
 use super::timing::Timing;
+use super::waiver::Waiver;
 use crate::jose::{Algorithm, KeyType};
 use crate::time::{Span, Time};
 
@@ -184,6 +185,9 @@ pub struct KeySet {
     /// The number of the last of them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub last_request: u64,
+    /// The origins that are not waited for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waivers: BTreeMap<String, Waiver>,
 }
 
 #[expect(

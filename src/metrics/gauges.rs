@@ -24,6 +24,7 @@ pub struct Gauges {
     writer: GaugeVec,
     origin: GaugeVec,
     answered: GaugeVec,
+    waived: GaugeVec,
     device: GaugeVec,
     waiting: GaugeVec,
 }
@@ -120,6 +121,11 @@ impl Gauges {
                 "Since an address where verifiers get the JWKS last answered.",
                 &["key_set", "origin"],
             ),
+            waived: make(
+                "sealkeeper_origin_waived_seconds",
+                "For how long no activation waits for an address where verifiers get the JWKS, by an operator's waiver; 0 where it counts.",
+                &["key_set", "origin"],
+            ),
             writer: make(
                 "sealkeeper_writer_idle_seconds",
                 "Since the key set's writer last came round; it does so every two seconds.",
@@ -205,6 +211,12 @@ impl Gauges {
             let gauge = self.answered.with_label_values(&[key_set, origin]);
             gauge.set(age.to_duration().as_secs_f64());
         }
+    }
+
+    /// For how long an origin is not waited for.
+    pub fn waived(&self, key_set: &str, origin: &str, left: Span) {
+        let gauge = self.waived.with_label_values(&[key_set, origin]);
+        gauge.set(left.to_duration().as_secs_f64());
     }
 
     /// How a device is, and how many signatures wait for it.

@@ -112,6 +112,7 @@ impl Frame {
             // People are not in it.
             requests,
             last_request,
+            waivers,
         } = set;
         let order = Order::of(&seats, &keys);
         let seats = seats
@@ -178,6 +179,7 @@ impl Frame {
             revoked: revoked.collect(),
             requests,
             last_request,
+            waivers,
         }
     }
 

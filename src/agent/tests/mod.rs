@@ -103,6 +103,7 @@ fn wanted() -> Wanted {
         rules: Vec::new(),
     };
     Wanted {
+        own: None,
         name: NAME.to_owned(),
         approvals: None,
         plan: Plan {

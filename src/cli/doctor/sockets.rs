@@ -13,10 +13,9 @@ use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
     DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase as Listed,
 };
-use crate::cli::listeners::OWN_LISTENER;
 use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
-use crate::keyring::Shown;
+use crate::keyring::{OWN_LISTENER, Shown};
 use crate::observe::{self, Origin, Trust};
 use crate::time::Span;
 

@@ -153,11 +153,13 @@ fn exception_never_empty() {
 
 #[test]
 fn exception_second_person() {
-    use Action::{Block, Destroy, ForceActivation, Hold, Release, Rollback, Rotate, Unpublish};
-    let waits = [Destroy, Rollback, ForceActivation].map(super::exception_second_person);
-    assert_eq!(waits, [true; 3]);
-    let acts = [Block, Unpublish, Hold, Release, Rotate].map(super::exception_second_person);
-    assert_eq!(acts, [false; 5]);
+    use Action::{
+        Block, Destroy, ForceActivation, Hold, Release, Restore, Rollback, Rotate, Unpublish, Waive,
+    };
+    let waits = [Destroy, Rollback, ForceActivation, Waive].map(super::exception_second_person);
+    assert_eq!(waits, [true; 4]);
+    let acts = [Block, Unpublish, Hold, Release, Restore, Rotate];
+    assert_eq!(acts.map(super::exception_second_person), [false; 6]);
 }
 
 #[test]
@@ -318,4 +320,30 @@ fn exception_observers() {
         super::exception_observers(&names(&[]), &both, &origins),
         None
     );
+}
+
+#[test]
+fn exception_waiver() {
+    let origins = names(&["a", "b"]);
+    let waiver = |until| Waiver {
+        since: at(0),
+        until: at(until),
+        mandate: super::super::key::Mandate::default(),
+    };
+    let required = |waived: &[(&str, i64)], s: i64| {
+        let waived = waived
+            .iter()
+            .map(|&(o, until)| (o.to_owned(), waiver(until)));
+        super::exception_waiver(&origins, &waived.collect(), at(s)).into_owned()
+    };
+    assert_eq!(required(&[], 5), origins);
+    // It lasts up to its end, and not at it.
+    assert_eq!(required(&[("b", 10)], 9), names(&["a"]));
+    assert_eq!(required(&[("b", 10)], 10), origins);
+    // One that is over, and one of another.
+    assert_eq!(required(&[("a", 3), ("b", 10)], 5), names(&["a"]));
+    assert_eq!(required(&[("c", 10)], 5), origins);
+    // Nobody is left to wait for, and somebody looks all the same.
+    let own = names(&["own-listener"]);
+    assert_eq!(required(&[("a", 10), ("b", 10)], 5), own);
 }

@@ -21,6 +21,7 @@ mod record;
 mod revoked;
 mod tracks;
 mod view;
+mod waiver;
 
 use std::collections::BTreeSet;
 

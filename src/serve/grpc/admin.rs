@@ -7,17 +7,16 @@ use tracing::info;
 
 use super::desk::timestamp;
 use super::status::Fault;
-use super::{callers, identity};
+use super::{callers, identity, origins};
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
-    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, SightingStatus, Upcoming,
+    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
-use crate::agent::{Administration, Health, LateRotation, OriginHealth};
+use crate::agent::{Administration, Health, LateRotation};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
 use crate::jose::Algorithm;
-use crate::keyring::Wrong;
 use crate::time::Time;
 
 /// The longest `request_id`, in characters.
@@ -157,6 +156,27 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         .await
     }
 
+    async fn waive_origin(
+        &self,
+        request: Request<v1::WaiveOriginRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |request| {
+            let note = checked_note(request.note)?;
+            origins::waive(request.order, request.origin, request.span, note)
+        })
+        .await
+    }
+
+    async fn restore_origin(
+        &self,
+        request: Request<v1::RestoreOriginRequest>,
+    ) -> Result<Response<v1::ChangeResponse>, Status> {
+        self.change(request, |v1::RestoreOriginRequest { order, origin }| {
+            Ok((order, Change::RestoreOrigin { origin }))
+        })
+        .await
+    }
+
     async fn get_health(
         &self,
         request: Request<v1::GetHealthRequest>,
@@ -169,7 +189,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
             why: set.fault.map(|(_, why)| why).unwrap_or_default(),
             late_rotations: set.late.into_iter().map(late_rotation).collect(),
-            origins: set.origins.into_iter().map(origin).collect(),
+            origins: set.origins.into_iter().map(origins::origin).collect(),
         });
         let devices = devices.into_iter().map(|device| v1::DeviceHealth {
             name: device.name,
@@ -321,37 +341,6 @@ fn time(at: prost_types::Timestamp) -> Option<Time> {
     Some(Time::from_millis(ms))
 }
 
-fn sighting(sighting: SightingStatus) -> v1::Sighting {
-    v1::Sighting {
-        origin: sighting.origin,
-        since: sighting.since.map(timestamp),
-        instead: sighting.instead.unwrap_or_default(),
-    }
-}
-
-fn origin(origin: OriginHealth) -> v1::Origin {
-    let wrong = origin.wrong.into_iter().map(|wrong| v1::WrongKey {
-        kid: wrong.kid,
-        what: match wrong.what {
-            Wrong::Lacks => v1::Wrong::Lacks,
-            Wrong::Lags => v1::Wrong::Lags,
-            Wrong::ShowsRevoked => v1::Wrong::ShowsRevoked,
-            Wrong::Impostor => v1::Wrong::Impostor,
-        }
-        .into(),
-        page: wrong.page,
-        detail: wrong.detail,
-    });
-    v1::Origin {
-        name: origin.name,
-        url: origin.url,
-        answered: origin.answered.map(timestamp),
-        why: origin.why.unwrap_or_default(),
-        silent: origin.silent,
-        wrong: wrong.collect(),
-    }
-}
-
 fn late_rotation(rotation: LateRotation) -> v1::LateRotation {
     v1::LateRotation {
         alg: rotation.algorithm.name().to_owned(),
@@ -406,7 +395,7 @@ fn key(key: KeyStatus) -> v1::Key {
         placements: key.placements.into_iter().map(placement).collect(),
         published: key.published.map(timestamp),
         observed: key.observed.map(timestamp),
-        sightings: key.sightings.into_iter().map(sighting).collect(),
+        sightings: key.sightings.into_iter().map(origins::sighting).collect(),
         activates: key.activates.map(timestamp),
         active_since: key.active_since.map(timestamp),
         retiring_since: key.retiring_since.map(timestamp),

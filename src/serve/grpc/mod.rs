@@ -10,6 +10,7 @@ mod gate;
 mod health;
 mod identity;
 mod metered;
+mod origins;
 mod reflection;
 mod room;
 mod signer;
