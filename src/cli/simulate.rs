@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 
 use super::compose;
 use super::output::{Failure, say, table};
+use super::progress::Late;
 use crate::agent;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, KeySet};
-use crate::keyring::{Event, Forecast, Genesis, Life, Plan, What};
+use crate::keyring::{Event, Forecast, Genesis, Life, Plan, Progress, What};
 use crate::store::{Sqlite, Store};
 use crate::time::{Span, Time};
 
@@ -48,7 +49,14 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
         Some(name) => vec![compose::key_set(&config, Some(name))?],
         None => config.key_sets.keys().cloned().collect(),
     };
-    let futures = compose::block_on(futures(&config, &names, now, until))??;
+    let mut late = Late::new("{spinner} looking ahead: {percent}% ({elapsed})", 100);
+    let whole = until.since(now).as_millis().unsigned_abs().max(1);
+    // Of the key set that is being looked at.
+    let mut progress = |at: Time| {
+        late.at(at.since(now).as_millis().unsigned_abs().saturating_mul(100) / whole);
+    };
+    let futures = compose::block_on(futures(&config, &names, (now, until), &mut progress))??;
+    drop(late);
     if let Some(file) = &args.svg {
         let rows = futures
             .iter()
@@ -99,8 +107,8 @@ fn span(wanted: Duration) -> Result<Span, Failure> {
 async fn futures(
     config: &Config,
     names: &[String],
-    now: Time,
-    until: Time,
+    ahead: (Time, Time),
+    progress: Progress<'_>,
 ) -> Result<Vec<Future>, Failure> {
     let path = config.state_dir.join("keys.sqlite");
     // Only what is not there has not begun: dates of a beginning that never
@@ -126,7 +134,7 @@ async fn futures(
                 .hint("`sealkeeper doctor` looks for the cause")
         })?;
         let begun = record.filter(|set| !matches!(set.genesis, Genesis::Pending { .. }));
-        all.push(future(name, set, begun, now, until)?);
+        all.push(future(name, set, begun, ahead, progress)?);
     }
     Ok(all)
 }
@@ -141,15 +149,17 @@ fn future(
     name: &str,
     set: &KeySet,
     record: Option<crate::keyring::KeySet>,
-    now: Time,
-    until: Time,
+    (now, until): (Time, Time),
+    progress: Progress<'_>,
 ) -> Result<Future, Failure> {
     // Wherever it is observed, it is shown at once.
     let plan: Plan = set.plan([String::from("everywhere")].into());
     let goes_on = record.is_some();
     let forecast = match record {
-        Some(record) => Forecast::of(record, &plan, now, until),
-        None => Forecast::from_genesis(name, &plan, now, until).map_err(Failure::failed)?,
+        Some(record) => Forecast::of(record, &plan, now, until, progress),
+        None => {
+            Forecast::from_genesis(name, &plan, now, until, progress).map_err(Failure::failed)?
+        }
     };
     Ok(Future {
         name: name.to_owned(),
@@ -177,7 +187,14 @@ fn tell(future: &Future, now: Time) -> Result<(), Failure> {
             what(event)?.to_owned(),
         ])
     });
-    say(table(&["AT", "IN", "KEY", "WHAT"], rows))
+    say(table(&["AT", "IN", "KEY", "WHAT"], rows))?;
+    match forecast.cut_short {
+        Some(at) => say(format!(
+            "and so on: this ends at {at}, after {} events; --for says how far to look",
+            forecast.events.len()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// For people; what is of no interest to them is left out.
@@ -234,6 +251,7 @@ fn json_of(future: &Future) -> Value {
     json!({
         "name": future.name,
         "from_record": future.goes_on,
+        "cut_short": date(future.forecast.cut_short),
         "events": events.collect::<Vec<_>>(),
         "keys": lives.collect::<Vec<_>>(),
     })

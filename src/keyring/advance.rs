@@ -49,6 +49,13 @@ impl KeySet {
     /// nothing else happens. A tick before it changes nothing.
     #[must_use]
     pub fn deadline(&self, plan: &Plan, tick: &Tick) -> Time {
+        let raise = self.next_raise(plan).filter(|at| *at > tick.now);
+        let step = self.next_step(plan, tick);
+        raise.map_or(step, |raise| raise.min(step))
+    }
+
+    /// The same, but for the ceilings, which nobody sees.
+    pub(super) fn next_step(&self, plan: &Plan, tick: &Tick) -> Time {
         let timing = &plan.timing;
         let mut next = vec![Time::FAR_FUTURE];
         for seat_id in self.seats_of(plan) {
@@ -63,11 +70,6 @@ impl KeySet {
         }
         next.extend(self.waivers.values().map(|waiver| waiver.until));
         for key in self.keys.values() {
-            if let (Phase::Active { .. }, Some(ceiling)) = (&key.phase, key.exp_ceiling) {
-                next.push(
-                    ceiling - timing.max_token_lifetime - timing.ceiling_step().divided_by(2),
-                );
-            }
             if let Phase::Retiring { last_sign, .. } = key.phase
                 && !key.is_held()
             {
@@ -115,6 +117,36 @@ impl KeySet {
             for key in self.keys.values_mut() {
                 if matches!(key.phase, Phase::Active { .. }) {
                     raise_ceiling(key, tick.now, timing);
+                }
+            }
+            self.epoch += 1;
+        }
+    }
+
+    /// When the first ceiling of an active key is raised again.
+    fn next_raise(&self, plan: &Plan) -> Option<Time> {
+        let timing = &plan.timing;
+        let active = self
+            .keys
+            .values()
+            .filter(|key| matches!(key.phase, Phase::Active { .. }));
+        let lowest = active.filter_map(|key| key.exp_ceiling).min()?;
+        Some(lowest - timing.max_token_lifetime - timing.ceiling_step().divided_by(2))
+    }
+
+    /// Takes all the steps before an instant that only raise ceilings: as many
+    /// ticks would, in two.
+    pub(super) fn raise_ceilings_until(&mut self, plan: &Plan, until: Time) {
+        let step = plan.timing.ceiling_step();
+        // Each raise is so much later than the one before it.
+        let apart = step.as_millis() - step.divided_by(2).as_millis();
+        while let Some(first) = self.next_raise(plan).filter(|at| *at < until) {
+            let more = (until.as_millis() - 1 - first.as_millis()) / apart.max(1);
+            for at in [0, more * apart] {
+                let at = Time::from_millis(first.as_millis() + at);
+                let keys = self.keys.values_mut();
+                for key in keys.filter(|key| matches!(key.phase, Phase::Active { .. })) {
+                    raise_ceiling(key, at, &plan.timing);
                 }
             }
             self.epoch += 1;

@@ -8,9 +8,9 @@ use super::event::{Event, What};
 use super::genesis::GenesisError;
 use super::intent::{Outcome, Task};
 use super::key::{Key, KeyId, Phase};
-use super::set::{KeySet, Plan, Tick};
+use super::set::{INSTANT, KeySet, Plan, Tick};
 use crate::jose::{Algorithm, KeyType, PublicKey};
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// The future of a key set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Forecast {
     pub events: Vec<Event>,
     /// Each key that there is or will be, in the order in which they sign.
     pub lives: Vec<Life>,
+    /// Where it ends before its time: so much happens that nobody reads it.
+    pub cut_short: Option<Time>,
 }
 
 /// The dates of one key, those behind it as far as the record knows them.
@@ -43,13 +45,17 @@ pub struct Life {
 /// The work of one instant ends after so many rounds: each does something.
 const ROUNDS: usize = 1000;
 
-/// More than the longest forecast of the shortest schedule that is useful.
+/// More than anybody reads: a hundred years of the default schedule, with
+/// every kind of key, have a fifth of it.
 const MOST_EVENTS: usize = 100_000;
+
+/// Told of each instant on the way.
+pub type Progress<'a> = &'a mut dyn FnMut(Time);
 
 impl Forecast {
     /// From `now` to `until`. Every replica that is on record follows at once.
     #[must_use]
-    pub fn of(set: KeySet, plan: &Plan, now: Time, until: Time) -> Self {
+    pub fn of(set: KeySet, plan: &Plan, now: Time, until: Time, progress: Progress<'_>) -> Self {
         let mut lives = BTreeMap::new();
         for (id, key) in &set.keys {
             if key.kid.is_none() || matches!(key.phase, Phase::Placeholder) {
@@ -72,10 +78,17 @@ impl Forecast {
             events: Vec::new(),
         };
         while run.tick.now <= until && run.events.len() < MOST_EVENTS {
+            progress(run.tick.now);
             run.instant();
-            let next = run.set.deadline(plan, &run.tick);
-            run.tick.now = next.max(run.tick.now + Span::from_millis(1));
+            let next = run.set.next_step(plan, &run.tick);
+            let next = next.max(run.tick.now + INSTANT);
+            // Ceilings alone: a year has thousands of steps in which nothing
+            // else happens.
+            let end = next.min(until + INSTANT);
+            run.set.raise_ceilings_until(plan, end);
+            run.tick.now = next;
         }
+        let cut_short = Some(run.tick.now).filter(|at| *at <= until);
         run.events.retain(|event| event.at <= until);
         // What a tick finds done carries the instant of the switch.
         run.events.sort_by_key(|event| event.at);
@@ -91,6 +104,7 @@ impl Forecast {
         Self {
             events: run.events,
             lives,
+            cut_short,
         }
     }
 
@@ -103,6 +117,7 @@ impl Forecast {
         plan: &Plan,
         now: Time,
         until: Time,
+        progress: Progress<'_>,
     ) -> Result<Self, GenesisError> {
         let tick = Tick {
             now,
@@ -128,11 +143,12 @@ impl Forecast {
         }
         events.append(&mut run.events);
         events.extend(run.set.finish_genesis(plan, now)?);
-        let rest = Self::of(run.set, plan, now, until);
+        let rest = Self::of(run.set, plan, now, until, progress);
         events.extend(rest.events);
         Ok(Self {
             events,
             lives: rest.lives,
+            cut_short: rest.cut_short,
         })
     }
 }
@@ -193,8 +209,17 @@ impl Run<'_> {
     }
 
     fn origins(&mut self) {
-        let view = self.set.view(self.plan, None);
-        let kids = view.published.into_iter().map(|key| key.kid).collect();
+        let shown = |key: &&Key| key.is_published();
+        let unseen = |key: &Key| {
+            let mut origins = self.plan.origins.iter();
+            origins.any(|origin| !key.sightings.contains_key(origin))
+        };
+        // Nobody looks a key up again that everybody has seen.
+        if !self.set.keys.values().filter(shown).any(unseen) {
+            return;
+        }
+        let kids = self.set.keys.values().filter(shown);
+        let kids = kids.filter_map(|key| key.kid.clone()).collect();
         for origin in &self.plan.origins {
             let events = self.set.observe(origin, &kids, self.tick.now, self.plan);
             self.events.extend(events);

@@ -41,7 +41,7 @@ mod window;
 pub use approval::{MOST_REQUESTS, Request, Wish};
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
-pub use forecast::{Forecast, Life};
+pub use forecast::{Forecast, Life, Progress};
 pub use genesis::GenesisError;
 pub use intent::{Intent, IntentId, Outcome, Task, UnexpectedOutcome};
 pub use key::{Half, Hold, InvalidKeyId, Key, KeyId, Mandate, Phase, Reason};

@@ -22,8 +22,8 @@ const SAME: Span = Span::from_secs(1);
 /// In the order of time.
 pub(super) fn of(record: &KeySet, before: &Plan, after: &Plan, now: Time) -> Vec<Consequence> {
     let until = now + horizon(before).max(horizon(after));
-    let was = Forecast::of(record.clone(), before, now, until).lives;
-    let will = Forecast::of(record.clone(), after, now, until).lives;
+    let was = Forecast::of(record.clone(), before, now, until, &mut |_| ()).lives;
+    let will = Forecast::of(record.clone(), after, now, until, &mut |_| ()).lives;
     let mut all = Vec::new();
     let tracks = |plan: &Plan| plan.tracks.iter().map(|(alg, _)| *alg).collect::<Vec<_>>();
     let (had, has) = (tracks(before), tracks(after));

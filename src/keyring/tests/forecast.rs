@@ -10,7 +10,7 @@ fn a_key_set_of_every_kind_has_a_future() {
     plan.tracks = [Rs256, Ps256, Es256, Es384, Es512, EdDsa]
         .map(|algorithm| (algorithm, algorithm.default_key_type()))
         .into();
-    let forecast = Forecast::from_genesis("all", &plan, at(0), at(25_000)).unwrap();
+    let forecast = Forecast::from_genesis("all", &plan, at(0), at(25_000), &mut |_| {}).unwrap();
     let signs = |algorithm| {
         let lives = forecast.lives.iter();
         lives
@@ -28,7 +28,13 @@ fn a_key_set_of_every_kind_has_a_future() {
 #[test]
 fn a_life_is_foretold_to_the_millisecond() {
     let bench = Bench::with_standby();
-    let forecast = Forecast::of(bench.set.clone(), &bench.plan, at(30), at(25_000));
+    let forecast = Forecast::of(
+        bench.set.clone(),
+        &bench.plan,
+        at(30),
+        at(25_000),
+        &mut |_| {},
+    );
     let first = forecast.lives.iter().find(|life| life.kid == "k1").unwrap();
     let next = forecast.lives.iter().find(|life| life.kid == "k3").unwrap();
     assert_eq!(next.active, Some(at(10_000)));
@@ -48,12 +54,61 @@ fn a_life_is_foretold_to_the_millisecond() {
     assert_eq!(bench.set, Bench::with_standby().set);
 }
 
+/// What ceilings decide is foretold as well: they are raised as by each tick.
+#[test]
+fn a_ceiling_is_foretold_to_the_millisecond() {
+    let mut bench = Bench::with_standby();
+    // Nobody goes back, so that the ceiling alone decides.
+    bench.plan.timing.rollback_window = Span::from_millis(1);
+    bench.plan.timing.max_token_lifetime = Span::from_secs(1_999) + Span::from_millis(3);
+    let end = at(9_000);
+    let mut tick = bench.tick.clone();
+    tick.now = at(30);
+    let mut lived = bench.set.clone();
+    let mut ids = || KeyId([99; 16]);
+    lived.advance(&bench.plan, &tick, &mut ids);
+    let mut foretold = lived.clone();
+    foretold.raise_ceilings_until(&bench.plan, end);
+    loop {
+        tick.now = lived.deadline(&bench.plan, &tick);
+        if tick.now >= end {
+            break;
+        }
+        lived.advance(&bench.plan, &tick, &mut ids);
+    }
+    let ceiling = |set: &KeySet| set.by_kid("k1").unwrap().exp_ceiling;
+    assert_eq!(ceiling(&foretold), ceiling(&lived));
+    assert!(ceiling(&lived) > Some(end));
+}
+
+#[test]
+fn a_forecast_that_nobody_could_read_says_where_it_ends() {
+    let bench = Bench::with_standby();
+    let mut steps = 0;
+    let years = at(0) + Span::from_days(365 * 90);
+    let forecast = Forecast::of(bench.set.clone(), &bench.plan, at(30), years, &mut |_| {
+        steps += 1;
+    });
+    let cut = forecast.cut_short.unwrap();
+    assert!(cut > at(100_000_000) && cut < years, "{cut}");
+    assert!(forecast.events.last().unwrap().at <= cut);
+    assert!(steps > 10_000);
+    let short = Forecast::of(bench.set.clone(), &bench.plan, at(30), at(50), &mut |_| {});
+    assert_eq!(short.cut_short, None);
+}
+
 /// What somebody holds does not move, and the forecast ends all the same.
 #[test]
 fn what_is_held_stays() {
     let mut bench = Bench::with_standby();
     bench.hold("k1", 30);
-    let forecast = Forecast::of(bench.set.clone(), &bench.plan, at(31), at(100_000));
+    let forecast = Forecast::of(
+        bench.set.clone(),
+        &bench.plan,
+        at(31),
+        at(100_000),
+        &mut |_| {},
+    );
     let first = forecast.lives.iter().find(|life| life.kid == "k1").unwrap();
     assert_eq!((first.retiring, first.removed), (None, None));
 }
