@@ -40,6 +40,11 @@ pub(super) fn refusal(error: OperatorError) -> AdminError {
             "rule_4_rollback",
             "rotate forward instead, or lengthen rollback_window for the next time",
         ),
+        OperatorError::BeforeRevocation { .. } => refused(
+            "BEFORE_REVOCATION",
+            "rule_5_fresh_key",
+            "verifiers that fetch only at an unknown kid know this key, and would go on trusting the revoked one; to have another key sign, `sealkeeper keys revoke` the active one",
+        ),
         OperatorError::NotObserved { .. } => refused(
             "NOT_OBSERVED",
             "rule_1_pre_publish",

@@ -35,9 +35,13 @@ impl KeySet {
         for seat in self.seats_of(plan) {
             events.extend(self.schedule(&seat, plan, tick));
         }
+        events.extend(self.withdraw_stale(plan, tick));
         events.extend(self.destroy_halves(plan, tick));
         events.extend(self.remove_keys(plan, tick));
         events.extend(self.expire_requests(tick));
+        for seat in self.seats_of(plan) {
+            self.settle(&seat);
+        }
         self.forget();
         // Last: a key that was removed leaves room for one.
         events.extend(self.replenish(plan, tick, ids));
@@ -241,11 +245,13 @@ impl KeySet {
         if active.is_some_and(|key| key.is_held()) {
             return None;
         }
-        let key = self.standby(seat_id)?;
-        if seat.force {
-            return Some((key.id, tick.now + ahead(plan)));
-        }
         let mut safe = tick.now + ahead(plan);
+        let fresh = self.fresh_standby(seat_id);
+        let ready = fresh.filter(|key| self.allowed(key, plan, &tick.live, safe) == Some(safe));
+        let key = ready.or(self.standby(seat_id))?;
+        if seat.force {
+            return Some((key.id, safe));
+        }
         // It ends: the later, the fewer waivers hold.
         loop {
             let at = self.wanted(seat_id, safe, plan)?;
@@ -264,8 +270,8 @@ impl KeySet {
     }
 
     /// The same, no earlier than it is `safe`: by the schedule and its window,
-    /// or earlier where an operator or a revocation asks; for a seat without
-    /// an active key, at once.
+    /// or earlier where an operator asks, or a revocation until a key that was
+    /// made after it is active; for a seat without an active key, at once.
     pub(super) fn wanted(&self, seat_id: &SeatId, safe: Time, plan: &Plan) -> Option<Time> {
         let seat = self.seats.get(seat_id)?;
         if seat.active.is_none() {
@@ -273,7 +279,8 @@ impl KeySet {
         }
         let due = self.due_by_schedule(seat_id, plan)?;
         let by_schedule = rules::exception_window(due, safe, &plan.timing);
-        let asked = [seat.rotate_at, seat.fresh_after].into_iter().flatten();
+        let owed = seat.fresh_after.filter(|_| self.owes_fresh(seat_id));
+        let asked = [seat.rotate_at, owed].into_iter().flatten();
         Some(asked.map(|at| at.max(safe)).fold(by_schedule, Time::min))
     }
 
@@ -289,16 +296,33 @@ impl KeySet {
 
     /// The published key that is active next: the one published first, and
     /// after a compromise one that was made after it (rule 5), unless nothing
-    /// is active at all.
+    /// is active at all. Then a key of before signs meanwhile, where none of
+    /// after is ready.
     #[must_use]
     pub fn standby(&self, seat_id: &SeatId) -> Option<&Key> {
         let seat = self.seats.get(seat_id)?;
+        let none_active = seat.active.is_none();
+        self.standbys_of(seat_id)
+            .filter(|key| none_active || rules::rule_5_fresh_key(key.created, seat.fresh_after))
+            .min_by_key(|key| (key.published, key.id))
+    }
+
+    fn fresh_standby(&self, seat_id: &SeatId) -> Option<&Key> {
+        let seat = self.seats.get(seat_id)?;
+        self.standbys_of(seat_id)
+            .filter(|key| rules::rule_5_fresh_key(key.created, seat.fresh_after))
+            .min_by_key(|key| (key.published, key.id))
+    }
+
+    /// What may be active next, for all but what rule 5 says of it.
+    pub(super) fn standbys_of<'a, 's>(
+        &'a self,
+        seat_id: &'s SeatId,
+    ) -> impl Iterator<Item = &'a Key> + use<'a, 's> {
         self.keys
             .values()
             .filter(|key| key.seat() == *seat_id && !key.is_held() && key.has_private_half())
             .filter(|key| matches!(key.phase, Phase::Published { .. }))
-            .filter(|key| seat.active.is_none() || is_fresh(key, seat.fresh_after))
-            .min_by_key(|key| (key.published, key.id))
     }
 
     /// Keeps a standby in each seat, a whole period ahead of its need.
@@ -330,7 +354,8 @@ impl KeySet {
             let ahead = key.is_coming() || matches!(key.phase, Phase::Published { .. });
             let placeholder = self.placeholder == Some(key.id);
             let right = key.key_type == key_type && !key.is_held();
-            ahead && right && !placeholder && is_fresh(key, seat.fresh_after)
+            let fresh = rules::rule_5_fresh_key(key.created, seat.fresh_after);
+            ahead && right && !placeholder && fresh
         });
         let published = || mine().filter(|key| key.is_published());
         let longest = published().fold(plan.timing.max_token_lifetime, |longest, key| {
@@ -339,8 +364,31 @@ impl KeySet {
         // After a compromise nothing waits: the key that was revoked has left
         // its room in the set.
         let room = published().count() < rules::rule_6_set_size(longest, &plan.timing)
-            || seat.fresh_after.is_some();
+            || self.owes_fresh(seat_id);
         !coming && room
+    }
+
+    /// Takes standbys of before a compromise off, once a key of after it is
+    /// active: none of them may be active any more.
+    fn withdraw_stale(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let mut events = Vec::new();
+        for seat_id in self.seats_of(plan) {
+            let Some(after) = self.seats.get(&seat_id).and_then(|seat| seat.fresh_after) else {
+                continue;
+            };
+            if self.owes_fresh(&seat_id) {
+                continue;
+            }
+            let stale = self.standbys_of(&seat_id).filter(|key| {
+                !rules::rule_5_fresh_key(key.created, Some(after)) && !self.is_next(key.id)
+            });
+            let stale: Vec<KeyId> = stale.map(|key| key.id).collect();
+            for id in stale {
+                self.epoch += 1;
+                events.push(self.withdraw(id, self.epoch, plan, tick));
+            }
+        }
+        events
     }
 
     /// Destroys private halves whose time is over: of retiring keys when the
@@ -418,8 +466,4 @@ fn lead(plan: &Plan) -> Span {
 pub(super) fn removal(key: &Key, last_sign: Time, plan: &Plan) -> Time {
     let ceiling = key.exp_ceiling.unwrap_or(last_sign);
     rules::rule_3_overlap(ceiling, last_sign, key.longest_lifetime, &plan.timing)
-}
-
-fn is_fresh(key: &Key, fresh_after: Option<Time>) -> bool {
-    fresh_after.is_none_or(|after| key.created > after)
 }

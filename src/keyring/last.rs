@@ -139,11 +139,11 @@ impl KeySet {
             // No verifier has seen it, and it was made after the last key was
             // blocked: it is the key that rule 5 asks for.
             let key = next.key(replacement.key);
-            let (seat, after) = (key.seat(), key.created - INSTANT);
-            let signs = matches!(key.phase, Phase::Active { .. });
-            if let Some(seat) = next.seats.get_mut(&seat) {
-                seat.fresh_after = (!signs).then_some(after);
+            let (seat_id, after) = (key.seat(), key.created - INSTANT);
+            if let Some(seat) = next.seats.get_mut(&seat_id) {
+                seat.fresh_after = Some(after);
             }
+            next.settle(&seat_id);
         }
         *self = next;
         Ok(Revoked { events, ..revoked })

@@ -294,13 +294,20 @@ impl KeySet {
             self.observed(key, plan, now)
                 .map(|observed| rules::rule_1_pre_publish(observed, &plan.timing))
         };
+        let fresh_after = self.seats.get(seat).and_then(|seat| seat.fresh_after);
+        // Of those that are ready, one that was made after an earlier
+        // compromise comes first.
         let first = self
             .standbys(revoked, seat)
-            .filter_map(|key| Some((earliest(key)?, key.id)))
+            .filter_map(|key| {
+                let fresh = rules::rule_5_fresh_key(key.created, fresh_after);
+                let at = earliest(key)?;
+                Some((at.max(now), !fresh, at, key.id))
+            })
             .min();
         match first {
-            Some((at, id)) if at <= now => (Some(id), Some(at)),
-            Some((at, _)) => (None, Some(at)),
+            Some((_, _, at, id)) if at <= now => (Some(id), Some(at)),
+            Some((_, _, at, _)) => (None, Some(at)),
             None => (None, None),
         }
     }
@@ -312,10 +319,7 @@ impl KeySet {
     }
 
     fn standbys<'a>(&'a self, revoked: KeyId, seat: &'a SeatId) -> impl Iterator<Item = &'a Key> {
-        self.keys
-            .values()
-            .filter(move |key| key.seat() == *seat && key.id != revoked && !key.is_held())
-            .filter(|key| matches!(key.phase, Phase::Published { .. }) && key.has_private_half())
+        self.standbys_of(seat).filter(move |key| key.id != revoked)
     }
 
     /// Goes back to a retiring key, at an instant that every replica hears of.
@@ -348,6 +352,11 @@ impl KeySet {
                 algorithm: seat_id.algorithm,
                 key_set: self.name.clone(),
             })?;
+        if let Some(after) = seat.fresh_after
+            && !rules::rule_5_fresh_key(key.created, Some(after))
+        {
+            return Err(OperatorError::BeforeRevocation { kid, after });
+        }
         let held = [Some(id), seat.active]
             .into_iter()
             .flatten()

@@ -136,7 +136,9 @@ impl KeySet {
         let allowed = match next {
             Some(next) => Some(self.earliest(next, plan)),
             // Not even asked for: after a revocation it is younger than that.
-            None => (seat.fresh_after).map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
+            None => (seat.fresh_after)
+                .filter(|_| self.owes_fresh(seat_id))
+                .map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
         };
         self.wanted(seat_id, allowed.unwrap_or_default(), plan)
     }

@@ -47,6 +47,14 @@ pub enum OperatorError {
         /// The key.
         kid: String,
     },
+    /// A rollback to a key of before a revocation (rule 5).
+    #[error("{kid} was made before the revocation at {after}")]
+    BeforeRevocation {
+        /// The key.
+        kid: String,
+        /// A key that may be active again is younger than this.
+        after: Time,
+    },
     /// A rollback to a key that an origin no longer shows.
     #[error("{kid} is not in every verifier's cache")]
     NotObserved {

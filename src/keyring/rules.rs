@@ -115,6 +115,17 @@ pub fn rule_5_compromise_exposure(
     }
 }
 
+/// Rule 5, its other side: whether a key may be what is owed after a
+/// compromise, or come after it: one that was made later than `fresh_after`.
+///
+/// Why a rollback and a standby of before ask this too: a verifier that fetches
+/// only at an unknown `kid`, and met no token of the fresh key while that
+/// signed, knows every key of before and would go on trusting the revoked one.
+#[must_use]
+pub fn rule_5_fresh_key(created: Time, fresh_after: Option<Time>) -> bool {
+    fresh_after.is_none_or(|after| created > after)
+}
+
 /// Rule 6, set size: at most `ceil((L + B + S + pre-publish) / period) + 2`
 /// keys of one algorithm are published at once. Nothing more is generated
 /// while that many are. `longest_lifetime` is the L of the tokens that are

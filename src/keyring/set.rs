@@ -83,7 +83,8 @@ pub struct Seat {
     /// An operator or a revocation wants the next change as soon as it is
     /// safe.
     pub rotate_at: Option<Time>,
-    /// The next key must be younger than this (rule 5).
+    /// The next key must be younger than this (rule 5). It stays until no key
+    /// of before can become active any more.
     pub fresh_after: Option<Time>,
     /// An operator wants the next key to sign before every verifier can hold
     /// it, because nothing else can sign.
@@ -342,13 +343,43 @@ impl KeySet {
         key.forced |= forced;
         raise_ceiling(key, at, timing);
         events.push(Event::of(key, at, What::Activated));
-        let created = key.created;
         let seat_id = key.seat();
-        let seat = self.seats.entry(seat_id).or_default();
-        if seat.fresh_after.is_some_and(|after| created > after) {
+        self.settle(&seat_id);
+        events
+    }
+
+    /// Whether a revocation still asks for a rotation: no key that was made
+    /// after it is active (rule 5).
+    #[must_use]
+    pub fn owes_fresh(&self, seat_id: &SeatId) -> bool {
+        let Some(seat) = self.seats.get(seat_id) else {
+            return false;
+        };
+        let fresh = |id| rules::rule_5_fresh_key(self.key(id).created, seat.fresh_after);
+        seat.fresh_after.is_some() && !seat.active.is_some_and(fresh)
+    }
+
+    /// Forgets when the next key of a seat had to be made, once a key of after
+    /// that is active, and none of before can be again.
+    pub(super) fn settle(&mut self, seat_id: &SeatId) {
+        if self.owes_fresh(seat_id) {
+            return;
+        }
+        let Some(seat) = self.seats.get(seat_id) else {
+            return;
+        };
+        let mut mine = self.keys.values().filter(|key| key.seat() == *seat_id);
+        let returns = mine.any(|key| {
+            let alive = matches!(
+                key.phase,
+                Phase::Generating | Phase::Published { .. } | Phase::Retiring { .. }
+            );
+            let before = !rules::rule_5_fresh_key(key.created, seat.fresh_after);
+            alive && before && key.has_private_half()
+        });
+        if !returns && let Some(seat) = self.seats.get_mut(seat_id) {
             seat.fresh_after = None;
         }
-        events
     }
 
     /// Takes a change of the active key off the record; says to which key.

@@ -88,28 +88,38 @@ impl KeySet {
         let left_epoch = self.epoch;
         let mut events = Vec::new();
         for id in keys {
-            let last_sign = rules::rule_2_last_use(tick.now, &plan.timing);
-            let key = self.key_mut(id);
-            match key.phase {
+            match self.key(id).phase {
                 Phase::Generating => events.extend(self.abandon(id, tick)),
-                // A key that was to be active may have signed at a replica
-                // that has not heard of the change, or whose clock is ahead.
-                _ if key.exp_ceiling.is_some() => {
-                    key.left_epoch = left_epoch;
-                    key.phase = Phase::Retiring {
-                        since: tick.now,
-                        last_sign,
-                    };
-                    events.push(Event::of(key, tick.now, What::Retiring));
-                }
-                // It never signed: no verifier needs it.
-                _ => {
-                    key.phase = Phase::Retired { since: tick.now };
-                    events.push(Event::of(key, tick.now, What::Removed));
-                }
+                _ => events.push(self.withdraw(id, left_epoch, plan, tick)),
             }
         }
         events
+    }
+
+    /// A published key that is to sign no more, or never: no view from
+    /// `left_epoch` on signs with it.
+    pub(super) fn withdraw(
+        &mut self,
+        id: KeyId,
+        left_epoch: u64,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Event {
+        let last_sign = rules::rule_2_last_use(tick.now, &plan.timing);
+        let key = self.key_mut(id);
+        if key.exp_ceiling.is_some() {
+            // A key that was to be active may have signed at a replica that
+            // has not heard of the change, or whose clock is ahead.
+            key.left_epoch = left_epoch;
+            key.phase = Phase::Retiring {
+                since: tick.now,
+                last_sign,
+            };
+            return Event::of(key, tick.now, What::Retiring);
+        }
+        // It never signed: no verifier needs it.
+        key.phase = Phase::Retired { since: tick.now };
+        Event::of(key, tick.now, What::Removed)
     }
 
     /// A key that is no longer wanted before it exists: whatever the device

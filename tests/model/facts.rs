@@ -56,7 +56,7 @@ impl Facts {
             // Readers switch by themselves, before the record says it.
             forced: mask(set, |key| key.forced || forced(key.id)),
             active: phase(|phase| matches!(phase, Phase::Active { .. })),
-            wants_fresh: seats().any(|seat| seat.fresh_after.is_some()),
+            wants_fresh: set.seats.keys().any(|seat| set.owes_fresh(seat)),
             may_be_lost: mask(set, |key| {
                 matches!(key.phase, Phase::Published { .. }) && !fixed(key.id)
             }),

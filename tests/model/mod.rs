@@ -86,12 +86,12 @@ fn origins() {
 
 #[test]
 fn operator() {
-    visit(&Instance::operator(), 71_628);
+    visit(&Instance::operator(), 70_596);
 }
 
 #[test]
 fn operated_fleet() {
-    visit(&Instance::operated_fleet(), 211_344);
+    visit(&Instance::operated_fleet(), 211_692);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn clocks() {
 
 #[test]
 fn no_way_back() {
-    visit(&Instance::no_way_back(), 3_854);
+    visit(&Instance::no_way_back(), 3_842);
 }
 
 #[test]

@@ -199,10 +199,10 @@ impl Lab {
         }
         let room = promises::largest_set(plan.timing.max_token_lifetime, &plan.timing);
         let published = after.keys.values().filter(|key| key.is_published()).count();
-        for seat in after.seats.values() {
+        for (id, seat) in &after.seats {
             let fresh = |created: Time| seat.fresh_after.is_none_or(|after| created > after);
             let begun = after.keys.len() > before.keys.len();
-            if begun && published >= room && seat.fresh_after.is_none() {
+            if begun && published >= room && !after.owes_fresh(id) {
                 return Err(format!("a key is begun, and {published} are published"));
             }
             let coming = after.keys.values().any(|key| {

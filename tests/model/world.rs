@@ -421,8 +421,10 @@ impl State {
     /// one when it meets that key.
     fn promise_fresh(&self, before: &Self, lab: &Lab) -> Result<(), Broken> {
         let (before, facts) = (lab.facts(before.record), lab.facts(self.record));
-        let settles = before.wants_fresh || before.revoked != facts.revoked;
-        if !settles || facts.wants_fresh {
+        if facts.wants_fresh {
+            if !before.wants_fresh && before.revoked == facts.revoked {
+                return Err("a key of before the last revocation is active again".to_owned());
+            }
             return Ok(());
         }
         for key in slots(facts.active) {

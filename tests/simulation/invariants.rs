@@ -244,7 +244,7 @@ impl World {
         let making = |key: &Key| matches!(key.phase, Phase::Generating);
         if largest <= most
             && !record.keys.values().any(making)
-            && record.seats.values().all(|seat| seat.fresh_after.is_none())
+            && !record.seats.keys().any(|seat| record.owes_fresh(seat))
         {
             self.ledger.oversize = false;
         }
@@ -368,8 +368,8 @@ impl World {
                 return Err(format!("{algorithm}: {active} active, {standby} standby"));
             }
         }
-        let seats = record.seats.values();
-        if let Some(seat) = seats.clone().find(|seat| seat.fresh_after.is_some()) {
+        let mut seats = record.seats.iter();
+        if let Some((_, seat)) = seats.find(|(id, _)| record.owes_fresh(id)) {
             return Err(format!("a rotation is still wanted: {seat:?}"));
         }
         let objects: BTreeSet<KeyId> = self.device.objects.keys().copied().collect();

@@ -98,6 +98,13 @@ fn rule_5_compromise_exposure() {
 }
 
 #[test]
+fn rule_5_fresh_key() {
+    let fresh = |created| super::rule_5_fresh_key(at(created), Some(at(0)));
+    assert_eq!([-1, 0, 1].map(fresh), [false, false, true]);
+    assert!(super::rule_5_fresh_key(at(0), None), "nothing was revoked");
+}
+
+#[test]
 fn rule_6_set_size() {
     let size = |timing: &Timing| super::rule_6_set_size(timing.max_token_lifetime, timing);
     // 2000 + 3000 + 10 + 1110 = 6120 s of 10,000 s periods: one, plus two.

@@ -41,6 +41,11 @@ fn an_early_rotation_goes_to_a_key_made_after_the_revocation() {
     assert_eq!(bench.advance(2170), ["activation-scheduled"]);
     bench.advance(2260);
     assert_eq!(bench.signer(2260), Ok("k4".to_owned()));
+    let owes = |bench: &Bench| bench.set.owes_fresh(bench.set.seats.keys().next().unwrap());
+    assert!(!owes(&bench), "what was owed is paid");
+    assert_eq!(bench.seat().fresh_after, Some(at(1130)), "k3 may return");
+    bench.run(&[5295]);
+    assert_eq!(bench.half("k3"), Half::Destroying);
     assert_eq!(bench.seat().fresh_after, None);
 }
 

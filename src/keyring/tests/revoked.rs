@@ -146,3 +146,110 @@ fn a_revocation_has_the_date_of_its_order() {
     // Verifiers may have met it until the set changed.
     assert_eq!(revoked.exposure.bounded_until, at(1600));
 }
+
+/// `k5`, made after the revocation of the standby `k4`, is active since 11,130;
+/// `k3` of before is retiring.
+fn paid() -> Bench {
+    let mut bench = Bench::rotated();
+    bench.revoke("k4", None, 10_010).unwrap();
+    bench.advance(10_010);
+    bench.device(10_010);
+    bench.observe_all(10_020);
+    bench.run(&[11_040, 11_130]);
+    assert_eq!(bench.signer(11_130), Ok("k5".to_owned()));
+    bench
+}
+
+#[test]
+fn no_rollback_goes_behind_a_fresh_key() {
+    let refused = |mut bench: Bench, kid: &str, s| {
+        let before = bench.set.clone();
+        let refused = bench.rollback(kid, s).unwrap_err();
+        assert_eq!(bench.set, before, "a refusal changes nothing");
+        let (kid, after) = (kid.to_owned(), at(10_010));
+        assert_eq!(refused, OperatorError::BeforeRevocation { kid, after });
+    };
+    refused(paid(), "k3", 11_200);
+    // Nor while the fresh key is still to come.
+    let mut bench = Bench::rotated();
+    bench.revoke("k4", None, 10_010).unwrap();
+    refused(bench, "k1", 10_015);
+    // Among keys of after it, as ever.
+    let mut bench = paid();
+    bench.run(&[15_045]);
+    bench.device(15_045);
+    bench.observe_all(15_050);
+    bench.run(&[21_040, 21_130]);
+    assert_eq!(bench.seat().fresh_after, None, "nothing of before is left");
+    bench.rollback("k5", 21_140).unwrap();
+}
+
+/// `k3`, of before, is held; `k1` and `k4` were revoked at 2000, so that nothing
+/// signs until `k5`, made after it, may: from 3130 on.
+fn nothing_signs() -> Bench {
+    let mut bench = Bench::with_standby();
+    bench.hold("k3", 50);
+    bench.advance(60);
+    bench.device(60);
+    bench.revoke("k4", None, 2000).unwrap();
+    bench.revoke("k1", Some(Then::Wait), 2000).unwrap();
+    bench.advance(2000);
+    bench.device(2010);
+    bench.observe_all(2020);
+    assert!(bench.signer(2020).is_err());
+    bench
+}
+
+#[test]
+fn a_released_standby_of_before_signs_until_a_fresh_one_may() {
+    let mut bench = nothing_signs();
+    bench.set.release("k3", &anna(), &bench.tick).unwrap();
+    bench.run(&[2500, 2560]);
+    assert_eq!(bench.signer(2560), Ok("k3".to_owned()));
+    let seat = bench.set.seats.keys().next().unwrap().clone();
+    assert!(bench.set.owes_fresh(&seat), "it pays nothing");
+    bench.run(&[3040, 3130]);
+    assert_eq!(bench.signer(3130), Ok("k5".to_owned()));
+    assert!(!bench.set.owes_fresh(&seat));
+    bench.rollback("k3", 3200).unwrap_err();
+}
+
+#[test]
+fn a_fresh_key_that_is_ready_comes_before_a_released_one() {
+    let mut bench = nothing_signs();
+    bench.set.release("k3", &anna(), &bench.tick).unwrap();
+    assert_eq!(bench.advance(3100), ["activation-scheduled"]);
+    bench.run(&[3160]);
+    assert_eq!(bench.signer(3160), Ok("k5".to_owned()));
+    // A further revocation finds it first as well.
+    let mut bench = nothing_signs();
+    bench.set.release("k3", &anna(), &bench.tick).unwrap();
+    bench.tick.now = at(3200);
+    let again = bench.revoke("k1", Some(Then::Activate), 3200).unwrap();
+    assert_eq!(again.successor.as_deref(), Some("k5"));
+}
+
+#[test]
+fn a_released_standby_of_before_is_taken_off() {
+    let mut bench = Bench::with_standby();
+    bench.hold("k3", 50);
+    bench.advance(60);
+    bench.device(60);
+    bench.observe_all(70);
+    let revoked = bench.revoke("k1", None, 2000).unwrap();
+    assert_eq!(revoked.successor.as_deref(), Some("k4"));
+    bench.advance(2000);
+    bench.device(2010);
+    bench.observe_all(2020);
+    bench.run(&[3040, 3130]);
+    assert_eq!(bench.signer(3130), Ok("k5".to_owned()));
+    assert_eq!(bench.phase("k3"), "published", "it is held");
+    bench.set.release("k3", &anna(), &bench.tick).unwrap();
+    let events = bench.advance(3140);
+    assert!(events.contains(&"removed"), "it never signed: {events:?}");
+    assert_eq!(bench.phase("k3"), "retired");
+    bench.device(3140);
+    bench.observe_all(3150);
+    bench.run(&[13_040, 13_130]);
+    assert_eq!(bench.signer(13_130), Ok("k6".to_owned()));
+}
