@@ -10,6 +10,9 @@ use super::timing::{HardLimit, Timing};
 use crate::jose::{Algorithm, PublicKey};
 use crate::time::{Span, Time};
 
+/// The longest `max-age` of the set after a revocation.
+const AFTER_REVOCATION: Span = Span::from_secs(60);
+
 /// A key set as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
@@ -27,6 +30,8 @@ pub struct View {
     /// it beyond that (a clock in doubt, a store that takes no change) is not
     /// known here.
     pub removals: Vec<Time>,
+    /// After a revocation: until when the set is kept for a short time only.
+    pub hurry_until: Option<Time>,
     /// The tracks of this signer group; the default first.
     pub seats: Vec<SeatView>,
     /// Every `kid` that was ever revoked.
@@ -143,10 +148,22 @@ impl KeySet {
             sign_until,
             published: self.published(plan),
             removals: removals.into_iter().collect(),
+            hurry_until: self.hurry_until(plan),
             seats,
             revoked: self.revoked.keys().cloned().collect(),
             timing: plan.timing,
         }
+    }
+
+    /// Until no bounded verifier can trust a key that was revoked: by then the
+    /// key that was made after it has been in the set for long, too.
+    fn hurry_until(&self, plan: &Plan) -> Option<Time> {
+        let revoked = self.keys.values().filter_map(|key| match key.phase {
+            Phase::Revoked { since, .. } => Some(since),
+            _ => None,
+        });
+        let last = revoked.max()?;
+        Some(rules::rule_5_compromise_exposure(last, None, &plan.timing).bounded_until)
     }
 
     fn seat_view(&self, algorithm: Algorithm, seat: &Seat, plan: &Plan) -> SeatView {
@@ -300,7 +317,9 @@ impl View {
     }
 
     /// How long a verifier may keep the set, at most `max_age`: never past the
-    /// next planned removal that lies ahead.
+    /// next planned removal that lies ahead, and for a minute only while a
+    /// revocation is on its way to verifiers: what is next in the set, the key
+    /// made after it or a further revocation, reaches them sooner.
     ///
     /// Why one that has passed bounds nothing: the key may leave in a moment,
     /// or not for days, and with no time to keep the set all verifiers would
@@ -310,9 +329,13 @@ impl View {
     /// planned.
     #[must_use]
     pub fn max_age(&self, now: Time) -> Span {
+        let most = match self.hurry_until {
+            Some(until) if now < until => self.timing.max_age.min(AFTER_REVOCATION),
+            _ => self.timing.max_age,
+        };
         match self.removals.iter().find(|at| **at > now) {
-            Some(at) => self.timing.max_age.min(at.since(now)),
-            None => self.timing.max_age,
+            Some(at) => most.min(at.since(now)),
+            None => most,
         }
     }
 

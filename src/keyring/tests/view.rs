@@ -167,6 +167,20 @@ fn no_cache_outlives_the_next_removal() {
     assert_eq!(max_age(&bench, 16_000), 600);
 }
 
+#[test]
+fn caches_are_short_while_a_revocation_is_on_its_way() {
+    let mut bench = Bench::rotated();
+    let max_age = |bench: &Bench, s| bench.view().max_age(at(s)).as_secs();
+    bench.revoke("k3", None, 11_200).unwrap();
+    assert_eq!(max_age(&bench, 11_200), 60);
+    // P + C later no bounded verifier has the key.
+    assert_eq!(max_age(&bench, 12_299), 60);
+    assert_eq!(max_age(&bench, 12_300), 600);
+    // Never longer than was configured.
+    bench.plan.timing.max_age = Span::from_secs(20);
+    assert_eq!(max_age(&bench, 11_200), 20);
+}
+
 /// Found by review: while a removal was overdue, no verifier could keep the
 /// set, and all asked for it again and again.
 #[test]
