@@ -227,6 +227,7 @@ impl Agent {
             key_set: reader.name.clone(),
             kid: key.kid.clone(),
             caller: caller.to_string(),
+            exp: Some(exp),
             input: InputDigest::of(&input),
         };
         hit(Side::Before, Effect::AppendSigning);

@@ -96,7 +96,7 @@ fn sum(content: &[u8]) -> String {
     Base64UrlUnpadded::encode_string(&digest.as_ref()[..SUM * 6 / 8])
 }
 
-fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<Recorded<T>, String> {
+pub(super) fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<Recorded<T>, String> {
     let end = BEFORE_SUM.len() + SUM + AFTER_SUM.len();
     let (content, end) = (line.len().checked_sub(end))
         .map(|at| line.split_at(at))

@@ -8,7 +8,9 @@
 //! without an outcome is a signature that was made in a crash or withheld
 //! unseen: it was never released by an agent that works.
 //!
-//! No claims, no tokens and no signing inputs are written, only their SHA-256.
+//! No tokens and no signing inputs are written, only their SHA-256; and no
+//! claims but one, when a token expires: it tells nothing of whom the token is
+//! about, and without it nobody can say what the end of a key breaks.
 //!
 //! The directory is *trusted*: checksums find damage, not malice. Whoever
 //! writes to it can drop the newest lines, or make up others.
@@ -23,6 +25,7 @@
 mod keys;
 mod line;
 mod segments;
+mod tally;
 mod writer;
 
 use std::fmt;
@@ -41,6 +44,7 @@ use crate::time::Time;
 use keys::KeyLog;
 pub use line::{Recorded, Torn};
 use segments::Segments;
+pub use tally::{Share, Tally, Wanted};
 use writer::Shared;
 
 /// A line's number in its stream, from 1. A number that was given to a line
@@ -105,6 +109,9 @@ pub struct Intent {
     pub kid: String,
     /// Who asked, as the caller's identity shows itself.
     pub caller: String,
+    /// When the token expires; absent in the first logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<Time>,
     /// What it is.
     #[serde(rename = "input_sha256")]
     pub input: InputDigest,
@@ -273,6 +280,8 @@ pub struct Audit {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     torn: Vec<Torn>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
     _lock: Box<dyn crate::durable::Lock>,
 }
 
@@ -303,7 +312,8 @@ impl Audit {
         })?;
         sweep(&*disk, &dir)?;
         let (keys, torn_keys) = KeyLog::open(Arc::clone(&disk), dir.join("keys.log"), agent)?;
-        let (segments, torn_segment) = Segments::open(disk, dir, limits.segment_bytes)?;
+        let (segments, torn_segment) =
+            Segments::open(Arc::clone(&disk), dir.clone(), limits.segment_bytes)?;
         let shared = Arc::new(Shared::new(limits.waiting));
         let writer = writer::Writer::new(Arc::clone(&shared), segments, agent);
         let writer = thread::Builder::new()
@@ -319,6 +329,8 @@ impl Audit {
             shared,
             writer: Some(writer),
             torn,
+            disk,
+            dir,
             _lock: lock,
         })
     }
@@ -362,6 +374,13 @@ impl Audit {
     #[must_use]
     pub fn outcomes_lost(&self) -> u64 {
         self.shared.outcomes_lost()
+    }
+
+    /// Counts the tokens by one key that may be alive, newest segment first, as
+    /// long as `go_on` says so: it is asked every few thousand lines. Blocks;
+    /// holds one segment in memory. What it cannot read, it names.
+    pub fn tally(&self, wanted: &Wanted, go_on: impl FnMut() -> bool) -> Tally {
+        tally::tally(&*self.disk, &self.dir, wanted, go_on)
     }
 
     /// Records a key event. Durable when it returns. Blocks for a sync.

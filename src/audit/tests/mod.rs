@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod crash;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -32,6 +33,7 @@ fn intent(n: u32) -> Intent {
         key_set: "main".into(),
         kid: "kid-1".into(),
         caller: format!("unix:{n}"),
+        exp: Some(Time::from_secs(i64::from(n) + 3600)),
         input: InputDigest::of(&n.to_be_bytes()),
     }
 }
