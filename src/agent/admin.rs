@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::health::Health;
+use super::impact::{Foreseen, Impact};
 use crate::jose::Algorithm;
 use crate::policy::Caller;
 use crate::time::{Span, Time};
@@ -37,6 +38,17 @@ pub trait Administration: Send + Sync + 'static {
         caller: &Caller,
         order: Order,
     ) -> impl Future<Output = Result<Changed, AdminError>> + Send;
+
+    /// What the revocation of a key would mean. Changes nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownKeySet`], [`AdminError::UnknownKey`].
+    fn foresee(
+        &self,
+        caller: &Caller,
+        key_set: &str,
+        kid: &str,
+    ) -> impl Future<Output = Result<Foreseen, AdminError>> + Send;
 }
 
 /// A change that an operator asks for.
@@ -186,6 +198,8 @@ pub struct Changed {
     /// Who did alone what waits for a second person where two are asked for:
     /// a destruction, a rollback, a forced activation.
     pub alone: Option<String>,
+    /// After a revocation: what it means.
+    pub impact: Option<Impact>,
 }
 
 /// A key set as an operator sees it.

@@ -20,6 +20,7 @@ pub mod failpoint;
 mod figures;
 mod follow;
 mod health;
+pub mod impact;
 mod init;
 mod load;
 mod news;
@@ -59,6 +60,7 @@ use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Change, Changed, KeySetStatus, Order};
+use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen};
 use news::News;
 use orders::Asked;
 use pulse::Pulse;
@@ -235,7 +237,27 @@ impl Administration for Agent {
             block,
         };
         self.tell(&name, Message::Asked(Box::new(asked))).await?;
-        answer.await.map_err(|_| gone(&name))?
+        let mut changed = answer.await.map_err(|_| gone(&name))??;
+        if let Some(impact) = &mut changed.impact {
+            self.count_tokens(&name, impact, BRIEFLY).await;
+        }
+        Ok(changed)
+    }
+
+    async fn foresee(
+        &self,
+        _caller: &Caller,
+        key_set: &str,
+        kid: &str,
+    ) -> Result<Foreseen, AdminError> {
+        let (reply, answer) = oneshot::channel();
+        let kid = kid.to_owned();
+        let asking = Asking { kid, reply };
+        self.tell(key_set, Message::Foresee(asking)).await?;
+        let mut foreseen = answer.await.map_err(|_| gone(key_set))??;
+        self.count_tokens(key_set, &mut foreseen.impact, AT_LEISURE)
+            .await;
+        Ok(foreseen)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::admin::{
     AdminError, AfterRevocation, Change, Changed, KeySetStatus, Order, RevocationReason,
 };
+use super::impact::Impact;
 use super::reader::Blocked;
 use super::refusal::refusal;
 use super::status::{self, Stuck};
@@ -74,6 +75,7 @@ pub(super) struct Did {
     pub(super) done: Vec<String>,
     pub(super) pending: Vec<String>,
     pub(super) trusted_until: Option<Time>,
+    pub(super) impact: Option<Impact>,
     pub(super) durable: bool,
     /// Whether one person did what may want a second one.
     pub(super) alone: bool,
@@ -85,6 +87,7 @@ impl Did {
             done: done.iter().map(status::sentence).collect(),
             pending: Vec::new(),
             trusted_until: None,
+            impact: None,
             durable: true,
             alone: done.iter().any(Event::is_alone),
         }
@@ -148,6 +151,7 @@ impl Writer {
             trusted_until: did.trusted_until,
             durable: did.durable,
             alone,
+            impact: did.impact,
         })
     }
 

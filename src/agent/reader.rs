@@ -417,6 +417,15 @@ impl PublishedSet {
         Some(Self::from_bytes(bytes, None))
     }
 
+    /// The ids of its keys.
+    pub(super) fn kids(&self) -> Vec<String> {
+        let set: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let keys = set.get("keys").and_then(|keys| keys.as_array());
+        let kids = keys.into_iter().flatten();
+        kids.filter_map(|key| Some(key.get("kid")?.as_str()?.to_owned()))
+            .collect()
+    }
+
     fn from_bytes(body: Vec<u8>, view: Option<Arc<View>>) -> Self {
         Self {
             etag: entity_tag(&body),

@@ -15,9 +15,7 @@ use super::refusal::refusal;
 use super::status;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
-use crate::keyring::{
-    Ending, Event, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, What, rules,
-};
+use crate::keyring::{Ending, Event, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, What};
 use crate::time::Time;
 
 /// How long the last key of a set may stay in it, blocked already, while a
@@ -74,12 +72,14 @@ impl Writer {
         };
 
         let mut did = self.did(kid, &revoked.events, stored.as_ref().err());
-        did.trusted_until = Some(revoked.exposure.bounded_until);
-        did.pending.push(
-            "verifiers that fetch only at an unknown kid trust the key until they meet one made after the revocation, or restart"
-                .to_owned(),
-        );
+        let until = revoked.exposure.bounded_until;
         let held = self.held.as_ref();
+        let after = held.filter(|_| stored.is_ok());
+        let after = after.map_or(&trial, |held| &held.record.set);
+        let impact = self.impact(after, kid, until, now);
+        did.trusted_until = Some(until);
+        did.pending.push(impact.unbounded());
+        did.impact = Some(impact);
         let fresh = held.is_some_and(|held| held.record.set.keys.values().any(Key::is_published));
         let placeholder = !trial.keys.values().any(Key::is_published);
         let replaced = fresh && stored.is_ok();
@@ -162,14 +162,16 @@ impl Writer {
         owed.entombed = entombed.is_ok();
         self.owed.insert(kid.to_owned(), owed);
         self.show_owed().await;
-        let exposure = rules::rule_5_compromise_exposure(now, None, &self.plan.timing);
+        let impact = self.impact_in_the_dark(kid, now);
         let mut pending =
             vec!["the revocation is not in the store, which cannot be read".to_owned()];
         pending.extend(entombed.as_ref().err().map(not_on_disk));
+        pending.push(impact.unbounded());
         Did {
             done: vec![format!("the key {kid} is blocked and has left the set")],
             pending,
-            trusted_until: Some(exposure.bounded_until),
+            trusted_until: Some(impact.trusted_until),
+            impact: Some(impact),
             durable: entombed.is_ok(),
             alone: false,
         }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
 use super::follow::Observers;
+use super::impact::Asking;
 use super::news::{Answers, Item, News};
 use super::orders::Asked;
 use super::origins::Origins;
@@ -40,6 +41,8 @@ pub(super) enum Message {
     Status(oneshot::Sender<Result<KeySetStatus, AdminError>>),
     /// The configuration has changed; says when it is in force.
     Follow(Box<Wanted>, oneshot::Sender<()>),
+    /// An operator wants to know what a revocation would mean.
+    Foresee(Asking),
 }
 
 /// The writer's own state. All of it but the record can be lost at any
@@ -185,6 +188,9 @@ impl Writer {
             Message::Follow(wanted, done) => {
                 self.follow(*wanted).await;
                 let _ = done.send(());
+            }
+            Message::Foresee(Asking { kid, reply }) => {
+                let _ = reply.send(self.foresee(&kid));
             }
         }
     }

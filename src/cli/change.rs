@@ -7,13 +7,15 @@ use prost_types::Timestamp;
 use serde_json::json;
 
 use super::compose;
+use super::impact;
 use super::keys;
 use super::kid;
 use super::output::{Failure, say};
 use super::{KeysCommand, OrderArgs, RevokeReason, ThenArg};
 use crate::api::v1::{
     AfterRevocation, ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
-    ReleaseKeyRequest, RevocationReason, RevokeKeyRequest, RollbackKeyRequest, RotateKeyRequest,
+    PreviewRevocationRequest, ReleaseKeyRequest, RevocationReason, RevokeKeyRequest,
+    RollbackKeyRequest, RotateKeyRequest,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -39,10 +41,24 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             KeysCommand::Revoke {
                 order,
                 kid,
+                dry_run: true,
+                ..
+            } => {
+                let key_set = compose::key_set(&config, order.key_set)?;
+                let kid = kid::resolve(&config, &key_set, kid, false).await?;
+                let request = PreviewRevocationRequest { key_set, kid };
+                let preview = impact::waited_for(admin.preview_revocation(request)).await?;
+                impact::tell_preview(&preview.into_inner(), as_json)?;
+                return Ok(None);
+            }
+            KeysCommand::Revoke {
+                order,
+                kid,
                 reason,
                 then,
                 note,
                 force_kid,
+                dry_run: false,
             } => {
                 let order = self::order(&config, order)?;
                 let kid = kid::resolve(&config, &order.key_set, kid, force_kid).await?;
@@ -62,7 +78,7 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
                     Some(ThenArg::Wait) => AfterRevocation::Wait,
                     Some(ThenArg::Activate) => AfterRevocation::Activate,
                 });
-                admin.revoke_key(request).await?
+                impact::waited_for(admin.revoke_key(request)).await?
             }
             KeysCommand::Rollback { order, kid } => {
                 let order = self::order(&config, order)?;
@@ -182,6 +198,7 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
             "durable": changed.durable,
             "acted_alone": Some(&changed.acted_alone).filter(|by| !by.is_empty()),
+            "impact": changed.impact.as_ref().map(impact::json_of),
             "key_set": changed.key_set.as_ref().map(keys::json_of),
         }));
     }
@@ -193,6 +210,9 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             "until:   {} bounded verifiers may still trust the key",
             keys::date(Some(at))
         ))?;
+    }
+    if let Some(impact) = &changed.impact {
+        impact::tell(impact)?;
     }
     for pending in &changed.pending {
         say(format!("pending: {pending}"))?;

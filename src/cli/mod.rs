@@ -13,6 +13,7 @@ mod descriptors;
 mod device;
 mod differs;
 mod doctor;
+mod impact;
 mod init;
 mod keys;
 mod kid;
@@ -223,6 +224,10 @@ enum KeysCommand {
         /// A remark, for the record and the log; `keys list` shows it.
         #[arg(long, default_value = "", value_name = "TEXT")]
         note: String,
+        /// Only say what it would break: unexpired tokens, callers, and until
+        /// when verifiers trust the key all the same. Nothing is changed.
+        #[arg(long)]
+        dry_run: bool,
         /// Take a whole id that neither the record nor the JWKS shows: for an
         /// agent that cannot read its record. Where the id is wrong, the key
         /// that you mean signs on.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::advance::removal;
+use super::advance::{ahead, removal};
 use super::intent::Task;
 use super::key::{Half, Key, Phase};
 use super::rules;
@@ -141,6 +141,32 @@ impl KeySet {
                 .map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
         };
         self.wanted(seat_id, allowed.unwrap_or_default(), plan)
+    }
+
+    /// After a revocation: when a key that was made after it is expected to be
+    /// active (rule 5). None where one is, or nothing was revoked.
+    #[must_use]
+    pub fn fresh_expected(&self, seat_id: &SeatId, plan: &Plan, now: Time) -> Option<Time> {
+        if !self.owes_fresh(seat_id) {
+            return None;
+        }
+        let seat = self.seats.get(seat_id)?;
+        let fresh = |key: &Key| rules::rule_5_fresh_key(key.created, seat.fresh_after);
+        let soon = now + ahead(plan);
+        match &seat.switch {
+            Some(switch) if fresh(self.key(switch.to)) => return Some(switch.at),
+            _ if seat.force => return Some(soon),
+            _ => {}
+        }
+        let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
+        let coming = mine.filter(|key| {
+            let ahead = key.is_coming() || matches!(key.phase, Phase::Published { .. });
+            ahead && fresh(key) && !key.is_held()
+        });
+        let first = coming.map(|key| earliest(key, plan)).min();
+        // Not even asked for.
+        let from_now = rules::rule_1_pre_publish(now, &plan.timing);
+        Some(first.unwrap_or(from_now).max(soon))
     }
 
     /// The key of a seat that a device is making.

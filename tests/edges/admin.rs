@@ -10,6 +10,7 @@ use sealkeeper::agent::admin::{
     AdminError, AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus,
     Order, PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
+use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Tokens};
 use sealkeeper::api::client;
 use sealkeeper::api::v1;
 use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
@@ -56,8 +57,67 @@ impl Administration for Keeper {
             trusted_until: Some(at(9)),
             durable: true,
             alone: Some("unix:7".into()),
+            impact: Some(impact("key-1")),
         })
     }
+
+    async fn foresee(&self, _: &Caller, set: &str, kid: &str) -> Result<Foreseen, AdminError> {
+        if set != "main" {
+            return Err(AdminError::UnknownKeySet { name: set.into() });
+        }
+        let notes = vec!["it is the last key".into()];
+        let impact = impact(kid);
+        Ok(Foreseen { impact, notes })
+    }
+}
+
+/// Everything that can be set is.
+fn impact(kid: &str) -> Impact {
+    let tokens = Tokens {
+        alive: 12,
+        latest_exp: Some(at(20)),
+        from_log: true,
+        callers: vec![("unix:7".into(), 9, Some(at(21)))],
+        others: 3,
+        gaps: vec!["1 lines are damaged".into()],
+        ..Tokens::default()
+    };
+    Impact {
+        kid: kid.into(),
+        tokens,
+        signs: Some("key-2".into()),
+        next: Some((Some("key-3".into()), at(22))),
+        jwks: vec!["key-2".into()],
+        placeholder: true,
+        trusted_until: at(23),
+        fresh: Fresh::Expected(at(24)),
+    }
+}
+
+/// The same, as it arrives.
+fn impact_arrived(kid: &str) -> Option<v1::RevocationImpact> {
+    Some(v1::RevocationImpact {
+        kid: kid.into(),
+        tokens: 12,
+        latest_exp: date(20),
+        latest_exp_from_log: true,
+        callers: vec![v1::CallerTokens {
+            caller: "unix:7".into(),
+            tokens: 9,
+            latest_exp: date(21),
+        }],
+        tokens_of_others: 3,
+        log_gaps: vec!["1 lines are damaged".into()],
+        signs: "key-2".into(),
+        next_kid: "key-3".into(),
+        next_at: date(22),
+        jwks: vec!["key-2".into()],
+        placeholder: true,
+        trusted_until: date(23),
+        fresh_expected: date(24),
+        fresh_active: false,
+        unbounded_verifiers: vec!["go-oidc".into(), "OpenBao".into()],
+    })
 }
 
 /// A different date for each `n`.
@@ -219,6 +279,29 @@ async fn keys_are_listed_with_all_that_is_known() {
 }
 
 #[tokio::test]
+async fn a_revocation_is_foreseen_with_all_that_is_known() {
+    let keeper = Arc::<Keeper>::default();
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    let mut preview = async |key_set: &str, kid: &str| {
+        let (key_set, kid) = (key_set.into(), kid.into());
+        let request = v1::PreviewRevocationRequest { key_set, kid };
+        let reply = client.preview_revocation(request).await;
+        reply.map(tonic::Response::into_inner)
+    };
+    let foreseen = v1::PreviewRevocationResponse {
+        impact: impact_arrived("key-1"),
+        notes: vec!["it is the last key".into()],
+    };
+    assert_eq!(preview("main", "key-1").await.unwrap(), foreseen);
+    assert!(keeper.orders.lock().unwrap().is_empty(), "nothing is done");
+    let unknown = preview("other", "key-1").await.unwrap_err();
+    assert_eq!(Told::of(&unknown).reason, "UNKNOWN_KEY_SET");
+    let no_kid = preview("main", "").await.unwrap_err();
+    assert_eq!(no_kid.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn each_change_arrives_as_it_was_ordered() {
     let keeper = Arc::<Keeper>::default();
     let server = serve(&keeper);
@@ -244,6 +327,7 @@ async fn each_change_arrives_as_it_was_ordered() {
         trusted_until: date(9),
         durable: true,
         acted_alone: "unix:7".into(),
+        impact: impact_arrived("key-1"),
     };
     assert_eq!(reply, expected);
 

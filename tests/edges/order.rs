@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{AdminError, Change, Changed, KeySetStatus, Order};
+use sealkeeper::agent::impact::Foreseen;
 use sealkeeper::policy::Caller;
 
 use super::fake::{Signer, Unchanging, published};
@@ -42,7 +43,12 @@ impl Administration for Busy {
             trusted_until: None,
             durable: true,
             alone: None,
+            impact: None,
         })
+    }
+
+    async fn foresee(&self, _: &Caller, _: &str, _: &str) -> Result<Foreseen, AdminError> {
+        std::future::pending().await
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) async fn signs(daemon: &mut Daemon) -> String {
 
 /// An agent that signs, and the set that it shows: with the standby, so that
 /// on a calm schedule nothing is added to it.
-async fn at_work() -> (Lab, Daemon, Vec<String>) {
+pub(super) async fn at_work() -> (Lab, Daemon, Vec<String>) {
     let lab = Lab::new(CALM, &["ES256"]);
     lab.init();
     let mut daemon = lab.serve().await;

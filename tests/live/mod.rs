@@ -5,6 +5,7 @@ pub(crate) mod bad_days;
 mod begin;
 mod browser;
 mod callers;
+mod compromise;
 pub(crate) mod crowds;
 mod destroy;
 mod fifty_rotations;

@@ -7,12 +7,13 @@ use tracing::info;
 
 use super::desk::timestamp;
 use super::status::Fault;
-use super::{callers, identity, origins};
+use super::{callers, identity, impact, origins};
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
+use crate::agent::impact::Foreseen;
 use crate::agent::{Administration, Health, LateRotation};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
@@ -105,6 +106,22 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             Ok((request.order, change))
         })
         .await
+    }
+
+    async fn preview_revocation(
+        &self,
+        request: Request<v1::PreviewRevocationRequest>,
+    ) -> Result<Response<v1::PreviewRevocationResponse>, Status> {
+        let caller = identity::administrator(&request)?;
+        let v1::PreviewRevocationRequest { key_set, kid } = request.into_inner();
+        let kid = checked_kid(kid).map_err(Fault::into_status)?;
+        let foreseen = self.administration.foresee(&caller, &key_set, &kid).await;
+        let Foreseen { impact, notes } =
+            foreseen.map_err(|error| Fault::look(error).into_status())?;
+        Ok(Response::new(v1::PreviewRevocationResponse {
+            impact: Some(impact::of(impact)),
+            notes,
+        }))
     }
 
     async fn rollback_key(
@@ -358,6 +375,7 @@ fn change_response(changed: Changed) -> v1::ChangeResponse {
         trusted_until: changed.trusted_until.map(timestamp),
         durable: changed.durable,
         acted_alone: changed.alone.unwrap_or_default(),
+        impact: changed.impact.map(impact::of),
     }
 }
 

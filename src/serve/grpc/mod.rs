@@ -9,6 +9,7 @@ mod desk;
 mod gate;
 mod health;
 mod identity;
+mod impact;
 mod metered;
 mod origins;
 mod reflection;

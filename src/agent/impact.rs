@@ -1,0 +1,285 @@
+//! What the end of a key means: for tokens that are about, for their callers,
+//! and for verifiers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Agent;
+use super::admin::AdminError;
+use super::context::blocking;
+use super::reader::PublishedSet;
+use super::refusal::refusal;
+use super::writer::Writer;
+use crate::audit::{Tally, Wanted};
+use crate::keyring::{Ending, Key, KeySet, Mandate, OperatorError, Reason, rules};
+use crate::time::{Span, Time};
+
+/// Verifiers that are known to fetch the set only when they meet a `kid` that
+/// they do not know, however old what they have is.
+pub const UNBOUNDED: [&str; 2] = ["go-oidc", "OpenBao"];
+
+/// How many callers are told by name.
+const TOLD: usize = 100;
+
+/// How long the answer to a revocation waits for the log. The key is blocked
+/// long before.
+pub(super) const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// How long it may take where nothing is changed.
+pub(super) const AT_LEISURE: Duration = Duration::from_secs(60);
+
+/// What the end of a key breaks, and for how long it is trusted all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impact {
+    /// The key.
+    pub kid: String,
+    /// Its tokens that are about.
+    pub tokens: Tokens,
+    /// The key that signs in its track then.
+    pub signs: Option<String>,
+    /// Where none does: when one will, at the earliest, and which, where it
+    /// exists.
+    pub next: Option<(Option<String>, Time)>,
+    /// The keys that verifiers get then.
+    pub jwks: Vec<String>,
+    /// Whether that is the placeholder alone.
+    pub placeholder: bool,
+    /// When the last bounded verifier has dropped the key.
+    pub trusted_until: Time,
+    /// Whether a key signs that was made after the revocation.
+    pub fresh: Fresh,
+}
+
+/// Where the key stands that [`UNBOUNDED`] verifiers have to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// It signs.
+    Signs,
+    /// It is expected to from then on.
+    Expected(Time),
+    /// None is planned: nothing is known, or the track was taken off.
+    Unplanned,
+}
+
+/// The tokens by a key that have not expired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// How many the log knows of.
+    pub alive: u64,
+    /// The latest `exp` among them, or what bounds it.
+    pub latest_exp: Option<Time>,
+    /// Whether that is the log's word; else it is the key's `exp_ceiling`.
+    pub from_log: bool,
+    /// Who got how many, until when: those with the most first.
+    pub callers: Vec<(String, u64, Option<Time>)>,
+    /// How many went to others.
+    pub others: u64,
+    /// What of the log could not be read.
+    pub gaps: Vec<String>,
+    /// The log is read from here on: what was signed before has expired.
+    pub since: Time,
+    /// As of when they are alive.
+    pub now: Time,
+}
+
+/// A revocation that is thought of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What it would mean.
+    pub impact: Impact,
+    /// What else to know before the order.
+    pub notes: Vec<String>,
+}
+
+/// The question after a revocation, on its way to the writer.
+pub(super) struct Asking {
+    pub(super) kid: String,
+    pub(super) reply: oneshot::Sender<Result<Foreseen, AdminError>>,
+}
+
+impl Tokens {
+    /// Nothing was counted yet: no token of the key expires after `ceiling`.
+    pub(super) const fn uncounted(ceiling: Option<Time>, since: Time, now: Time) -> Self {
+        Self {
+            alive: 0,
+            latest_exp: ceiling,
+            from_log: false,
+            callers: Vec::new(),
+            others: 0,
+            gaps: Vec::new(),
+            since,
+            now,
+        }
+    }
+
+    fn count(&mut self, tally: Tally) {
+        if tally.gaps.is_empty() && tally.undated == 0 {
+            self.latest_exp = tally.latest_exp;
+            self.from_log = true;
+        }
+        let callers = tally.callers.into_iter();
+        let told = |at: Option<Time>| at.filter(|_| self.from_log);
+        let callers = callers.map(|(name, share)| (name, share.alive, told(share.latest_exp)));
+        self.callers = callers.collect();
+        self.callers
+            .sort_by(|(a, n, _), (b, m, _)| m.cmp(n).then_with(|| a.cmp(b)));
+        self.callers.truncate(TOLD);
+        let told: u64 = self.callers.iter().map(|(_, alive, _)| alive).sum();
+        self.alive = tally.alive;
+        self.others = tally.alive - told;
+        self.gaps = tally.gaps;
+    }
+}
+
+impl Agent {
+    /// Counts the tokens, from the log. Takes nobody's time but that of whoever
+    /// waits for the answer, and of that no more than `patience`.
+    pub(super) async fn count_tokens(
+        &self,
+        key_set: &str,
+        impact: &mut Impact,
+        patience: Duration,
+    ) {
+        let wanted = Wanted {
+            key_set: key_set.to_owned(),
+            kid: impact.kid.clone(),
+            since: impact.tokens.since,
+            now: impact.tokens.now,
+        };
+        let (context, began) = (Arc::clone(&self.0.context), Instant::now());
+        let tally = blocking(move || {
+            let in_time = || began.elapsed() < patience;
+            context.audit.tally(&wanted, in_time)
+        });
+        impact.tokens.count(tally.await);
+    }
+}
+
+impl Writer {
+    /// What a revocation would mean. Changes nothing.
+    pub(super) fn foresee(&mut self, kid: &str) -> Result<Foreseen, AdminError> {
+        let now = self.estimate();
+        let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
+            let mut impact = self.impact_in_the_dark(kid, now);
+            impact.jwks.retain(|shown| shown != kid);
+            impact.placeholder |= impact.jwks.is_empty();
+            let note = "the record cannot be read: what signs next is not known".to_owned();
+            let notes = vec![note];
+            return Ok(Foreseen { impact, notes });
+        };
+        let owed = self.with_owed(&held);
+        let mut set = owed.unwrap_or_else(|| held.record.set.clone());
+        let tick = self.tick_for(now);
+        let mut notes = Vec::new();
+        if set.revoked.contains_key(kid) {
+            notes.push(format!("the key {kid} was revoked before"));
+        } else if set.is_last(kid) {
+            notes.push(LAST.to_owned());
+        }
+        let ending = Ending {
+            reason: Reason::Unspecified,
+            then: None,
+            at: None,
+            mandate: Mandate::default(),
+        };
+        let revoked = match set.revoke(kid, &ending, &self.plan, &tick) {
+            Err(OperatorError::NoSafeStandby { safe_at }) => {
+                notes.push(choice(safe_at));
+                set.revoke(kid, &ending.or_wait(), &self.plan, &tick)
+            }
+            revoked => revoked,
+        };
+        let until = revoked.map_err(refusal)?.exposure.bounded_until;
+        let impact = self.impact(&set, kid, until, now);
+        Ok(Foreseen { impact, notes })
+    }
+
+    /// What the end of a key means, by the key set without it.
+    pub(super) fn impact(&self, set: &KeySet, kid: &str, trusted_until: Time, now: Time) -> Impact {
+        let (plan, key) = (&self.plan, set.by_kid(kid));
+        let seat_id = key.map(Key::seat);
+        let seat = seat_id.as_ref().and_then(|id| set.seats.get(id));
+        let active = seat.and_then(|seat| set.keys.get(&seat.active?));
+        let mine = || set.keys.values().filter(|key| Some(key.seat()) == seat_id);
+        let planned = mine().filter_map(|key| {
+            let at = set.outlook(key, plan).activates?;
+            Some((at, key.kid.clone()))
+        });
+        let next = planned.min().map(|(at, kid)| (kid, at));
+        let owes = seat_id.as_ref().filter(|_| seat.is_some());
+        let fresh = match owes {
+            None => Fresh::Unplanned,
+            Some(id) => set
+                .fresh_expected(id, plan, now)
+                .map_or(Fresh::Signs, Fresh::Expected),
+        };
+        let view = set.view(plan, None);
+        let lifetime = key.map_or(Span::ZERO, |key| key.longest_lifetime);
+        Impact {
+            kid: kid.to_owned(),
+            tokens: self.uncounted(lifetime, key.and_then(|key| key.exp_ceiling), now),
+            signs: active.and_then(|key| key.kid.clone()),
+            next: next.filter(|_| active.is_none()),
+            jwks: view.published.into_iter().map(|key| key.kid).collect(),
+            placeholder: !set.keys.values().any(Key::is_published),
+            trusted_until,
+            fresh,
+        }
+    }
+
+    /// The same where no record was ever read.
+    pub(super) fn impact_in_the_dark(&self, kid: &str, now: Time) -> Impact {
+        let timing = &self.plan.timing;
+        let published = self.published_in_the_dark();
+        let jwks = published.map(|set| set.kids()).unwrap_or_default();
+        let kept = self.context.read_placeholder(&self.reader.name);
+        let kept = kept.and_then(|bytes| PublishedSet::last_good(&bytes, &BTreeSet::new()));
+        Impact {
+            kid: kid.to_owned(),
+            tokens: self.uncounted(Span::ZERO, None, now),
+            signs: None,
+            next: None,
+            placeholder: kept.is_some_and(|kept| kept.kids() == jwks),
+            jwks,
+            trusted_until: rules::rule_5_compromise_exposure(now, None, timing).bounded_until,
+            fresh: Fresh::Unplanned,
+        }
+    }
+
+    fn uncounted(&self, longest: Span, ceiling: Option<Time>, now: Time) -> Tokens {
+        let timing = &self.plan.timing;
+        let lifetime = longest.max(timing.max_token_lifetime);
+        Tokens::uncounted(ceiling, now - lifetime - timing.skew, now)
+    }
+}
+
+impl Impact {
+    /// What is said of verifiers that no time bounds.
+    pub(super) fn unbounded(&self) -> String {
+        let kinds = UNBOUNDED.join(", ");
+        let met = match self.fresh {
+            Fresh::Signs => "with its next token".to_owned(),
+            Fresh::Expected(at) => format!("which is expected to be active at {at}"),
+            Fresh::Unplanned => "which nobody has planned yet".to_owned(),
+        };
+        format!(
+            "verifiers that fetch only at an unknown kid ({kinds}, and others) trust the key until they meet one made after the revocation, {met}, or restart"
+        )
+    }
+}
+
+/// What becomes of the last key of a set.
+const LAST: &str = "it is the last key of the set: a device is asked for a fresh one first, which enters the set as this one leaves; where none comes within five seconds, verifiers get the placeholder";
+
+fn choice(safe_at: Option<Time>) -> String {
+    let from = match safe_at {
+        Some(at) => format!("before {at}"),
+        None => "until a key is made and every verifier can hold it".to_owned(),
+    };
+    format!(
+        "no standby is in every verifier's cache: the order needs `--then wait`, and nothing is signed {from}, or `--then activate`, and verifiers refuse tokens of a key that they do not hold until they fetch the set again"
+    )
+}
