@@ -39,6 +39,17 @@ pub trait Administration: Send + Sync + 'static {
         order: Order,
     ) -> impl Future<Output = Result<Changed, AdminError>> + Send;
 
+    /// Ends every key of which a device has the private half, in all key sets.
+    /// Says of each what became of it.
+    ///
+    /// # Errors
+    /// [`AdminError::Refused`] for a device that there is not.
+    fn revoke_device(
+        &self,
+        caller: &Caller,
+        order: DeviceOrder,
+    ) -> impl Future<Output = Result<Vec<Ended>, AdminError>> + Send;
+
     /// What the revocation of a key would mean. Changes nothing.
     ///
     /// # Errors
@@ -159,6 +170,41 @@ impl Change {
             Self::ConfirmClock { .. } => "confirm-clock",
         }
     }
+}
+
+/// The end of every key on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceOrder {
+    /// The device's name.
+    pub device: String,
+    /// For the historical keys.
+    pub reason: RevocationReason,
+    /// What signs then.
+    pub then: AfterRevocation,
+    /// A remark; may be empty.
+    pub note: String,
+}
+
+/// What became of a key when all on its device were ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its key set.
+    pub key_set: String,
+    /// The key; empty where it is not known which keys the set has.
+    pub kid: String,
+    /// What was done, or why not.
+    pub outcome: Result<EndedKey, AdminError>,
+}
+
+/// A key that was ended with all on its device: as [`Changed`] has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in Changed")]
+pub struct EndedKey {
+    pub done: Vec<String>,
+    pub pending: Vec<String>,
+    pub trusted_until: Option<Time>,
+    pub durable: bool,
+    pub impact: Option<Impact>,
 }
 
 /// What signs after a revocation for which no standby is safe.

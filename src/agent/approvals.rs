@@ -141,7 +141,7 @@ impl Writer {
             note: String::new(),
         };
         let step = self.step(Clock::Any, |set, _, tick| {
-            let events = set.withdraw(number, &mandate, tick)?;
+            let events = set.withdraw_request(number, &mandate, tick)?;
             Ok((events.clone(), events))
         });
         let events = step

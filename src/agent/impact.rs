@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Agent;
 use super::admin::AdminError;
-use super::context::blocking;
+use super::context::{Context, blocking};
 use super::reader::PublishedSet;
 use super::refusal::refusal;
 use super::writer::Writer;
@@ -134,28 +133,26 @@ impl Tokens {
     }
 }
 
-impl Agent {
-    /// Counts the tokens, from the log. Takes nobody's time but that of whoever
-    /// waits for the answer, and of that no more than `patience`.
-    pub(super) async fn count_tokens(
-        &self,
-        key_set: &str,
-        impact: &mut Impact,
-        patience: Duration,
-    ) {
-        let wanted = Wanted {
-            key_set: key_set.to_owned(),
-            kid: impact.kid.clone(),
-            since: impact.tokens.since,
-            now: impact.tokens.now,
-        };
-        let (context, began) = (Arc::clone(&self.0.context), Instant::now());
-        let tally = blocking(move || {
-            let in_time = || began.elapsed() < patience;
-            context.audit.tally(&wanted, in_time)
-        });
-        impact.tokens.count(tally.await);
-    }
+/// Counts the tokens, from the log. Takes nobody's time but that of whoever
+/// waits for the answer, and of that no more than `patience`.
+pub(super) async fn count_tokens(
+    context: &Arc<Context>,
+    key_set: &str,
+    impact: &mut Impact,
+    patience: Duration,
+) {
+    let wanted = Wanted {
+        key_set: key_set.to_owned(),
+        kid: impact.kid.clone(),
+        since: impact.tokens.since,
+        now: impact.tokens.now,
+    };
+    let (context, began) = (Arc::clone(context), Instant::now());
+    let tally = blocking(move || {
+        let in_time = || began.elapsed() < patience;
+        context.audit.tally(&wanted, in_time)
+    });
+    impact.tokens.count(tally.await);
 }
 
 impl Writer {

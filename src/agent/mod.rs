@@ -24,6 +24,7 @@ pub mod impact;
 mod init;
 mod load;
 mod news;
+pub mod offline;
 mod orders;
 mod origins;
 mod overdue;
@@ -42,6 +43,7 @@ mod tasks;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod whole_device;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -59,7 +61,7 @@ use crate::observe::{self, Origin};
 use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
-use admin::{AdminError, Change, Changed, KeySetStatus, Order};
+use admin::{AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order};
 use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen};
 use news::News;
 use orders::Asked;
@@ -239,9 +241,17 @@ impl Administration for Agent {
         self.tell(&name, Message::Asked(Box::new(asked))).await?;
         let mut changed = answer.await.map_err(|_| gone(&name))??;
         if let Some(impact) = &mut changed.impact {
-            self.count_tokens(&name, impact, BRIEFLY).await;
+            impact::count_tokens(&self.0.context, &name, impact, BRIEFLY).await;
         }
         Ok(changed)
+    }
+
+    async fn revoke_device(
+        &self,
+        caller: &Caller,
+        order: DeviceOrder,
+    ) -> Result<Vec<Ended>, AdminError> {
+        self.end_device(caller, order).await
     }
 
     async fn foresee(
@@ -255,8 +265,8 @@ impl Administration for Agent {
         let asking = Asking { kid, reply };
         self.tell(key_set, Message::Foresee(asking)).await?;
         let mut foreseen = answer.await.map_err(|_| gone(key_set))??;
-        self.count_tokens(key_set, &mut foreseen.impact, AT_LEISURE)
-            .await;
+        let impact = &mut foreseen.impact;
+        impact::count_tokens(&self.0.context, key_set, impact, AT_LEISURE).await;
         Ok(foreseen)
     }
 }

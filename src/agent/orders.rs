@@ -116,7 +116,11 @@ impl Writer {
         let _ = reply.send(answer);
     }
 
-    async fn carry_out(&mut self, caller: &Caller, order: &Order) -> Result<Changed, AdminError> {
+    pub(super) async fn carry_out(
+        &mut self,
+        caller: &Caller,
+        order: &Order,
+    ) -> Result<Changed, AdminError> {
         // A revocation needs no record: what it restricts is in memory.
         let revokes = matches!(order.change, Change::Revoke { .. });
         if self.held.is_none() && !revokes {
@@ -242,7 +246,7 @@ impl Writer {
         Ok(status::key_set(&held, &self.reader, &self.plan, stuck))
     }
 
-    fn dark(&self) -> AdminError {
+    pub(super) fn dark(&self) -> AdminError {
         let (reason, why) = match &self.dark {
             Some(dark) => (dark.reason(), dark.to_string()),
             None => ("LOADING", "the key set is being loaded".to_owned()),

@@ -199,6 +199,9 @@ impl Writer {
             // stands. Only the set changes.
             _ => {
                 let published = self.published_in_the_dark();
+                if let Some(set) = &published {
+                    self.keep_in_the_dark(&set.body).await;
+                }
                 self.reader.swap(Snapshot { signers, published });
             }
         }
@@ -212,6 +215,16 @@ impl Writer {
         let entombed = self.context.entomb(name, kid, &owed.ending, owed.at).await;
         hit(Side::After, Effect::WriteTombstone);
         entombed
+    }
+
+    /// Puts several on disk before any of them goes to the store, which may be
+    /// slow. What fails is tried again with each, and told there.
+    pub(super) async fn entomb_all(&self, kids: &[String], ending: &Ending) {
+        let now = self.context.clock.read().wall;
+        for kid in kids {
+            let owed = self.owe(kid, ending.clone(), now);
+            let _ = self.entomb(kid, &owed).await;
+        }
     }
 
     /// Tries again to put on disk what only memory knows: once the disk has

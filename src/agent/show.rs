@@ -71,6 +71,17 @@ impl Writer {
         }
     }
 
+    /// Keeps a set of before less what was revoked since: whoever serves the
+    /// file shows the key no more, though the record does not know of it yet.
+    pub(super) async fn keep_in_the_dark(&mut self, shown: &Arc<[u8]>) {
+        let name = &self.reader.name;
+        match self.context.keep_last_good(name, shown).await {
+            Ok(()) => self.kept.set = Some(Arc::clone(shown)),
+            // It is filtered by the tombstones at each start.
+            Err(e) => tracing::error!(key_set = name, "the last good JWKS: {e}"),
+        }
+    }
+
     /// Keeps a set on disk, and the placeholder beside it, where they are not
     /// there yet. A crash before leaves the copy of before, which is filtered
     /// by what was revoked; a failure is mended at a later step.

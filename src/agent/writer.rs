@@ -26,6 +26,7 @@ use super::record::{Record, RecordError};
 use super::revoke::Owed;
 use super::show::Kept;
 use super::tasks::Tasks;
+use super::whole_device::OnDevice;
 use super::{Context, Wanted};
 use crate::clock::Reading;
 use crate::jose::Algorithm;
@@ -43,6 +44,8 @@ pub(super) enum Message {
     Follow(Box<Wanted>, oneshot::Sender<()>),
     /// An operator wants to know what a revocation would mean.
     Foresee(Asking),
+    /// An operator ends every key on a device.
+    EndDevice(Box<OnDevice>),
 }
 
 /// The writer's own state. All of it but the record can be lost at any
@@ -189,6 +192,7 @@ impl Writer {
                 self.follow(*wanted).await;
                 let _ = done.send(());
             }
+            Message::EndDevice(asked) => self.end_device(*asked).await,
             Message::Foresee(Asking { kid, reply }) => {
                 let _ = reply.send(self.foresee(&kid));
             }

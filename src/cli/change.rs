@@ -11,23 +11,24 @@ use super::impact;
 use super::keys;
 use super::kid;
 use super::output::{Failure, say};
-use super::{KeysCommand, OrderArgs, RevokeReason, ThenArg};
+use super::{KeysCommand, OrderArgs};
 use crate::api::v1::{
-    AfterRevocation, ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
-    PreviewRevocationRequest, ReleaseKeyRequest, RevocationReason, RevokeKeyRequest,
-    RollbackKeyRequest, RotateKeyRequest,
+    ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
+    ReleaseKeyRequest, RollbackKeyRequest, RotateKeyRequest,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 
-/// `keys rotate`, `revoke`, `rollback`, `destroy`, `hold`, `release`.
+/// `keys rotate`, `rollback`, `destroy`, `hold`, `release`.
 pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(config)?;
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let answer = match command {
-            // Answered by `keys::list` and `show::run`.
-            KeysCommand::List { .. } | KeysCommand::Show { .. } => return Ok(None),
+            // Answered by `keys::list`, `show::run` and `revoke::run`.
+            KeysCommand::List { .. } | KeysCommand::Show { .. } | KeysCommand::Revoke(_) => {
+                return Ok(None);
+            }
             KeysCommand::Rotate { order, alg } => {
                 let alg = alg.map(|alg| alg.name().to_owned()).unwrap_or_default();
                 let order = self::order(&config, order)?;
@@ -37,48 +38,6 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
                         alg,
                     })
                     .await?
-            }
-            KeysCommand::Revoke {
-                order,
-                kid,
-                dry_run: true,
-                ..
-            } => {
-                let key_set = compose::key_set(&config, order.key_set)?;
-                let kid = kid::resolve(&config, &key_set, kid, false).await?;
-                let request = PreviewRevocationRequest { key_set, kid };
-                let preview = impact::waited_for(admin.preview_revocation(request)).await?;
-                impact::tell_preview(&preview.into_inner(), as_json)?;
-                return Ok(None);
-            }
-            KeysCommand::Revoke {
-                order,
-                kid,
-                reason,
-                then,
-                note,
-                force_kid,
-                dry_run: false,
-            } => {
-                let order = self::order(&config, order)?;
-                let kid = kid::resolve(&config, &order.key_set, kid, force_kid).await?;
-                let mut request = RevokeKeyRequest {
-                    order: Some(order),
-                    kid,
-                    note,
-                    ..Default::default()
-                };
-                request.set_reason(match reason {
-                    RevokeReason::Unspecified => RevocationReason::Unspecified,
-                    RevokeReason::Compromised => RevocationReason::Compromised,
-                    RevokeReason::Superseded => RevocationReason::Superseded,
-                });
-                request.set_then(match then {
-                    None => AfterRevocation::Unspecified,
-                    Some(ThenArg::Wait) => AfterRevocation::Wait,
-                    Some(ThenArg::Activate) => AfterRevocation::Activate,
-                });
-                impact::waited_for(admin.revoke_key(request)).await?
             }
             KeysCommand::Rollback { order, kid } => {
                 let order = self::order(&config, order)?;

@@ -126,6 +126,15 @@ pub(super) async fn resolve(
     } else {
         look.await
     };
+    or_unseen(found, wanted, unseen)
+}
+
+/// With `unseen` a whole thumbprint that nobody shows is taken too.
+pub(super) fn or_unseen(
+    found: Result<String, Failure>,
+    wanted: String,
+    unseen: bool,
+) -> Result<String, Failure> {
     match found {
         Err(failure) if unseen => {
             if !is_thumbprint(&wanted) {

@@ -24,6 +24,7 @@ mod output;
 mod policy;
 mod progress;
 mod reload;
+mod revoke;
 mod serve;
 mod shell;
 mod show;
@@ -208,32 +209,7 @@ enum KeysCommand {
         alg: Option<Algorithm>,
     },
     /// End a key for ever, at once.
-    Revoke {
-        #[command(flatten)]
-        order: OrderArgs,
-        /// The key's id, or the start of it: at least 6 characters, which no
-        /// other key's id begins with.
-        #[arg(allow_hyphen_values = true)]
-        kid: String,
-        /// Why.
-        #[arg(long, value_enum, default_value = "unspecified")]
-        reason: RevokeReason,
-        /// What to do if no standby is in every verifier's cache yet.
-        #[arg(long, value_enum)]
-        then: Option<ThenArg>,
-        /// A remark, for the record and the log; `keys list` shows it.
-        #[arg(long, default_value = "", value_name = "TEXT")]
-        note: String,
-        /// Only say what it would break: unexpired tokens, callers, and until
-        /// when verifiers trust the key all the same. Nothing is changed.
-        #[arg(long)]
-        dry_run: bool,
-        /// Take a whole id that neither the record nor the JWKS shows: for an
-        /// agent that cannot read its record. Where the id is wrong, the key
-        /// that you mean signs on.
-        #[arg(long)]
-        force_kid: bool,
-    },
+    Revoke(revoke::Args),
     /// Make a retiring key active again.
     Rollback {
         #[command(flatten)]
@@ -385,6 +361,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => configuration::run(config, command, json),
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
+        Command::Keys(KeysCommand::Revoke(args)) => revoke::run(config, args, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Approvals(command) => approvals::run(config, command, json),
         Command::Origins(command) => origins::run(config, command, json),
@@ -429,24 +406,42 @@ mod tests {
                 let Command::Keys(command) = cli.command else {
                     panic!("{line:?}");
                 };
-                let (KeysCommand::Show { kid }
-                | KeysCommand::Revoke { kid, .. }
-                | KeysCommand::Hold { kid, .. }
-                | KeysCommand::Release { kid, .. }
-                | KeysCommand::Destroy { kid, .. }
-                | KeysCommand::Rollback { kid, .. }) = command
-                else {
-                    panic!("{line:?}");
+                let kid = match command {
+                    KeysCommand::Revoke(args) => args.kid.expect("an id"),
+                    KeysCommand::Show { kid }
+                    | KeysCommand::Hold { kid, .. }
+                    | KeysCommand::Release { kid, .. }
+                    | KeysCommand::Destroy { kid, .. }
+                    | KeysCommand::Rollback { kid, .. } => kid,
+                    other => panic!("{line:?}: {other:?}"),
                 };
                 assert_eq!(kid, id, "{line:?}");
             }
         }
         let line = "sealkeeper keys revoke --reason compromised -Zq3 --then wait --note n";
         let cli = Cli::try_parse_from(line.split(' ')).expect("flags on both sides");
-        let Command::Keys(KeysCommand::Revoke { kid, note, .. }) = cli.command else {
+        let Command::Keys(KeysCommand::Revoke(args)) = cli.command else {
             panic!("{line}");
         };
-        assert_eq!((kid.as_str(), note.as_str()), ("-Zq3", "n"));
+        assert_eq!(
+            (args.kid.as_deref(), args.note.as_str()),
+            (Some("-Zq3"), "n")
+        );
+        // Every key of a device, or one: with the choice that it needs.
+        for (line, right) in [
+            ("--all --device hsm --then wait", true),
+            ("--all --device hsm", false),
+            ("--all --then wait", false),
+            ("KID --all --device hsm --then wait", false),
+            ("--device hsm KID", false),
+            ("--all --device hsm --then wait --dry-run", false),
+            ("KID --offline", true),
+            ("", false),
+        ] {
+            let words = format!("sealkeeper keys revoke {line}");
+            let parsed = Cli::try_parse_from(words.split_whitespace());
+            assert_eq!(parsed.is_ok(), right, "{line}");
+        }
         // What is misspelt is no id beside one.
         let line = "sealkeeper keys revoke --forec -Zq3";
         assert!(Cli::try_parse_from(line.split(' ')).is_err());

@@ -157,7 +157,7 @@ impl KeySet {
     }
 
     /// Takes a wish off the record, whoever asks: nothing happens.
-    pub fn withdraw(
+    pub fn withdraw_request(
         &mut self,
         number: u64,
         mandate: &Mandate,

@@ -163,7 +163,7 @@ impl KeySet {
             let ahead = key.is_coming() || matches!(key.phase, Phase::Published { .. });
             ahead && fresh(key) && !key.is_held()
         });
-        let first = coming.map(|key| earliest(key, plan)).min();
+        let first = coming.map(|key| self.earliest(key, plan)).min();
         // Not even asked for.
         let from_now = rules::rule_1_pre_publish(now, &plan.timing);
         Some(first.unwrap_or(from_now).max(soon))

@@ -316,6 +316,20 @@ impl View {
             && rules::exception_restrictions_first(kid, blocked)
     }
 
+    /// What may sign, now or by a switch that is fixed, with a private half on
+    /// this device.
+    #[must_use]
+    pub fn on_device(&self, device: &str) -> Vec<String> {
+        let keys = self.seats.iter().flat_map(|seat| {
+            let switch = seat.switch.iter().map(|(_, key)| key);
+            let previous = seat.previous.iter().map(|(_, key)| key);
+            seat.active.iter().chain(switch).chain(previous)
+        });
+        keys.filter(|key| key.devices.iter().any(|name| name == device))
+            .map(|key| key.kid.clone())
+            .collect()
+    }
+
     /// How long a verifier may keep the set, at most `max_age`: never past the
     /// next planned removal that lies ahead, and for a minute only while a
     /// revocation is on its way to verifiers: what is next in the set, the key

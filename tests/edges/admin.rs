@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
-    AdminError, AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus,
-    Order, PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+    AdminError, AfterRevocation, Change, Changed, DeviceOrder, Ended, EndedKey, HoldStatus,
+    KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf, RevocationReason,
+    RevocationStatus, Upcoming,
 };
 use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Tokens};
 use sealkeeper::api::client;
@@ -59,6 +60,32 @@ impl Administration for Keeper {
             alone: Some("unix:7".into()),
             impact: Some(impact("key-1")),
         })
+    }
+
+    async fn revoke_device(
+        &self,
+        caller: &Caller,
+        order: DeviceOrder,
+    ) -> Result<Vec<Ended>, AdminError> {
+        let ended = |kid: &str, outcome| Ended {
+            key_set: "main".into(),
+            kid: kid.into(),
+            outcome,
+        };
+        assert_eq!(order.device, "hsm");
+        assert_eq!(order.then, AfterRevocation::Activate);
+        assert_eq!(order.reason, RevocationReason::Compromised);
+        assert!(matches!(caller, Caller::Unix { .. }));
+        assert_eq!(order.note, "n");
+        let key = EndedKey {
+            done: vec!["key-1 is blocked".into()],
+            pending: vec!["key-1 is being destroyed".into()],
+            trusted_until: Some(at(9)),
+            durable: true,
+            impact: Some(impact("key-1")),
+        };
+        let unknown = AdminError::UnknownKeySet { name: "x".into() };
+        Ok(vec![ended("key-1", Ok(key)), ended("", Err(unknown))])
     }
 
     async fn foresee(&self, _: &Caller, set: &str, kid: &str) -> Result<Foreseen, AdminError> {
@@ -299,6 +326,41 @@ async fn a_revocation_is_foreseen_with_all_that_is_known() {
     assert_eq!(Told::of(&unknown).reason, "UNKNOWN_KEY_SET");
     let no_kid = preview("main", "").await.unwrap_err();
     assert_eq!(no_kid.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn the_end_of_a_device_tells_of_each_key() {
+    let server = serve(&Arc::default());
+    let mut client = connect(&server).await;
+    let whole = v1::RevokeDeviceRequest {
+        device: "hsm".into(),
+        reason: v1::RevocationReason::Compromised.into(),
+        note: "n".into(),
+        then: v1::AfterRevocation::Activate.into(),
+    };
+    let reply = client.revoke_device(whole.clone()).await.unwrap();
+    let ended = v1::DeviceKey {
+        key_set: "main".into(),
+        kid: "key-1".into(),
+        done: vec!["key-1 is blocked".into()],
+        pending: vec!["key-1 is being destroyed".into()],
+        trusted_until: date(9),
+        durable: true,
+        impact: impact_arrived("key-1"),
+        error: String::new(),
+    };
+    let failed = v1::DeviceKey {
+        key_set: "main".into(),
+        error: "no key set \"x\" is configured".into(),
+        ..Default::default()
+    };
+    assert_eq!(reply.into_inner().keys, [ended, failed]);
+    let (no_device, mut no_choice) = (v1::RevokeDeviceRequest::default(), whole);
+    no_choice.then = 0;
+    for wrong in [no_device, no_choice] {
+        let refused = client.revoke_device(wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::Administration;
-use sealkeeper::agent::admin::{AdminError, Change, Changed, KeySetStatus, Order};
+use sealkeeper::agent::admin::{
+    AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order,
+};
 use sealkeeper::agent::impact::Foreseen;
 use sealkeeper::policy::Caller;
 
@@ -45,6 +47,10 @@ impl Administration for Busy {
             alone: None,
             impact: None,
         })
+    }
+
+    async fn revoke_device(&self, _: &Caller, _: DeviceOrder) -> Result<Vec<Ended>, AdminError> {
+        std::future::pending().await
     }
 
     async fn foresee(&self, _: &Caller, _: &str, _: &str) -> Result<Foreseen, AdminError> {

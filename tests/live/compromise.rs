@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::Value;
 
 use super::bad_days::{active, at_work};
-use super::lab::{Daemon, Lab, sign};
+use super::kills::stays_revoked;
+use super::lab::{CALM, Daemon, Lab, kids, sign, wait_until};
 
 /// Signs so many tokens, and says when the last of them expires.
 async fn spend(daemon: &mut Daemon, count: usize) -> i64 {
@@ -95,4 +96,190 @@ async fn a_dry_run_says_what_the_order_then_does() {
 
 async fn daemon_shows(daemon: &Daemon, kid: &str) -> bool {
     super::bad_days::shown(daemon.jwks().await).contains(&kid.to_owned())
+}
+
+const MORE: &str = r#"
+[key_set.more]
+issuer = "https://more.example"
+device = "softhsm"
+rotate_every = "90d"
+adoption = "200ms"
+[[key_set.more.track]]
+alg = "ES256"
+[[key_set.more.rule]]
+name = "me"
+uid = [0]
+operations = ["sign-jwt"]
+"#;
+
+/// The ids in the set that verifiers get of a key set.
+fn published(lab: &Lab, key_set: &str) -> Vec<String> {
+    kids(lab.ok(&["jwks", "--key-set", key_set]).as_bytes())
+}
+
+#[tokio::test]
+async fn every_key_of_a_device_ends_with_one_command() {
+    // A forced activation lies twice as far ahead as agents take to hear of it.
+    let calm = format!("{CALM}\nadoption = \"200ms\"");
+    let lab = Lab::new(&calm, &["ES256", "RS256"]);
+    lab.amend("[key_set.main]", &format!("{MORE}\n[key_set.main]"));
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let sets = ["main", "more"];
+    wait_until(async || sets.map(|set| published(&lab, set).len()) == [4, 2]).await;
+    let before: Vec<String> = sets.iter().flat_map(|set| published(&lab, set)).collect();
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    sign(&mut signer, "ES256", "{}").await.expect("it signs");
+
+    let all = |device| {
+        let words = ["keys", "revoke", "--all", "--device", device];
+        let how = ["--reason", "compromised", "--then", "activate"];
+        [&words[..], &how[..]].concat()
+    };
+    let unknown = lab.run(&all("nosuch"));
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(said.contains("one of: softhsm"), "{said}");
+
+    let told = json(&lab, &all("softhsm"));
+    let keys = told["keys"].as_array().expect("keys");
+    let ended: Vec<&str> = keys.iter().filter_map(|key| key["kid"].as_str()).collect();
+    let mut expected: Vec<&str> = before.iter().map(String::as_str).collect();
+    let mut sorted = ended.clone();
+    expected.sort_unstable();
+    sorted.sort_unstable();
+    assert_eq!(sorted, expected);
+    let tokens: u64 = keys
+        .iter()
+        .filter_map(|key| key["impact"]["tokens"].as_u64())
+        .sum();
+    assert_eq!(tokens, 1, "{told}");
+    assert_eq!(told["still_made_there"], Value::from(sets.to_vec()));
+    // Whatever stands in a set now was made after that, and soon signs.
+    for set in sets {
+        let shown = published(&lab, set);
+        assert!(
+            !shown.is_empty() && shown.iter().all(|kid| !before.contains(kid)),
+            "{set}"
+        );
+    }
+    wait_until(async || {
+        let signed = sign(&mut signer, "ES256", "{}").await;
+        signed.is_ok_and(|signed| !before.contains(&signed.kid))
+    })
+    .await;
+    // The private halves go, too.
+    wait_until(async || {
+        let listing = json(&lab, &["keys", "list", "--all"]);
+        let sets = listing["key_sets"].as_array().expect("key sets").iter();
+        let mut keys = sets.flat_map(|set| set["keys"].as_array().expect("keys"));
+        let gone = |key: &Value| key["private_half"] == "destroyed" && key["phase"] == "revoked";
+        before
+            .iter()
+            .all(|kid| keys.clone().any(|key| key["kid"] == kid.as_str()))
+            && keys.all(|key| !before.iter().any(|kid| key["kid"] == kid.as_str()) || gone(key))
+    })
+    .await;
+}
+
+fn revoke_offline(lab: &Lab, kid: &str) -> std::process::Output {
+    let words = ["keys", "revoke", kid, "--offline", "--then", "activate"];
+    lab.run(
+        &[
+            &words[..],
+            &["--reason", "compromised", "--note", "ticket 12"],
+        ]
+        .concat(),
+    )
+}
+
+/// The set that is on disk, for a start without a store or a file server.
+fn on_disk(lab: &Lab) -> Vec<String> {
+    let set = std::fs::read(lab.path("state/jwks/main.jwks.json"));
+    kids(&set.expect("the last good set"))
+}
+
+#[tokio::test]
+async fn a_key_is_revoked_with_the_agent_dead() {
+    let (lab, mut daemon, shown) = at_work().await;
+    let kid = active(&lab);
+    let beside = revoke_offline(&lab, &kid);
+    assert_eq!(beside.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&beside.stderr);
+    assert!(
+        said.contains("an agent is running") && said.contains("leave out --offline"),
+        "{said}"
+    );
+    assert_eq!(active(&lab), kid, "nothing was changed");
+    daemon.kill();
+
+    let dry = lab.ok(&["keys", "revoke", &kid[..8], "--offline", "--dry-run"]);
+    assert!(
+        dry.contains("nothing was changed") && dry.contains("1 unexpired"),
+        "{dry}"
+    );
+    assert!(on_disk(&lab).contains(&kid));
+    let no_such = lab.run(&["keys", "revoke", "nonsense", "--offline"]);
+    assert!(String::from_utf8_lossy(&no_such.stderr).contains("no key has the id"));
+
+    let done = revoke_offline(&lab, &kid);
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{done:?}");
+    assert!(
+        told.contains("was revoked (compromised) and has left the set"),
+        "{told}"
+    );
+    assert!(told.contains("no agent runs"), "{told}");
+    let left: Vec<String> = shown.into_iter().filter(|shown| *shown != kid).collect();
+    assert_eq!(on_disk(&lab), left);
+
+    let mut daemon = lab.serve().await;
+    stays_revoked(&lab, &mut daemon, &kid).await;
+    let key = lab
+        .keys()
+        .into_iter()
+        .find(|key| key["kid"] == kid.as_str());
+    let revocation = key.expect("it is listed")["revocation"].clone();
+    assert_eq!(revocation["reason"], "compromised");
+    assert_eq!(revocation["note"], "ticket 12");
+    let uid = std::fs::metadata(lab.path(".")).expect("our own").uid();
+    assert_eq!(revocation["by"], format!("unix:{uid}"));
+}
+
+/// What the store cannot take, the tombstone and the set on disk have.
+#[tokio::test]
+async fn a_key_is_revoked_with_the_agent_dead_and_the_store_gone() {
+    let (lab, mut daemon, _) = at_work().await;
+    let kid = active(&lab);
+    daemon.kill();
+    let database = lab.path("state/keys.sqlite");
+    let files = ["keys.sqlite", "keys.sqlite-wal", "keys.sqlite-shm"];
+    let whole = files.map(|file| {
+        let path = lab.path("state").join(file);
+        let bytes = std::fs::read(&path).ok();
+        let _ = std::fs::remove_file(&path);
+        (path, bytes)
+    });
+    std::fs::write(&database, vec![0x5a; 8192]).expect("damage");
+    let done = revoke_offline(&lab, &kid);
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{done:?}");
+    assert!(told.contains("is blocked and has left the set"), "{told}");
+    assert!(told.contains("the store, which cannot be read"), "{told}");
+    assert!(!on_disk(&lab).contains(&kid));
+    let stones = std::fs::read_dir(lab.path("state/tombstones")).expect("tombstones");
+    assert_eq!(stones.count(), 1);
+    // A start without a store serves what is left; with it again, the record
+    // has it too.
+    let mut daemon = lab.serve().await;
+    assert!(!daemon_shows(&daemon, &kid).await);
+    daemon.kill();
+    for (path, bytes) in whole {
+        let _ = std::fs::remove_file(&path);
+        if let Some(bytes) = bytes {
+            std::fs::write(path, bytes).expect("the copy");
+        }
+    }
+    let mut daemon = lab.serve().await;
+    stays_revoked(&lab, &mut daemon, &kid).await;
 }

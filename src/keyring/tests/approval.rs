@@ -115,7 +115,10 @@ fn wishes_do_not_pile_up() {
         .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
     // Of another person it is another wish.
     assert_eq!(asked.unwrap_err(), OperatorError::TooManyRequests);
-    bench.set.withdraw(100, &ben(), &bench.tick).unwrap();
+    bench
+        .set
+        .withdraw_request(100, &ben(), &bench.tick)
+        .unwrap();
     let asked = bench
         .set
         .request(&rollback(), by, DAY, &bench.plan, &bench.tick);

@@ -7,13 +7,12 @@ use tracing::info;
 
 use super::desk::timestamp;
 use super::status::Fault;
-use super::{callers, identity, impact, origins};
+use super::{callers, device, identity, impact, origins};
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
     PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
-use crate::agent::impact::Foreseen;
 use crate::agent::{Administration, Health, LateRotation};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
@@ -116,12 +115,20 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         let v1::PreviewRevocationRequest { key_set, kid } = request.into_inner();
         let kid = checked_kid(kid).map_err(Fault::into_status)?;
         let foreseen = self.administration.foresee(&caller, &key_set, &kid).await;
-        let Foreseen { impact, notes } =
-            foreseen.map_err(|error| Fault::look(error).into_status())?;
-        Ok(Response::new(v1::PreviewRevocationResponse {
-            impact: Some(impact::of(impact)),
-            notes,
-        }))
+        let foreseen = foreseen.map_err(|error| Fault::look(error).into_status())?;
+        Ok(Response::new(impact::preview(foreseen)))
+    }
+
+    async fn revoke_device(
+        &self,
+        request: Request<v1::RevokeDeviceRequest>,
+    ) -> Result<Response<v1::RevokeDeviceResponse>, Status> {
+        let caller = identity::administrator(&request)?;
+        let order = device::order(request.into_inner()).map_err(Fault::into_status)?;
+        info!(%caller, device = ?order.device, "the end of a device's keys ordered");
+        let ended = self.administration.revoke_device(&caller, order).await;
+        let ended = ended.map_err(|error| Fault::admin(error).into_status())?;
+        Ok(Response::new(device::response(ended)))
     }
 
     async fn rollback_key(
@@ -302,7 +309,7 @@ fn checked_kid(kid: String) -> Result<String, Fault> {
     ))
 }
 
-fn checked_note(note: String) -> Result<String, Fault> {
+pub(super) fn checked_note(note: String) -> Result<String, Fault> {
     if note.len() > MAX_NOTE {
         return Err(Fault::field(
             "note",
@@ -322,7 +329,7 @@ fn checked_note(note: String) -> Result<String, Fault> {
     Ok(note)
 }
 
-fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {
+pub(super) fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {
     match v1::RevocationReason::try_from(number) {
         Ok(v1::RevocationReason::Unspecified) => Ok(RevocationReason::Unspecified),
         Ok(v1::RevocationReason::Compromised) => Ok(RevocationReason::Compromised),
@@ -335,7 +342,7 @@ fn revocation_reason(number: i32) -> Result<RevocationReason, Fault> {
     }
 }
 
-fn after_revocation(number: i32) -> Result<Option<AfterRevocation>, Fault> {
+pub(super) fn after_revocation(number: i32) -> Result<Option<AfterRevocation>, Fault> {
     match v1::AfterRevocation::try_from(number) {
         Ok(v1::AfterRevocation::Unspecified) => Ok(None),
         Ok(v1::AfterRevocation::Wait) => Ok(Some(AfterRevocation::Wait)),
@@ -367,7 +374,9 @@ fn late_rotation(rotation: LateRotation) -> v1::LateRotation {
     }
 }
 
-fn change_response(changed: Changed) -> v1::ChangeResponse {
+/// A change on the wire.
+#[must_use]
+pub fn change_response(changed: Changed) -> v1::ChangeResponse {
     v1::ChangeResponse {
         key_set: Some(key_set(changed.key_set)),
         done: changed.done,

@@ -1,9 +1,18 @@
 //! What the end of a key means, on the wire.
 
 use super::desk::timestamp;
-use crate::agent::impact::{Fresh, Impact, Tokens, UNBOUNDED};
+use crate::agent::impact::{Foreseen, Fresh, Impact, Tokens, UNBOUNDED};
 use crate::api::v1;
 use crate::time::Time;
+
+/// A revocation that is thought of.
+#[must_use]
+pub fn preview(foreseen: Foreseen) -> v1::PreviewRevocationResponse {
+    v1::PreviewRevocationResponse {
+        impact: Some(of(foreseen.impact)),
+        notes: foreseen.notes,
+    }
+}
 
 pub(super) fn of(impact: Impact) -> v1::RevocationImpact {
     let Tokens {

@@ -6,6 +6,7 @@ mod callers;
 mod configuration;
 mod deadline;
 mod desk;
+mod device;
 mod gate;
 mod health;
 mod identity;
@@ -26,11 +27,12 @@ pub use configuration::{Reload, ReloadError, Reloaded, Reloads};
 use axum::response::Response;
 use axum::{Router, middleware};
 use tokio::sync::oneshot;
-use tonic::Code;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 
 use super::connection::{self, Guest, Limits, Protocol};
 use super::listener::{Arrival, Listener};
+use crate::agent::admin::AdminError;
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Signing, TurnedAway, Watched};
 use crate::api::v1::approvals_server::ApprovalsServer;
@@ -39,8 +41,10 @@ use crate::api::v1::key_admin_server::KeyAdminServer;
 use crate::api::v1::signer_server::SignerServer;
 use crate::metrics::Room as Figures;
 use crate::policy::Caller;
+pub use admin::change_response;
 use gate::Gate;
 use identity::Asker;
+pub use impact::preview;
 use room::Room;
 
 /// Serves `sealkeeper.v1.Signer`, health and reflection until `shutdown` ends
@@ -118,6 +122,20 @@ pub async fn serve_admin<L: Listener<Arrival: Arrival<Peer = Caller>>, A: Admini
     let router = router(reflection::add(routes, &shown), limits);
     let enter = |caller: Caller, _| Guest::staying(caller);
     connection::serve(listener, router, Protocol::Http2, limits, enter, shutdown).await;
+}
+
+/// Why an order was not carried out, as a call tells it.
+#[must_use]
+pub fn failure(error: AdminError) -> Status {
+    status::Fault::admin(error).into_status()
+}
+
+/// A remark that the record and terminals can take.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`, as a call tells it.
+pub fn remark(note: String) -> Result<String, Status> {
+    admin::checked_note(note).map_err(status::Fault::into_status)
 }
 
 fn router(routes: Routes, limits: Limits) -> Router {

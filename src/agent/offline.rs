@@ -1,0 +1,81 @@
+//! A revocation with the agent dead: on what it left on disk.
+//!
+//! The same steps in the same order as in the agent, by the same code: the
+//! tombstone, the set on disk, the record. What needs a device is for the next
+//! start: the record asks for it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::admin::{AdminError, Changed, Order};
+use super::impact::{self, AT_LEISURE, BRIEFLY, Foreseen};
+use super::pulse::Pulse;
+use super::reader::Reader;
+use super::terms::Terms;
+use super::writer::Writer;
+use super::{Context, Wanted, follow};
+use crate::policy::Caller;
+
+/// A key set that no agent works with.
+pub struct Offline {
+    context: Arc<Context>,
+    writer: Writer,
+}
+
+impl Offline {
+    /// Loads what there is of a key set. `observed_at` are the names of the
+    /// origins whose sightings count, where the configuration has none.
+    pub async fn open(context: Context, wanted: Wanted, observed_at: &str) -> Self {
+        let context = Arc::new(context);
+        let mut plan = follow::plan(&wanted);
+        if plan.origins.is_empty() {
+            plan.origins = BTreeSet::from([observed_at.to_owned()]);
+        }
+        let figures = context.metrics.key_set(&wanted.name);
+        let (terms, pulse) = (Terms::of(&wanted, None), Pulse::default());
+        let reader = Reader::new(&wanted.name, terms, figures, pulse);
+        let mut writer = Writer::new(Arc::clone(&context), Arc::new(reader), plan);
+        writer.load().await;
+        Self { context, writer }
+    }
+
+    /// The ids that a key may have: those of the record, or where it cannot be
+    /// read, of the last set that verifiers got.
+    #[must_use]
+    pub fn kids(&self) -> Vec<String> {
+        match self.writer.status() {
+            Ok(status) => status.keys.into_iter().map(|key| key.kid).collect(),
+            Err(_) => {
+                let published = self.writer.published_in_the_dark();
+                published.map(|set| set.kids()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What a revocation would mean. Changes nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownKey`].
+    pub async fn foresee(&mut self, kid: &str) -> Result<Foreseen, AdminError> {
+        let mut foreseen = self.writer.foresee(kid)?;
+        let name = &self.writer.reader.name;
+        impact::count_tokens(&self.context, name, &mut foreseen.impact, AT_LEISURE).await;
+        Ok(foreseen)
+    }
+
+    /// Carries a revocation out.
+    ///
+    /// # Errors
+    /// As of a running agent. Where the key is ended and something of it is not
+    /// stored, that is no error: the answer says so.
+    pub async fn revoke(&mut self, caller: &Caller, order: &Order) -> Result<Changed, AdminError> {
+        let mut changed = self.writer.carry_out(caller, order).await?;
+        if let Some(impact) = &mut changed.impact {
+            let name = &self.writer.reader.name;
+            impact::count_tokens(&self.context, name, impact, BRIEFLY).await;
+        }
+        let rest = "no agent runs: keys are made and private halves destroyed once one does";
+        changed.pending.push(rest.to_owned());
+        Ok(changed)
+    }
+}
