@@ -302,6 +302,10 @@ pub struct KeyStatus {
     pub private_half: PrivateHalf,
     /// The devices that hold the private half.
     pub placements: Vec<PlacementStatus>,
+    /// When it was decided to make it.
+    pub created: Option<Time>,
+    /// When it was first active.
+    pub activated: Option<Time>,
     /// Since when it has been in the JWKS.
     pub published: Option<Time>,
     /// Start of the latest unbroken run of sightings at every origin.

@@ -48,6 +48,8 @@ pub(super) struct Rotation {
     planned: Option<Time>,
     /// When it has been active for a whole period.
     pub(super) due: Time,
+    created: Time,
+    activated: Time,
     /// What that waits for, for people.
     pub(super) waits_for: String,
 }
@@ -81,6 +83,8 @@ impl Overview {
                     algorithm: key.algorithm,
                     planned: set.outlook(key, plan).retires,
                     due: since + plan.timing.rotate_every,
+                    created: key.created,
+                    activated: key.activated().unwrap_or(since),
                     waits_for: waits_for(key),
                 });
             }
@@ -144,6 +148,9 @@ impl Measured for Agent {
                 let overdue = rules::exception_overdue(rotation.due, now, &reader.terms().timing);
                 let late = overdue.map_or(Span::ZERO, |overdue| overdue.late);
                 gauges.rotation(name, rotation.algorithm, left, late);
+                let age = |from: Time| now.since(from);
+                let (made, signs) = (age(rotation.created), age(rotation.activated));
+                gauges.age(name, rotation.algorithm, made, signs);
                 let page = overdue.is_some_and(|overdue| overdue.page);
                 gauges.page(name, rotation.algorithm, page);
             }

@@ -147,6 +147,8 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 },
             })
             .collect(),
+        created: Some(key.created),
+        activated: key.activated(),
         published: key.published,
         sightings: match key.is_published() {
             true => sightings(held, key, plan, origins),

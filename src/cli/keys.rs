@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::advice::Advice;
 use super::compose;
 use super::output::{Failure, say, table};
+use super::show::rough;
+use super::timeline;
 use crate::api;
 use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf, RevocationReason};
+use crate::clock::{Clock, SystemClock};
 use crate::time::Time;
 
 /// How many characters of a note a table shows.
@@ -35,15 +38,18 @@ pub(super) fn list(
         let sets: Vec<Value> = answer.key_sets.iter().map(json_of).collect();
         return say(json!({ "key_sets": sets }));
     }
+    let now = now();
     for set in &answer.key_sets {
-        say(advice.in_full(&text_of(set, all)))?;
+        say(advice.in_full(&text_of(set, all, now)))?;
+        let drawn = timeline::width().and_then(|width| timeline::draw(set, now, width));
+        drawn.map_or(Ok(()), say)?;
     }
     Ok(())
 }
 
 /// A key set for people; retired keys, which nothing can happen to any more,
 /// where all are wanted.
-fn text_of(set: &v1::KeySet, all: bool) -> String {
+fn text_of(set: &v1::KeySet, all: bool, now: Time) -> String {
     let (listed, left_out): (Vec<_>, Vec<_>) = (set.keys.iter())
         .partition(|key| all || key.phase() != Phase::Retired || key.hold.is_some());
     let rows = listed.into_iter().map(|key| {
@@ -52,6 +58,8 @@ fn text_of(set: &v1::KeySet, all: bool) -> String {
             shortened(&key.kid),
             phase(key.phase()).to_owned(),
             half(key.private_half()).to_owned(),
+            age(key.created.as_ref(), now),
+            age(key.activated.as_ref(), now),
             date(key.published.as_ref()),
             date(key.active_since.as_ref().or(key.activates.as_ref())),
             date(key.retiring_since.as_ref()),
@@ -64,6 +72,8 @@ fn text_of(set: &v1::KeySet, all: bool) -> String {
         "KID",
         "PHASE",
         "PRIVATE",
+        "AGE",
+        "SINCE ACTIVE",
         "PUBLISHED",
         "ACTIVE",
         "RETIRING",
@@ -110,9 +120,20 @@ pub(super) fn confirm_clock(set: &v1::KeySet) -> String {
     format!("sealkeeper clock confirm --key-set {}", set.name)
 }
 
+fn now() -> Time {
+    SystemClock::new().read().wall
+}
+
+/// For people, in two units at most.
+fn age(since: Option<&Timestamp>, now: Time) -> String {
+    since.map_or_else(|| "-".to_owned(), |at| rough(now.since(time(at))))
+}
+
 /// A key set for programs.
 pub(super) fn json_of(set: &v1::KeySet) -> Value {
-    let keys: Vec<Value> = set.keys.iter().map(json_of_key).collect();
+    let now = now();
+    let keys = set.keys.iter().map(|key| json_of_key(key, now));
+    let keys: Vec<Value> = keys.collect();
     let next: Vec<Value> = set.next.iter().map(json_of_event).collect();
     json!({
         "name": set.name,
@@ -124,9 +145,14 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
     })
 }
 
-/// A key for programs.
-pub(super) fn json_of_key(key: &v1::Key) -> Value {
+/// A key for programs; its ages by this machine's clock.
+pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
+    let age = |since: &Option<Timestamp>| since.as_ref().map(|at| now.since(time(at)).as_secs());
     json!({
+        "created": rfc3339(key.created.as_ref()),
+        "activated": rfc3339(key.activated.as_ref()),
+        "age_seconds": age(&key.created),
+        "seconds_since_active": age(&key.activated),
         "kid": key.kid,
         "alg": key.alg,
         "phase": phase(key.phase()),
@@ -286,6 +312,33 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const NOW: Time = Time::from_secs(1_800_000_000);
+
+    #[test]
+    fn ages_are_told_from_generation_and_from_activation() {
+        let mut set = set();
+        let ago = |days: i64| {
+            Some(Timestamp {
+                seconds: NOW.as_secs() - days * 86_400,
+                nanos: 0,
+            })
+        };
+        (set.keys[0].created, set.keys[0].activated) = (ago(92), ago(2));
+        let text = text_of(&set, false, NOW);
+        assert!(text.contains("AGE"), "{text}");
+        // As `humantime` has it: 92 days are three months and some.
+        let told = [
+            rough(crate::time::Span::from_days(92)),
+            rough(crate::time::Span::from_days(2)),
+        ];
+        assert!(told.iter().all(|told| text.contains(told)), "{text}");
+        let json = json_of_key(&set.keys[0], NOW);
+        assert_eq!(json["age_seconds"], 92 * 86_400);
+        assert_eq!(json["seconds_since_active"], 2 * 86_400);
+        let unknown = json_of_key(&v1::Key::default(), NOW);
+        assert!(unknown["age_seconds"].is_null(), "{unknown}");
+    }
+
     fn set() -> v1::KeySet {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         let revocation = v1::Revocation {
@@ -312,7 +365,7 @@ mod tests {
 
     #[test]
     fn people_read_who_held_and_revoked_a_key() {
-        let text = text_of(&set(), false);
+        let text = text_of(&set(), false, NOW);
         for told in [
             "held since 2023-11-14T22:13:20Z by unix:8: forensics",
             "revoked 2027-01-15T08:00:00Z (compromised) by unix:7: ticket 12",
@@ -324,7 +377,10 @@ mod tests {
         for key in &mut unknown.keys {
             key.hold = Some(v1::Hold::default());
         }
-        assert!(text_of(&unknown, false).contains("held since -, "), "no by");
+        assert!(
+            text_of(&unknown, false, NOW).contains("held since -, "),
+            "no by"
+        );
     }
 
     #[test]
@@ -332,7 +388,7 @@ mod tests {
         let mut doubted = set();
         doubted.name = "orders".to_owned();
         doubted.clock_in_doubt = true;
-        let text = text_of(&doubted, false);
+        let text = text_of(&doubted, false, NOW);
         assert!(
             text.contains("`sealkeeper clock confirm --key-set orders`"),
             "{text}"
@@ -347,14 +403,14 @@ mod tests {
             phase: Phase::Retired.into(),
             ..Default::default()
         });
-        let few = text_of(&set, false);
+        let few = text_of(&set, false, NOW);
         assert!(few.contains("key-1") && !few.contains("key-2"), "{few}");
         assert!(few.contains("not listed: 1"), "{few}");
-        let all = text_of(&set, true);
+        let all = text_of(&set, true, NOW);
         assert!(all.contains("key-2") && !all.contains("not listed"));
         // One that an operator keeps is always listed.
         set.keys[1].hold = Some(v1::Hold::default());
-        assert!(text_of(&set, false).contains("key-2"));
+        assert!(text_of(&set, false, NOW).contains("key-2"));
     }
 
     #[test]
@@ -364,7 +420,7 @@ mod tests {
         for hold in long.keys.iter_mut().filter_map(|key| key.hold.as_mut()) {
             hold.note.clone_from(&note);
         }
-        let text = text_of(&long, false);
+        let text = text_of(&long, false, NOW);
         let cut = format!(": {}…", "ü".repeat(LONGEST_NOTE));
         assert!(text.contains(&cut) && !text.contains(&note), "{text}");
         assert_eq!(json_of(&long)["keys"][0]["hold"]["note"], note);

@@ -31,6 +31,7 @@ mod show;
 mod sign;
 mod simulate;
 mod systemd;
+mod timeline;
 mod usage;
 mod verify;
 

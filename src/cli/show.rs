@@ -33,7 +33,7 @@ pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Fail
     let (set, key) = kid::find(keys, wanted)?;
     let next: Vec<&Event> = set.next.iter().filter(|next| next.kid == key.kid).collect();
     if as_json {
-        let mut shown = json_of_key(key);
+        let mut shown = json_of_key(key, SystemClock::new().read().wall);
         shown["key_set"] = json!(set.name);
         shown["issuer"] = json!(set.issuer);
         shown["next"] = next
@@ -81,9 +81,11 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
             "device",
             Some(placements.join(", ")).filter(|text| !text.is_empty()),
         ),
+        ("generated", when(&key.created)),
         ("published", when(&key.published)),
         ("seen everywhere", when(&key.observed)),
         ("activates", when(&key.activates)),
+        ("first active", when(&key.activated)),
         ("active since", when(&key.active_since)),
         ("retiring since", when(&key.retiring_since)),
         ("private half gone", when(&key.private_destroyed)),
@@ -157,7 +159,7 @@ fn told(at: &Timestamp, now: Time) -> String {
 }
 
 /// Two units are enough: `3days 4h`.
-fn rough(span: Span) -> String {
+pub(super) fn rough(span: Span) -> String {
     let exact = Span::from_secs(u32::try_from(span.as_secs()).unwrap_or(u32::MAX)).to_string();
     exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

@@ -95,6 +95,7 @@ impl KeySet {
         for key in self.keys.values_mut() {
             key.created = key.created.min(now);
             key.published = key.published.map(|at| at.min(now));
+            key.activated = key.activated.map(|at| at.min(now));
             for since in key.sightings.values_mut() {
                 *since = now.min(*since);
             }

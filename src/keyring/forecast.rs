@@ -292,7 +292,7 @@ impl Life {
         match key.phase {
             Phase::Active { since } => life.active = Some(since),
             Phase::Retiring { since, .. } => {
-                life.active = key.published;
+                life.active = key.activated.or(key.published);
                 life.retiring = Some(since);
             }
             // What is over is not drawn.

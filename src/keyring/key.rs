@@ -200,6 +200,9 @@ pub struct Key {
     pub phase: Phase,
     /// When it first entered the set.
     pub published: Option<Time>,
+    /// When it was first active; the first records did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activated: Option<Time>,
     /// The devices that hold, or held, its private half. None for a key that
     /// was imported for verification only.
     pub placements: BTreeMap<String, Half>,
@@ -244,6 +247,15 @@ impl Key {
             Phase::Generating => self.is_coming(),
             Phase::Published { .. } | Phase::Active { .. } => true,
             _ => false,
+        }
+    }
+
+    /// When it was first active, as far as the record knows.
+    #[must_use]
+    pub const fn activated(&self) -> Option<Time> {
+        match (self.activated, &self.phase) {
+            (None, Phase::Active { since }) => Some(*since),
+            (activated, _) => activated,
         }
     }
 

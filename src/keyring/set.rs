@@ -284,6 +284,7 @@ impl KeySet {
             public: None,
             phase: Phase::Generating,
             published: None,
+            activated: None,
             placements: BTreeMap::from([(plan.device.clone(), Half::Present)]),
             sightings: BTreeMap::new(),
             exp_ceiling: None,
@@ -340,6 +341,7 @@ impl KeySet {
         }
         let key = self.key_mut(id);
         key.phase = Phase::Active { since: at };
+        key.activated = key.activated.or(Some(at));
         key.forced |= forced;
         raise_ceiling(key, at, timing);
         events.push(Event::of(key, at, What::Activated));

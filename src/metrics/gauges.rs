@@ -14,6 +14,7 @@ use crate::time::Span;
 pub struct Gauges {
     registry: Registry,
     keys: GaugeVec,
+    age: GaugeVec,
     next_rotation: GaugeVec,
     overdue: GaugeVec,
     page: GaugeVec,
@@ -75,6 +76,11 @@ impl Gauges {
                 "sealkeeper_keys",
                 "Keys by phase.",
                 &["key_set", "algorithm", "phase"],
+            ),
+            age: make(
+                "sealkeeper_active_key_age_seconds",
+                "How old the active key is: from its generation, and from its activation.",
+                &["key_set", "algorithm", "from"],
             ),
             next_rotation: make(
                 "sealkeeper_next_rotation_seconds",
@@ -150,6 +156,14 @@ impl Gauges {
         let labels = [key_set, algorithm.name(), phase];
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
         self.keys.with_label_values(&labels).set(count as f64);
+    }
+
+    /// How old a track's active key is.
+    pub fn age(&self, key_set: &str, algorithm: Algorithm, generation: Span, activation: Span) {
+        for (from, age) in [("generation", generation), ("activation", activation)] {
+            let gauge = (self.age).with_label_values(&[key_set, algorithm.name(), from]);
+            gauge.set(age.to_duration().as_secs_f64());
+        }
     }
 
     /// When a track's active key is to be replaced, and how late that is.

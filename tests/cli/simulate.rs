@@ -90,6 +90,23 @@ fn nothing_is_overwritten_and_nothing_is_made_up() {
     );
 }
 
+/// Found by review: two years took a quarter of a minute, a hundred nobody saw
+/// the end of.
+#[test]
+fn a_hundred_years_are_foretold() {
+    let lab = Lab::new(CALM, &["ES256", "RS256"]);
+    let began = std::time::Instant::now();
+    let told: Value =
+        serde_json::from_str(&lab.ok(&["simulate", "--json", "--for", "100y"])).expect("JSON");
+    let set = &told["key_sets"][0];
+    assert!(set["cut_short"].is_null(), "{}", set["cut_short"]);
+    // Four a year in each track.
+    let keys = set["keys"].as_array().expect("keys").len();
+    assert!((800..=830).contains(&keys), "{keys}");
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}
+
 #[test]
 fn nonsense_is_refused() {
     let lab = Lab::new(CALM, &["ES256"]);

@@ -9,7 +9,7 @@ use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
     AdminError, AfterRevocation, Change, Changed, DeviceOrder, Ended, EndedKey, HoldStatus,
     KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf, RevocationReason,
-    RevocationStatus, Upcoming,
+    RevocationStatus, SightingStatus, Upcoming,
 };
 use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Tokens};
 use sealkeeper::api::client;
@@ -175,8 +175,15 @@ fn status() -> KeySetStatus {
                 handle_id: vec![1, 2],
                 state: "destroyed".into(),
             }],
+            created: Some(at(13)),
+            activated: Some(at(14)),
             published: Some(at(1)),
-            sightings: Vec::new(),
+            sightings: vec![SightingStatus {
+                origin: "https://cdn.example/jwks.json".into(),
+                since: Some(at(15)),
+                instead: Some("another public key".into()),
+                waived_until: Some(at(16)),
+            }],
             observed: Some(at(2)),
             activates: Some(at(3)),
             active_since: Some(at(4)),
@@ -224,8 +231,15 @@ fn arrived() -> v1::KeySet {
                 handle_id: vec![1, 2],
                 state: "destroyed".into(),
             }],
+            created: date(13),
+            activated: date(14),
             published: date(1),
-            sightings: Vec::new(),
+            sightings: vec![v1::Sighting {
+                origin: "https://cdn.example/jwks.json".into(),
+                since: date(15),
+                instead: "another public key".into(),
+                waived_until: date(16),
+            }],
             observed: date(2),
             activates: date(3),
             active_since: date(4),

@@ -71,6 +71,12 @@ async fn figures_move_as_they_should() {
     let next = r#"next_rotation_seconds{algorithm="ES256",key_set="main"}"#;
     let days = figure(&before, next) / 86_400.0;
     assert!((89.0..=90.0).contains(&days), "{days}");
+    for from in ["generation", "activation"] {
+        let name =
+            format!(r#"active_key_age_seconds{{algorithm="ES256",from="{from}",key_set="main"}}"#);
+        let age = figure(&before, &name);
+        assert!((0.0..600.0).contains(&age), "{age}");
+    }
 
     sign(&mut signer, "ES256", "{}").await.expect("it signs");
     sign(&mut signer, "ES256", r#"{"exp":1}"#)

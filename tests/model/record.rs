@@ -218,6 +218,8 @@ impl Frame {
             public,
             phase,
             published,
+            // For people.
+            activated: _,
             placements,
             sightings,
             exp_ceiling,
@@ -256,6 +258,7 @@ impl Frame {
                 },
             },
             published: published.map(|at| order.shown(at)),
+            activated: None,
             placements,
             sightings: match is_published {
                 true => sightings

@@ -420,6 +420,8 @@ fn key(key: KeyStatus) -> v1::Key {
         phase: phase.into(),
         private_half: private_half.into(),
         placements: key.placements.into_iter().map(placement).collect(),
+        created: key.created.map(timestamp),
+        activated: key.activated.map(timestamp),
         published: key.published.map(timestamp),
         observed: key.observed.map(timestamp),
         sightings: key.sightings.into_iter().map(origins::sighting).collect(),
