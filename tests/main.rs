@@ -12,4 +12,5 @@ mod model;
 mod simulation;
 mod softhsm;
 mod tidy;
+mod upgrade;
 mod volume;

@@ -209,6 +209,18 @@ pub enum StoreError {
         /// The newest schema that this program knows.
         known: i64,
     },
+    /// An older program wrote the store, and the caller only looks.
+    #[error(
+        "the store {path:?} has schema {found}, this program has {known}; start the agent once: it upgrades the store, and keeps a copy"
+    )]
+    Older {
+        /// The store's file.
+        path: PathBuf,
+        /// The schema that the store has.
+        found: i64,
+        /// The schema of this program.
+        known: i64,
+    },
     /// There is no store, and the caller must not make one.
     #[error("there is no store at {path:?}; start the agent once, or correct the path")]
     Absent {

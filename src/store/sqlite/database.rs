@@ -12,9 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 
 use super::super::{StoreError, Stored, Version};
 use super::failed;
-
-/// The newest schema that this program reads and writes.
-const SCHEMA: i64 = 1;
+use super::upgrade::{self, STEPS};
 
 /// Says whose file this is, in SQLite's header: `SKst`.
 const APPLICATION: i64 = 0x534b_7374;
@@ -24,6 +22,8 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 
 const RESTORE: &str = "stop the agent, move the file and its -wal and -shm away, put the newest copy in its place, and start the agent again; if there is none, keep what was moved, and begin a key set under another name: a record cannot be made again from the log";
 
+/// The tables of schema 1; what came later is a step.
+///
 /// `version` counts all changes of the store, so it also orders them: a
 /// watcher asks for what is above the one that it saw last.
 const TABLES: &str = "
@@ -40,6 +40,7 @@ pub(super) fn version(number: i64) -> Version {
     Version::from_text(&number.to_string())
 }
 
+#[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
     connection: Connection,
@@ -52,6 +53,11 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_knowing(path, STEPS)
+    }
+
+    /// The same for a program that has these steps.
+    pub(super) fn open_knowing(path: &Path, steps: &[&str]) -> Result<Self, StoreError> {
         if !exists(path)? {
             create(path)?;
         }
@@ -59,7 +65,7 @@ impl Database {
         for end in ["", "-wal", "-shm"] {
             restrict(&beside(path, end))?;
         }
-        let database = Self::connect(path, false)?;
+        let mut database = Self::connect(path, false)?;
         let set = |name: &str, value: &str| {
             (database.connection)
                 .pragma_update(None, name, value)
@@ -68,14 +74,32 @@ impl Database {
         // A commit is on the disk when it returns; WAL's default is not.
         set("synchronous", "FULL")?;
         set("journal_size_limit", "4194304")?;
+        let found = database.schema(steps)?;
+        if found < upgrade::newest(steps) {
+            upgrade::upgrade(&mut database.connection, path, found, steps)?;
+        }
         Ok(database)
     }
 
     pub(super) fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        Self::open_read_only_knowing(path, STEPS)
+    }
+
+    /// The same for a program that has these steps.
+    pub(super) fn open_read_only_knowing(path: &Path, steps: &[&str]) -> Result<Self, StoreError> {
         if !exists(path)? {
             return Err(StoreError::Absent { path: path.into() });
         }
-        Self::connect(path, true)
+        let database = Self::connect(path, true)?;
+        let (found, known) = (database.schema(steps)?, upgrade::newest(steps));
+        if found < known {
+            return Err(StoreError::Older {
+                path: path.into(),
+                found,
+                known,
+            });
+        }
+        Ok(database)
     }
 
     /// Opens a file that exists, and looks whether it is ours and whole before
@@ -126,16 +150,9 @@ impl Database {
                 "expected application id {APPLICATION:#x}, got {application:#x}"
             )));
         }
-        let found = number("user_version")?;
-        if found > SCHEMA {
-            return Err(StoreError::Newer {
-                path: self.path.clone(),
-                found,
-                known: SCHEMA,
-            });
-        }
-        if found != SCHEMA {
-            return Err(self.damaged(format!("expected schema {SCHEMA}, got {found}")));
+        let schema = number("user_version")?;
+        if schema < 1 {
+            return Err(self.damaged(format!("expected schema 1 or newer, got {schema}")));
         }
         let said: String = (self.connection)
             .pragma_query_value(None, "quick_check", |row| row.get(0))
@@ -144,6 +161,22 @@ impl Database {
             return Err(self.damaged(in_a_line(&said)));
         }
         Ok(())
+    }
+
+    /// The file's schema; one that `steps` do not reach is refused.
+    fn schema(&self, steps: &[&str]) -> Result<i64, StoreError> {
+        let found = (self.connection)
+            .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+            .map_err(self.fault("read"))?;
+        let known = upgrade::newest(steps);
+        if found > known {
+            return Err(StoreError::Newer {
+                path: self.path.clone(),
+                found,
+                known,
+            });
+        }
+        Ok(found)
     }
 
     pub(super) fn load(&mut self, key_set: &str) -> Result<Option<Stored>, StoreError> {
@@ -310,7 +343,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 }
 
 /// One of SQLite's files, by the end of its name.
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
@@ -330,6 +363,10 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     // A name that stays behind is a nuisance, no harm.
     let _ = fs::remove_file(&temporary);
     made?;
+    sync_directory_of(path)
+}
+
+pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -369,7 +406,7 @@ fn fill(path: &Path) -> Result<(), StoreError> {
          PRAGMA application_id = {APPLICATION};
          BEGIN;
          {TABLES}
-         PRAGMA user_version = {SCHEMA};
+         PRAGMA user_version = 1;
          COMMIT;"
     );
     connection.execute_batch(&script).map_err(&fault)?;
@@ -429,7 +466,7 @@ fn in_a_line(said: &str) -> String {
 
 /// Classes SQLite's errors by what can be done about them
 /// (<https://www.sqlite.org/rescode.html>).
-fn fault(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
+pub(super) fn fault(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error) -> StoreError {
     let path = path.to_owned();
     move |error| {
         let path = path.clone();

@@ -5,6 +5,7 @@
 //! which network file systems do not give.
 
 mod database;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
