@@ -114,6 +114,8 @@ pub enum Call {
         /// Its id.
         object: ObjectId,
     },
+    /// Look at every key pair of the token, whoever made it.
+    List,
     /// Sign. Workers take these in order, several at a time.
     Sign(Sign),
     /// Destroy both halves, or what is there of them.
@@ -219,6 +221,8 @@ pub enum Answer {
     Generated(Generated),
     /// The key pair, or the certainty that this token does not hold it.
     Found(Option<Generated>),
+    /// Every private key that the token shows.
+    Listed(Vec<Listed>),
     /// The signature in JOSE form (RFC 7518 section 3).
     Signed(Vec<u8>),
     /// Nothing with this id is on the token any more.
@@ -247,6 +251,17 @@ pub struct Generated {
     pub public: PublicKey,
     /// What the token says about the private half.
     pub evidence: Evidence,
+}
+
+/// A private key of a token, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// `CKA_ID`; ours has 16 bytes.
+    pub id: Vec<u8>,
+    /// `CKA_LABEL`, as far as it is text.
+    pub label: String,
+    /// The pair, or why it is not one that could be published.
+    pub pair: Result<Generated, String>,
 }
 
 /// What the token says about a private key, read back after generation

@@ -34,5 +34,5 @@ pub mod pin_source;
 mod pkcs11;
 
 pub use device::{Device, DeviceConfig, DeviceError, Load, State};
-pub use message::{Cure, Evidence, Generated, ObjectId, TokenIdentity, TokenSelector};
+pub use message::{Cure, Evidence, Generated, Listed, ObjectId, TokenIdentity, TokenSelector};
 pub use pin_source::{PinSource, PinSupply};

@@ -143,6 +143,7 @@ impl Device {
             Call::Find { object } => {
                 pkcs11::find(token, session, object, self.require_local).map(Answer::Found)
             }
+            Call::List => pkcs11::list(token, session, self.require_local).map(Answer::Listed),
             Call::Destroy { object } => {
                 pkcs11::destroy(token, session, object).map(|()| Answer::Destroyed)
             }

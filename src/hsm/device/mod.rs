@@ -19,7 +19,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::message::{Answer, Call, Cure, Generated, ObjectId, Sign, TokenIdentity, TokenSelector};
+use super::message::{
+    Answer, Call, Cure, Generated, Listed, ObjectId, Sign, TokenIdentity, TokenSelector,
+};
 use super::pin_source::PinSupply;
 use crate::jose::{Algorithm, KeyType};
 use line::Line;
@@ -255,6 +257,14 @@ impl Device {
         }
     }
 
+    /// Every private key that the token shows, whoever made it.
+    pub async fn list(&self) -> Result<Vec<Listed>, DeviceError> {
+        match self.control(Call::List, self.patience()).await? {
+            Answer::Listed(listed) => Ok(listed),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Destroys both halves, or what there is of them. That nothing is there
     /// is fine, once the right token has said so.
     pub async fn destroy(&self, object: ObjectId) -> Result<(), DeviceError> {
@@ -456,6 +466,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Opened(_) => "opened",
         Answer::Generated(_) => "generated",
         Answer::Found(_) => "found",
+        Answer::Listed(_) => "listed",
         Answer::Signed(_) => "signed",
         Answer::Destroyed => "destroyed",
         Answer::Healthy => "healthy",

@@ -279,7 +279,7 @@ fn prove(
 }
 
 /// What the token says about the private half.
-fn evidence(session: &Session, private: ObjectHandle) -> Result<Evidence, Fault> {
+pub(super) fn evidence(session: &Session, private: ObjectHandle) -> Result<Evidence, Fault> {
     let flag = |wanted| attributes::flag(session, private, wanted);
     let made_by = attributes::read(session, private, AttributeType::KeyGenMechanism)?;
     let allowed = attributes::read(session, private, AttributeType::AllowedMechanisms)?;
@@ -305,7 +305,7 @@ fn evidence(session: &Session, private: ObjectHandle) -> Result<Evidence, Fault>
 
 /// Promise 1: a key that can leave, or could ever leave, is not ours to
 /// publish. What a token does not say is not taken for a yes.
-fn judge(evidence: &Evidence, require_local: bool) -> Result<(), Fault> {
+pub(super) fn judge(evidence: &Evidence, require_local: bool) -> Result<(), Fault> {
     let mut rules = vec![
         ("CKA_SENSITIVE", evidence.sensitive, true),
         ("CKA_EXTRACTABLE", evidence.extractable, false),
@@ -326,7 +326,7 @@ fn judge(evidence: &Evidence, require_local: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-fn bad(why: String) -> Fault {
+pub(super) fn bad(why: String) -> Fault {
     Fault::new(FaultKind::BadKey, Cure::Never, why)
 }
 

@@ -3,6 +3,7 @@
 mod attributes;
 pub(crate) mod error;
 mod generate;
+mod list;
 mod login;
 mod mechanism;
 mod public;
@@ -11,6 +12,7 @@ mod template;
 mod token;
 
 pub(crate) use generate::{Wanted, destroy, find, generate};
+pub(crate) use list::list;
 pub(crate) use login::log_in;
 pub(crate) use session::Signer;
 pub(crate) use token::Token;
