@@ -435,12 +435,23 @@ impl KeySet {
             .collect();
         let mut events = Vec::new();
         for id in over {
+            if self.is_all_there_is(id) {
+                continue;
+            }
             let key = self.key_mut(id);
             key.phase = Phase::Retired { since: tick.now };
             events.push(Event::of(key, tick.now, What::Removed));
             self.epoch += 1;
         }
         events
+    }
+
+    /// Whether nothing would be shown without this key: a record that was made
+    /// again may lack a placeholder.
+    fn is_all_there_is(&self, id: KeyId) -> bool {
+        let placeholder = self.placeholder.map(|id| &self.key(id).phase);
+        let mut others = self.keys.values().filter(|key| key.id != id);
+        placeholder != Some(&Phase::Placeholder) && !others.any(Key::is_published)
     }
 
     /// Whether an activation of this key is scheduled.

@@ -151,6 +151,8 @@ pub enum What {
     WaiverEnded {
         origin: String,
     },
+    /// Its record was lost, and made again from what others know.
+    Recovered,
 }
 
 impl What {
@@ -185,6 +187,7 @@ impl What {
             Self::OriginWaived { .. } => "origin-waived",
             Self::OriginRestored { .. } => "origin-restored",
             Self::WaiverEnded { .. } => "waiver-ended",
+            Self::Recovered => "recovered",
         }
     }
 }

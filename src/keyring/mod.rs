@@ -27,6 +27,7 @@ mod observe;
 mod operator;
 mod outlook;
 mod publicity;
+mod recover;
 mod refusal;
 pub mod rules;
 mod set;
@@ -49,6 +50,9 @@ pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
 pub use publicity::{Discrepancy, Shown, Wrong};
+pub use recover::{
+    Finding, Inferred, RecoverError, Recovery, Shown as ShownThere, Told, Vouched, Witnesses, recover,
+};
 pub use refusal::OperatorError;
 pub use set::{
     Genesis, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat, SeatId, Switch,

@@ -415,6 +415,24 @@ impl KeySet {
             .collect())
     }
 
+    /// The device has lost the key that signs: the next one is wanted as soon
+    /// as it is safe. Nothing where the key does not sign, or a rotation is
+    /// wanted already.
+    pub fn rotate_lost(&mut self, kid: &str, tick: &Tick) -> Vec<Event> {
+        let Some(key) = self.by_kid(kid) else {
+            return Vec::new();
+        };
+        let event = Event::of(key, tick.now, What::RotationRequested);
+        let (id, seat) = (key.id, key.seat());
+        match self.seats.get_mut(&seat) {
+            Some(seat) if seat.active == Some(id) && seat.rotate_at.is_none() => {
+                seat.rotate_at = Some(tick.now);
+                vec![event]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
         self.by_kid(kid)
             .filter(|key| key.phase != Phase::Placeholder)

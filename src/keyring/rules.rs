@@ -213,6 +213,7 @@ pub enum Action {
     ForceActivation,
     Waive,
     Restore,
+    Recover,
 }
 
 /// Second person: whether an action waits for one, where the configuration
@@ -220,7 +221,11 @@ pub enum Action {
 #[must_use]
 pub fn exception_second_person(action: Action) -> bool {
     match action {
-        Action::Destroy | Action::Rollback | Action::ForceActivation | Action::Waive => true,
+        Action::Destroy
+        | Action::Rollback
+        | Action::ForceActivation
+        | Action::Waive
+        | Action::Recover => true,
         Action::Block
         | Action::Unpublish
         | Action::Hold

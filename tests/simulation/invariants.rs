@@ -40,6 +40,7 @@ impl World {
             }
         }
         let after = Rc::clone(&self.store.record);
+        self.ledger.tell(events, &after);
         let before = std::mem::replace(&mut self.ledger.previous, Rc::clone(&after));
         promises::held(&before, &after);
         promises::never_back(&before, &after);

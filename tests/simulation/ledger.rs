@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use sealkeeper::keyring::KeySet;
+use sealkeeper::keyring::{Event, KeySet, Told};
 use sealkeeper::time::{Span, Time};
 
 pub(crate) struct Ledger {
@@ -31,6 +31,12 @@ pub(crate) struct Ledger {
     pub(crate) revoked: BTreeMap<String, Time>,
     /// The record as it was stored last.
     pub(crate) previous: Rc<KeySet>,
+    /// What the log of key events has.
+    pub(crate) told: Vec<Told>,
+    /// A record that somebody put aside, and how many events it knew.
+    pub(crate) old: Option<(Rc<KeySet>, u64)>,
+    /// The longest lifetime of tokens that was ever in force.
+    pub(crate) longest: Span,
     /// Tracks with more keys than rule 6 counts, for a reason: a revocation,
     /// or other numbers in the configuration.
     pub(crate) oversize: bool,
@@ -51,8 +57,23 @@ impl Ledger {
             given_up: BTreeSet::new(),
             revoked: BTreeMap::new(),
             previous: record,
+            told: Vec::new(),
+            old: None,
+            longest: Span::ZERO,
             oversize: false,
             calm_since: now,
+        }
+    }
+
+    /// The log has these events of a record that was stored.
+    pub(crate) fn tell(&mut self, events: &[Event], record: &Rc<KeySet>) {
+        for event in events {
+            let number = self.told.len() as u64 + 1;
+            self.told.push(Told::of(number, event));
+        }
+        let known = self.told.len() as u64;
+        if known % 16 < events.len() as u64 {
+            self.old = Some((Rc::clone(record), known));
         }
     }
 

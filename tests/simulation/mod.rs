@@ -20,6 +20,7 @@ mod orders;
 pub(crate) mod outside;
 pub(crate) mod promises;
 pub(crate) mod random;
+mod recovery;
 mod schedule;
 mod signatures;
 mod signing;

@@ -133,17 +133,20 @@ impl World {
         };
         let mut totals = Totals::default();
         let (record, events) = KeySet::genesis("orders", &plan, &tick, &mut ids(&mut random));
-        for event in events {
+        for event in &events {
             totals.count(event.what.name());
         }
         let record = Rc::new(record);
+        let mut ledger = Ledger::new(Rc::clone(&record), now);
+        ledger.tell(&events, &record);
+        ledger.longest = plan.timing.max_token_lifetime;
         Self {
             random,
             now,
             started: now,
             plan,
             fleet,
-            ledger: Ledger::new(Rc::clone(&record), now),
+            ledger,
             store: Store {
                 record,
                 version: 1,

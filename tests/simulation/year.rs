@@ -97,6 +97,7 @@ impl World {
             _ => self.configuration(),
         }
         self.invariants();
+        self.invariant_recovery();
     }
 
     /// What goes on all the time where nothing is wrong.
@@ -282,6 +283,8 @@ impl World {
         if self.random.chance(500) {
             self.totals.count("timing changed");
             self.plan.timing = schedule::changed(&self.plan.timing, &mut self.random);
+            let longest = &mut self.ledger.longest;
+            *longest = self.plan.timing.max_token_lifetime.max(*longest);
             self.ledger.oversize = true;
         } else if self.plan.tracks.len() == 1 {
             self.totals.count("track added");

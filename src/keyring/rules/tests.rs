@@ -161,10 +161,11 @@ fn exception_never_empty() {
 #[test]
 fn exception_second_person() {
     use Action::{
-        Block, Destroy, ForceActivation, Hold, Release, Restore, Rollback, Rotate, Unpublish, Waive,
+        Block, Destroy, ForceActivation, Hold, Recover, Release, Restore, Rollback, Rotate,
+        Unpublish, Waive,
     };
-    let waits = [Destroy, Rollback, ForceActivation, Waive].map(super::exception_second_person);
-    assert_eq!(waits, [true; 4]);
+    let waits = [Destroy, Rollback, ForceActivation, Waive, Recover];
+    assert_eq!(waits.map(super::exception_second_person), [true; 5]);
     let acts = [Block, Unpublish, Hold, Release, Restore, Rotate];
     assert_eq!(acts.map(super::exception_second_person), [false; 6]);
 }

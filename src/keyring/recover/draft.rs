@@ -1,0 +1,417 @@
+//! A key as the witnesses draw it, before anything is concluded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Finding, Inferred, Shown, Told, Vouched, Witnesses};
+use crate::jose::PublicKey;
+use crate::keyring::event::What;
+use crate::keyring::key::{Half, Hold, Key, KeyId, Phase};
+use crate::keyring::rules;
+use crate::keyring::set::{KeySet, Plan, Revocation};
+use crate::time::{Span, Time};
+
+/// All keys that witnesses know by an id of ours.
+pub(super) struct Drafts {
+    pub(super) keys: BTreeMap<KeyId, Draft>,
+    pub(super) placeholder: Option<KeyId>,
+    pub(super) revoked: BTreeMap<String, Revocation>,
+    /// Whether a key was revoked of which nobody knows the track.
+    pub(super) revoked_unseen: bool,
+}
+
+/// What is known of one key.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) id: KeyId,
+    /// Its `kid`, algorithm and numbers.
+    pub(super) named: Option<Shown>,
+    pub(super) group: String,
+    pub(super) created: Option<Time>,
+    pub(super) published: Option<Time>,
+    /// As the log, or the older record, says it; `Generating` where neither
+    /// knows more.
+    pub(super) phase: Phase,
+    /// It was to become active, and no cancellation is known.
+    pub(super) switch: bool,
+    abandoned: bool,
+    pub(super) hold: Option<Hold>,
+    pub(super) halves: BTreeMap<String, Half>,
+    pub(super) exp_ceiling: Option<Time>,
+    pub(super) longest_lifetime: Span,
+    pub(super) forced: bool,
+    in_log: bool,
+    record: Option<&'static str>,
+    pub(super) held_by: BTreeSet<String>,
+    missing: bool,
+    on_disk: bool,
+    origins: BTreeSet<String>,
+}
+
+impl Draft {
+    fn new(id: KeyId, plan_group: &str) -> Self {
+        Self {
+            id,
+            named: None,
+            group: plan_group.to_owned(),
+            created: None,
+            published: None,
+            phase: Phase::Generating,
+            switch: false,
+            abandoned: false,
+            hold: None,
+            halves: BTreeMap::new(),
+            exp_ceiling: None,
+            longest_lifetime: Span::ZERO,
+            forced: false,
+            in_log: false,
+            record: None,
+            held_by: BTreeSet::new(),
+            missing: false,
+            on_disk: false,
+            origins: BTreeSet::new(),
+        }
+    }
+
+    fn of_record(key: &Key) -> Self {
+        let named = (key.kid.clone()).zip(key.public.clone());
+        Self {
+            named: named.map(|(kid, public)| Shown {
+                kid,
+                algorithm: key.algorithm,
+                public,
+            }),
+            created: Some(key.created),
+            published: key.published,
+            phase: key.phase.clone(),
+            hold: key.hold.clone(),
+            halves: key.placements.clone(),
+            exp_ceiling: key.exp_ceiling,
+            longest_lifetime: key.longest_lifetime,
+            forced: key.forced,
+            record: Some(key.phase.name()),
+            ..Self::new(key.id, &key.group)
+        }
+    }
+
+    /// A device answered that should hold its private half, and does not.
+    pub(super) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    fn hear(&mut self, told: &Told, plan: &Plan) {
+        let at = told.at;
+        self.in_log = true;
+        if let Some((kid, algorithm, public)) = &told.public {
+            self.named = Some(Shown {
+                kid: kid.clone(),
+                algorithm: *algorithm,
+                public: public.clone(),
+            });
+        }
+        match &told.what {
+            What::GenerationBegun => self.created = Some(at),
+            What::GenerationAbandoned => self.abandoned = true,
+            What::Published => {
+                self.phase = Phase::Published { since: at };
+                self.published.get_or_insert(at);
+            }
+            What::PlaceholderMade => self.phase = Phase::Placeholder,
+            What::ActivationScheduled { .. } | What::RollbackScheduled { .. } => self.switch = true,
+            What::ActivationCancelled => self.switch = false,
+            What::Activated => {
+                self.phase = Phase::Active { since: at };
+                self.switch = false;
+            }
+            What::Retiring => {
+                let last_sign = rules::rule_2_last_use(at, &plan.timing);
+                self.phase = Phase::Retiring {
+                    since: at,
+                    last_sign,
+                };
+            }
+            What::DestructionBegun { device } => {
+                self.halves.insert(device.clone(), Half::Destroying);
+            }
+            What::Destroyed { device } => {
+                self.halves.insert(device.clone(), Half::Destroyed);
+            }
+            What::Removed => self.phase = Phase::Retired { since: at },
+            What::Revoked { reason } | What::RevocationNoted { reason } => {
+                let since = match self.phase {
+                    Phase::Revoked { since, .. } => since,
+                    _ => at,
+                };
+                let reason = *reason;
+                self.phase = Phase::Revoked { since, reason };
+            }
+            What::Held => {
+                let since = self.hold.as_ref().map_or(at, |hold| hold.since);
+                let mandate = told.mandate.clone();
+                self.hold = Some(Hold { since, mandate });
+            }
+            What::Released => self.hold = None,
+            What::ObservedEverywhere
+            | What::Regressed { .. }
+            | What::RotationRequested
+            | What::SuccessorForced
+            | What::Recovered => {}
+        }
+    }
+}
+
+impl Drafts {
+    /// What the older record and the log say; the log from where the record
+    /// ends.
+    pub(super) fn replay(witnesses: &Witnesses, plan: &Plan) -> Self {
+        let mut drafts = Self {
+            keys: BTreeMap::new(),
+            placeholder: None,
+            revoked: BTreeMap::new(),
+            revoked_unseen: false,
+        };
+        let mut known = 0;
+        if let Some((set, events)) = &witnesses.record {
+            known = *events;
+            drafts.keys = (set.keys.values())
+                .map(|key| (key.id, Draft::of_record(key)))
+                .collect();
+            drafts.placeholder = set.placeholder;
+            drafts.revoked = set.revoked.clone();
+            for switch in set.seats.values().filter_map(|seat| seat.switch.as_ref()) {
+                if let Some(draft) = drafts.keys.get_mut(&switch.to) {
+                    draft.switch = true;
+                }
+            }
+        }
+        for told in &witnesses.log {
+            drafts.revocation(told);
+            let new = || Draft::new(told.key, &plan.group);
+            let draft = drafts.keys.entry(told.key).or_insert_with(new);
+            draft.in_log = true;
+            if told.number <= known && draft.record.is_some() {
+                continue;
+            }
+            draft.hear(told, plan);
+            if told.what == What::PlaceholderMade {
+                drafts.placeholder = Some(told.key);
+            }
+        }
+        drafts.keys.retain(|_, draft| !draft.abandoned);
+        for (kid, revocation) in &witnesses.tombstones {
+            let known = drafts.revoked.entry(kid.clone());
+            known.or_insert_with(|| revocation.clone());
+        }
+        let kids: BTreeSet<&String> = drafts.kids().collect();
+        drafts.revoked_unseen = drafts.revoked.keys().any(|kid| !kids.contains(kid));
+        drafts
+    }
+
+    fn kids(&self) -> impl Iterator<Item = &String> {
+        let named = self.keys.values().filter_map(|draft| draft.named.as_ref());
+        named.map(|named| &named.kid)
+    }
+
+    fn revocation(&mut self, told: &Told) {
+        let (What::Revoked { reason }, Some((kid, ..))) = (&told.what, &told.public) else {
+            return;
+        };
+        let revocation = || Revocation {
+            at: told.at,
+            reason: *reason,
+            mandate: told.mandate.clone(),
+        };
+        self.revoked.entry(kid.clone()).or_insert_with(revocation);
+    }
+
+    /// Takes up what sets show. Returns what is passed over.
+    pub(super) fn show(
+        &mut self,
+        witnesses: &Witnesses,
+        vouched: Vouched,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> Vec<Finding> {
+        let mut passed_over: BTreeMap<String, Finding> = BTreeMap::new();
+        let on_disk = witnesses.last_good.iter().map(|shown| (None, shown));
+        let origins = witnesses.origins.iter().flat_map(|(origin, shown)| {
+            let origin = Some(origin.as_str());
+            shown.iter().map(move |shown| (origin, shown))
+        });
+        // The placeholder is of the set's own disk, and is no key that signs.
+        let placeholder = witnesses.placeholder.iter();
+        for shown in placeholder {
+            self.show_placeholder(shown, witnesses, ids);
+        }
+        for (origin, shown) in on_disk.chain(origins) {
+            let trusted = origin.is_none() || vouched.origins_are_true;
+            match self.place(shown, witnesses, trusted, ids) {
+                Ok(draft) => match origin {
+                    Some(origin) => drop(draft.origins.insert(origin.to_owned())),
+                    None => draft.on_disk = true,
+                },
+                Err(inferred) => {
+                    let finding = passed_over.entry(shown.kid.clone());
+                    let finding = finding.or_insert_with(|| bare(None, &shown.kid, inferred));
+                    finding.on_disk |= origin.is_none();
+                    finding.origins.extend(origin.map(str::to_owned));
+                }
+            }
+        }
+        passed_over.into_values().collect()
+    }
+
+    /// The draft of a key that a set shows.
+    fn place(
+        &mut self,
+        shown: &Shown,
+        witnesses: &Witnesses,
+        trusted: bool,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) -> Result<&mut Draft, Inferred> {
+        let named = |draft: &Draft| draft.named.as_ref().map(|named| named.kid.clone());
+        let known = self.keys.values();
+        let mut known = known.filter(|draft| named(draft).as_ref() == Some(&shown.kid));
+        let known = known.next().map(|draft| draft.id);
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let held = held(witnesses, &shown.public);
+                if held.is_none() && !trusted {
+                    return Err(Inferred::OnlyAtOrigins);
+                }
+                held.unwrap_or_else(ids)
+            }
+        };
+        let group = self.keys.values().map(|draft| draft.group.clone()).next();
+        let new = || Draft::new(id, group.as_deref().unwrap_or(crate::keyring::ONLY_GROUP));
+        let draft = self.keys.entry(id).or_insert_with(new);
+        match &draft.named {
+            Some(named) if *named != *shown => return Err(Inferred::Contradicted),
+            Some(_) => {}
+            None => draft.named = Some(shown.clone()),
+        }
+        Ok(draft)
+    }
+
+    fn show_placeholder(
+        &mut self,
+        shown: &Shown,
+        witnesses: &Witnesses,
+        ids: &mut dyn FnMut() -> KeyId,
+    ) {
+        if self.placeholder.is_some() || self.kids().any(|kid| *kid == shown.kid) {
+            return;
+        }
+        if let Ok(draft) = self.place(shown, witnesses, true, ids) {
+            draft.phase = Phase::Placeholder;
+            draft.on_disk = true;
+            self.placeholder = Some(draft.id);
+        }
+    }
+
+    /// Compares with what devices hold.
+    pub(super) fn look_into_devices(&mut self, witnesses: &Witnesses, plan: &Plan) {
+        for draft in self.keys.values_mut() {
+            let Some(named) = &draft.named else { continue };
+            for (device, held) in &witnesses.devices {
+                if held.get(&draft.id) != Some(&named.public) {
+                    continue;
+                }
+                draft.held_by.insert(device.clone());
+                let half = draft.halves.entry(device.clone()).or_insert(Half::Present);
+                if *half == Half::Destroyed {
+                    // Its destruction was ordered; somebody brought it back.
+                    *half = Half::Destroying;
+                }
+            }
+            if draft.halves.is_empty() && draft.in_log {
+                // Where it was made, as far as anybody can tell.
+                draft.halves.insert(plan.device.clone(), Half::Present);
+            }
+            let live = !matches!(
+                draft.phase,
+                Phase::Retired { .. } | Phase::Revoked { .. } | Phase::Placeholder
+            );
+            for (device, half) in &mut draft.halves {
+                let answered = witnesses.devices.contains_key(device);
+                if answered && !draft.held_by.contains(device) {
+                    draft.missing |= *half == Half::Present && live;
+                    *half = Half::Destroyed;
+                }
+                // Of a placeholder it goes as soon as it exists; of a key that
+                // is held it stays for whoever looks into what happened.
+                match (&draft.phase, &draft.hold, *half) {
+                    (Phase::Placeholder, _, Half::Present) => *half = Half::Destroying,
+                    (Phase::Retired { .. } | Phase::Revoked { .. }, Some(_), Half::Destroying) => {
+                        *half = Half::Present;
+                    }
+                    _ => {}
+                }
+            }
+            draft.missing &= draft.held_by.is_empty();
+        }
+    }
+
+    /// What is told of each key.
+    pub(super) fn findings(&self, set: &KeySet) -> Vec<Finding> {
+        let told = self.keys.values().map(|draft| {
+            let phase = set.keys.get(&draft.id).map(|key| key.phase.name());
+            let inferred = match (phase, &draft.named) {
+                (Some(phase), _) => Inferred::Recovered(phase),
+                // Out of the set for so long that the record forgets it.
+                (None, Some(_)) => Inferred::Recovered("retired"),
+                (None, None) => Inferred::NeverPublished,
+            };
+            let kid = draft.named.as_ref().map(|named| named.kid.clone());
+            let log = draft.in_log.then(|| draft.phase.name());
+            Finding {
+                id: Some(draft.id),
+                log,
+                record: draft.record,
+                held_by: draft.held_by.clone(),
+                missing: draft.missing,
+                on_disk: draft.on_disk,
+                origins: draft.origins.clone(),
+                entombed: kid
+                    .as_ref()
+                    .is_some_and(|kid| set.revoked.contains_key(kid)),
+                kid,
+                inferred,
+            }
+        });
+        told.collect()
+    }
+
+    /// What devices hold, and nobody knows.
+    pub(super) fn unknown(&self, witnesses: &Witnesses) -> Vec<Finding> {
+        let mut unknown: BTreeMap<KeyId, Finding> = BTreeMap::new();
+        for (device, held) in &witnesses.devices {
+            for id in held.keys().filter(|id| !self.keys.contains_key(id)) {
+                let finding = unknown.entry(*id);
+                let finding = finding.or_insert_with(|| bare(Some(*id), "", Inferred::Unknown));
+                finding.held_by.insert(device.clone());
+            }
+        }
+        unknown.into_values().collect()
+    }
+}
+
+/// The id under which a device holds the private half of a public key.
+fn held(witnesses: &Witnesses, public: &PublicKey) -> Option<KeyId> {
+    let mut held = witnesses.devices.values().flatten();
+    held.find(|(_, it)| *it == public).map(|(id, _)| *id)
+}
+
+fn bare(id: Option<KeyId>, kid: &str, inferred: Inferred) -> Finding {
+    Finding {
+        id,
+        kid: (!kid.is_empty()).then(|| kid.to_owned()),
+        log: None,
+        record: None,
+        held_by: BTreeSet::new(),
+        missing: false,
+        on_disk: false,
+        origins: BTreeSet::new(),
+        entombed: false,
+        inferred,
+    }
+}
