@@ -13,6 +13,7 @@
 
 pub mod admin;
 mod approvals;
+mod backup;
 pub mod callers;
 mod context;
 mod effects;
@@ -33,6 +34,7 @@ mod rates;
 mod reader;
 mod readiness;
 mod record;
+mod recover;
 mod refusal;
 mod revoke;
 mod show;
@@ -71,6 +73,7 @@ use terms::Terms;
 use writer::{Message, Writer};
 
 pub use admin::Administration;
+pub use backup::{Backup, BackupError, Fate, Folder};
 pub use context::{Context, Ports};
 pub use figures::Measured;
 pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
@@ -79,6 +82,7 @@ pub use origins::OriginHealth;
 pub use overdue::LateRotation;
 pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
+pub use recover::{RecoverFailure, Recovered, Strange, Wish, recover};
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
 
 /// A key set as the configuration wants it.

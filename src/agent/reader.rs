@@ -16,7 +16,7 @@ use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
 use crate::policy::{Reason, Refusal};
-use crate::store::{StoreError, WITHOUT_COPY};
+use crate::store::{REBUILD, StoreError};
 use crate::time::Time;
 
 /// One key set, for its readers and its one writer.
@@ -103,12 +103,12 @@ pub(super) enum Dark {
     Loading(String),
     /// Nobody ran `init`.
     #[error(
-        "the key set {0:?} has no record, and the log knows no key event of it: if it never signed before, stop the agent, run `sealkeeper init`, and start it again; else put the newest copy of its store back"
+        "the key set {0:?} has no record, and the log knows no key event of it: if it never signed before, stop the agent, run `sealkeeper init`, and start it again; else `sealkeeper restore --from FILE` puts your newest backup in place"
     )]
     NoRecord(String),
     /// There was one.
     #[error(
-        "the store has lost the record of the key set {key_set:?}, of which the log knows {events} key events; stop the agent, put the newest copy of the store in its place, and start the agent again; {WITHOUT_COPY}"
+        "the store has lost the record of the key set {key_set:?}, of which the log knows {events} key events; {REBUILD}"
     )]
     RecordLost {
         /// The key set.

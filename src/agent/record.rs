@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::KeyEvent;
 use crate::jose::{Jwk, PublicKey};
-use crate::keyring::{Event, KeySet, What};
-use crate::store::WITHOUT_COPY;
+use crate::keyring::{Event, KeyId, KeySet, Mandate, Reason, Told, What};
+use crate::store::REBUILD;
+use crate::time::Time;
 
 /// The format of the record. A newer one is refused: it may know restrictions
 /// that this agent does not.
@@ -45,7 +46,7 @@ pub enum RecordError {
     Newer(u32),
     /// An old backup, or a store that went back.
     #[error(
-        "the record has {record} key events and the log has {log}: an old copy of the store is in place; stop the agent, put a newer copy in its place, and start the agent again; {WITHOUT_COPY}"
+        "the record has {record} key events and the log has {log}: an old copy of the store is in place; {REBUILD}"
     )]
     RolledBack {
         /// Events that the record knows.
@@ -158,6 +159,93 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
     }
 }
 
+/// An event of the log as the keyring reads it: the reverse of what was
+/// written.
+///
+/// # Errors
+/// What is wrong with the line. A newer agent may have written an event that
+/// restricts, so none is passed over.
+pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
+    let line = |why: &str| format!("key event {} of {}: {why}", event.number, event.key_set);
+    let note = event.note.as_deref().unwrap_or_default();
+    let after = |word: &str| {
+        let rest = note.strip_prefix(word).map(str::to_owned);
+        rest.ok_or_else(|| line(&format!("expected a note {word:?}, got {note:?}")))
+    };
+    let activates = || {
+        let at =
+            humantime::parse_rfc3339(&after("activates ")?).map_err(|e| line(&e.to_string()))?;
+        let since = at.duration_since(std::time::UNIX_EPOCH);
+        let ms = since.map_err(|e| line(&e.to_string()))?.as_millis();
+        i64::try_from(ms)
+            .map(Time::from_millis)
+            .map_err(|e| line(&e.to_string()))
+    };
+    let reason = || {
+        let said = after("reason ")?;
+        let all = [Reason::Unspecified, Reason::Compromised, Reason::Superseded];
+        let found = all.into_iter().find(|reason| reason.name() == said);
+        found.ok_or_else(|| line(&format!("no reason {said:?} is known")))
+    };
+    let what = match event.event.as_str() {
+        "generation-begun" => What::GenerationBegun,
+        "generation-abandoned" => What::GenerationAbandoned,
+        "published" => What::Published,
+        "placeholder-made" => What::PlaceholderMade,
+        "observed-everywhere" => What::ObservedEverywhere,
+        "regressed" => What::Regressed {
+            origin: after("origin ")?,
+        },
+        "activation-scheduled" => What::ActivationScheduled {
+            activates: activates()?,
+        },
+        "activation-cancelled" => What::ActivationCancelled,
+        "activated" => What::Activated,
+        "retiring" => What::Retiring,
+        "destruction-begun" => What::DestructionBegun {
+            device: after("device ")?,
+        },
+        "destroyed" => What::Destroyed {
+            device: after("device ")?,
+        },
+        "removed" => What::Removed,
+        "revoked" => What::Revoked { reason: reason()? },
+        "revocation-noted" => What::RevocationNoted { reason: reason()? },
+        "held" => What::Held,
+        "released" => What::Released,
+        "rotation-requested" => What::RotationRequested,
+        "successor-forced" => What::SuccessorForced,
+        "rollback-scheduled" => What::RollbackScheduled {
+            activates: activates()?,
+        },
+        "recovered" => What::Recovered,
+        other => {
+            return Err(line(&format!(
+                "no event {other:?} is known: use the program that wrote it"
+            )));
+        }
+    };
+    let public = match (&event.kid, &event.jwk) {
+        (Some(_), Some(jwk)) => {
+            let jwk =
+                Jwk::from_json(jwk.to_string().as_bytes()).map_err(|e| line(&e.to_string()))?;
+            Some((jwk.kid, jwk.algorithm, jwk.key))
+        }
+        _ => None,
+    };
+    Ok(Told {
+        number: event.number,
+        at: event.at,
+        key: KeyId::try_from(event.key.clone()).map_err(|e| line(&e.to_string()))?,
+        public,
+        what,
+        mandate: Mandate {
+            by: event.by.clone().unwrap_or_default(),
+            note: event.remark.clone().unwrap_or_default(),
+        },
+    })
+}
+
 /// Whether a line of the log ends a key for ever.
 pub(super) fn is_revocation(event: &KeyEvent) -> bool {
     event.event == REVOKED
@@ -165,3 +253,79 @@ pub(super) fn is_revocation(event: &KeyEvent) -> bool {
 
 /// [`What::name`] of a revocation.
 const REVOKED: &str = "revoked";
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::audit;
+    use crate::durable::OsDisk;
+    use crate::jose::Algorithm;
+    use crate::keyring::rules::Action;
+
+    /// What the log keeps of an event is what `recover` reads from it.
+    #[test]
+    fn the_log_gives_back_what_was_told() {
+        let (origin, device) = ("cdn".to_owned(), "hsm".to_owned());
+        let activates = Time::from_millis(1_700_000_000_123);
+        let reason = Reason::Superseded;
+        let all = [
+            What::GenerationBegun,
+            What::GenerationAbandoned,
+            What::Published,
+            What::PlaceholderMade,
+            What::ObservedEverywhere,
+            What::Regressed { origin },
+            What::ActivationScheduled { activates },
+            What::ActivationCancelled,
+            What::Activated,
+            What::Retiring,
+            What::DestructionBegun {
+                device: device.clone(),
+            },
+            What::Destroyed { device },
+            What::Removed,
+            What::Revoked { reason },
+            What::RevocationNoted { reason },
+            What::Held,
+            What::Released,
+            What::RotationRequested,
+            What::SuccessorForced,
+            What::RollbackScheduled { activates },
+            What::Recovered,
+        ];
+        let x = *b"\xd7\x5a\x98\x01\x82\xb1\x0a\xb7\xd5\x4b\xfe\xd3\xc9\x64\x07\x3a\x0e\xe1\x72\xf3\xda\xa6\x23\x25\xaf\x02\x1a\x68\xf7\x07\x51\x1a";
+        let public = PublicKey::try_from(crate::jose::key::RawKey::Ed25519 { x: x.to_vec() });
+        for (number, what) in (1..).zip(all) {
+            let event = Event {
+                key: KeyId([7; 16]),
+                kid: Some("a key".to_owned()),
+                algorithm: Algorithm::Ed25519,
+                public: Some(public.clone().unwrap()),
+                at: Time::from_millis(1_700_000_000_000),
+                what,
+                mandate: Some(Mandate {
+                    by: "unix:7".to_owned(),
+                    note: "ticket".to_owned(),
+                }),
+                action: Some(Action::Block),
+            };
+            let read = from_log(&to_log("main", number, &event)).unwrap();
+            assert_eq!(read, Told::of(number, &event));
+        }
+    }
+
+    #[test]
+    fn the_first_log_is_read_and_an_unknown_event_is_not_passed_over() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/first");
+        let log = audit::key_events(&OsDisk, std::path::Path::new(dir)).unwrap();
+        assert_eq!(log.len(), 26);
+        for line in &log {
+            from_log(&line.what).unwrap();
+        }
+        let mut newer = log[3].what.clone();
+        newer.event = "frozen".to_owned();
+        let said = from_log(&newer).unwrap_err();
+        assert!(said.contains("no event \"frozen\" is known"), "{said}");
+    }
+}

@@ -441,6 +441,27 @@ pub fn old_segments(disk: &dyn Disk, dir: &Path) -> Vec<PathBuf> {
     segments.into_iter().map(|(_, path)| path).collect()
 }
 
+/// When the newest line of the signature log was written; none where there is
+/// none. Reads its newest segment alone. As [`signatures`] otherwise.
+///
+/// # Errors
+/// [`AuditError::Damaged`], [`AuditError::Disk`].
+pub fn last_written(disk: &dyn Disk, dir: &Path) -> Result<Option<Time>, AuditError> {
+    let mut segments = segments::list(disk, dir)?;
+    while let Some((first, path)) = segments.pop() {
+        let bytes = disk.read(&path).map_err(AuditError::io("read", &path))?;
+        let lines: Vec<Recorded<Entry>> = line::scan(&path, &bytes, first)?.lines;
+        let at = lines.iter().map(|line| match &line.what {
+            Entry::Signing(intent) => intent.at,
+            Entry::Outcome { outcome, .. } => outcome.at,
+        });
+        if let Some(latest) = at.max() {
+            return Ok(Some(latest));
+        }
+    }
+    Ok(None)
+}
+
 /// Every key event on record, oldest first, for tools. As [`signatures`].
 ///
 /// # Errors

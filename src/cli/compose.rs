@@ -80,39 +80,48 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
     })
 }
 
-/// Opens everything that outlives a step: state, log, store, devices.
+/// Makes the state folder where there is none, and keeps everybody else from
+/// it for as long as the log is open: the agent's name, and the log.
 ///
 /// Trust: whoever may write to the state directory may stop the agent from
 /// signing, and may take back a revocation that is only there; it is made
 /// for its owner alone. `if_in_use` tells the operator what to do where an
 /// agent is running on it.
-pub(super) fn open(config: &Config, if_in_use: &str) -> Result<Context, Failure> {
+pub(super) fn alone(config: &Config, if_in_use: &str) -> Result<(String, Audit), Failure> {
     let state = &config.state_dir;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state)
-        .map_err(|e| {
-            Failure::failed(format!("{}: {e}", state.display()))
-                .hint("state_dir must be a folder that the agent may write to")
-        })?;
-    let failed = |e: &dyn std::fmt::Display| Failure::failed(e);
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    make_state_dir(state)?;
     let replica = replica(state)?;
-    let audit = Audit::open(
-        Arc::clone(&disk),
-        state.join("audit"),
-        &replica,
-        Limits::default(),
-    )
-    .map_err(|e| match e {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let audit = Audit::open(disk, state.join("audit"), &replica, Limits::default());
+    let audit = audit.map_err(|e| match e {
         AuditError::InUse { .. } => Failure::failed(format!(
             "an agent is running on {}, and nobody else may write there meanwhile",
             state.display()
         ))
         .hint(if_in_use),
-        e => failed(&e),
+        e => Failure::failed(e),
     })?;
+    Ok((replica, audit))
+}
+
+pub(super) fn make_state_dir(state: &Path) -> Result<(), Failure> {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state);
+    made.map_err(|e| {
+        Failure::failed(format!("{}: {e}", state.display()))
+            .hint("state_dir must be a folder that the agent may write to")
+    })
+}
+
+/// Opens everything that outlives a step: state, log, store, devices. As
+/// [`alone`] otherwise.
+pub(super) fn open(config: &Config, if_in_use: &str) -> Result<Context, Failure> {
+    let state = &config.state_dir;
+    let failed = |e: &dyn std::fmt::Display| Failure::failed(e);
+    let (replica, audit) = alone(config, if_in_use)?;
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let tombstones =
         Tombstones::open(Arc::clone(&disk), state.join("tombstones")).map_err(|e| failed(&e))?;
     let last_good = LastGood::open(disk, state.join("jwks")).map_err(|e| failed(&e))?;

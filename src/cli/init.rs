@@ -9,7 +9,7 @@ use serde_json::json;
 use super::compose;
 use super::output::{Failure, say};
 use crate::agent::{self, InitError, Progress};
-use crate::store::WITHOUT_COPY;
+use crate::store::REBUILD;
 
 const IF_IN_USE: &str = "stop the agent, run `sealkeeper init` again, then start the agent; meanwhile nothing is signed";
 
@@ -97,9 +97,7 @@ fn failure(error: &InitError) -> Failure {
         InitError::Done(_) => "`sealkeeper keys list` shows its keys",
         InitError::Device { .. } => "`init` goes on where it stopped once the device answers",
         InitError::Lost(_) => {
-            return Failure::failed(error).hint(format!(
-                "put the newest copy of the store in its place; {WITHOUT_COPY}"
-            ));
+            return Failure::failed(error).hint(REBUILD);
         }
         InitError::BadRecord(_) | InitError::Store(_) | InitError::Unexpected(_) => {
             "nothing was changed beyond what is in the record; look at the message above"

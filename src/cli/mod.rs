@@ -4,6 +4,7 @@
 
 mod advice;
 mod approvals;
+mod backup;
 mod callers;
 mod change;
 mod check;
@@ -23,6 +24,7 @@ mod origins;
 mod output;
 mod policy;
 mod progress;
+mod recover;
 mod reload;
 mod revoke;
 mod serve;
@@ -117,6 +119,27 @@ enum Command {
     /// Exit code 0 where nothing failed, whatever it warns of; else 1. While
     /// the agent runs, its devices are left to it.
     Doctor,
+    /// Put the records, the revocations and the last JWKS into one file.
+    ///
+    /// Also while the agent runs. The file holds no secret. It is as good as
+    /// the store until a key changes; take one after each change.
+    Backup {
+        /// A new file.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a backup in place of a store that is lost, damaged or too old.
+    ///
+    /// The agent must be stopped. A backup is refused if a key has changed
+    /// since: `recover` takes what happened after it from the log.
+    Restore(backup::RestoreArgs),
+    /// Make a lost record again, from what others know.
+    ///
+    /// Asks the log, the device, the last JWKS on disk and the public origins,
+    /// and shows for each key what they say and what follows. No key that may
+    /// have live tokens leaves the JWKS, none signs before its time, and no
+    /// revoked key comes back. The agent must be stopped.
+    Recover(recover::Args),
     /// Look at keys and change their lives.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -380,6 +403,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Policy(PolicyCommand::Test(args)) => policy::test(config, args, json),
         Command::Simulate(args) => simulate::run(config, args, json),
         Command::Doctor => doctor::run(config, json),
+        Command::Backup { to } => backup::backup(config, &to, json),
+        Command::Recover(args) => recover::run(config, args, json),
+        Command::Restore(args) => backup::restore(config, &args, json),
         Command::Verify(args) => verify::run(config, args, json),
         Command::Jwks { key_set } => sign::jwks(config, key_set),
         Command::Completions { shell } => shell::completions(shell, json),
@@ -389,106 +415,4 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    /// One id in 64 begins with `-`.
-    #[test]
-    fn an_id_may_begin_with_a_hyphen() {
-        let ids = ["-Zq3", "-hVj", "-Vh", "--x1", "--json2", "-1", "-"];
-        for of in ["show", "revoke", "hold", "release", "rollback"] {
-            for id in ids {
-                let line = ["sealkeeper", "keys", of, id, "--json", "--config", "here"];
-                let cli = Cli::try_parse_from(line).unwrap_or_else(|e| panic!("{line:?}: {e}"));
-                assert!(cli.json, "{line:?}: a flag after it");
-                assert_eq!(cli.config, PathBuf::from("here"), "{line:?}");
-                let Command::Keys(command) = cli.command else {
-                    panic!("{line:?}");
-                };
-                let kid = match command {
-                    KeysCommand::Revoke(args) => args.kid.expect("an id"),
-                    KeysCommand::Show { kid }
-                    | KeysCommand::Hold { kid, .. }
-                    | KeysCommand::Release { kid, .. }
-                    | KeysCommand::Destroy { kid, .. }
-                    | KeysCommand::Rollback { kid, .. } => kid,
-                    other => panic!("{line:?}: {other:?}"),
-                };
-                assert_eq!(kid, id, "{line:?}");
-            }
-        }
-        let line = "sealkeeper keys revoke --reason compromised -Zq3 --then wait --note n";
-        let cli = Cli::try_parse_from(line.split(' ')).expect("flags on both sides");
-        let Command::Keys(KeysCommand::Revoke(args)) = cli.command else {
-            panic!("{line}");
-        };
-        assert_eq!(
-            (args.kid.as_deref(), args.note.as_str()),
-            (Some("-Zq3"), "n")
-        );
-        // Every key of a device, or one: with the choice that it needs.
-        for (line, right) in [
-            ("--all --device hsm --then wait", true),
-            ("--all --device hsm", false),
-            ("--all --then wait", false),
-            ("KID --all --device hsm --then wait", false),
-            ("--device hsm KID", false),
-            ("--all --device hsm --then wait --dry-run", false),
-            ("KID --offline", true),
-            ("", false),
-        ] {
-            let words = format!("sealkeeper keys revoke {line}");
-            let parsed = Cli::try_parse_from(words.split_whitespace());
-            assert_eq!(parsed.is_ok(), right, "{line}");
-        }
-        // What is misspelt is no id beside one.
-        let line = "sealkeeper keys revoke --forec -Zq3";
-        assert!(Cli::try_parse_from(line.split(' ')).is_err());
-        for help in ["-h", "--help"] {
-            let e = Cli::try_parse_from(["sealkeeper", "keys", "revoke", help]);
-            let e = e.expect_err("help");
-            assert_eq!(e.kind(), clap::error::ErrorKind::DisplayHelp);
-        }
-    }
-
-    /// Found by review: a hint named a command that there is not.
-    #[test]
-    fn every_command_that_is_named_exists() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut files = vec![root.join("README.md")];
-        let mut folders = vec![root.join("src")];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).expect("our sources").flatten() {
-                let path = entry.path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => files.push(path),
-                }
-            }
-        }
-        let mut named = 0;
-        for file in files {
-            let text = std::fs::read_to_string(&file).expect("text");
-            // Written in two, so as not to find itself.
-            for said in text.split(concat!("`seal", "keeper ")).skip(1) {
-                let line = said.split('`').next().unwrap_or_default();
-                let words = line.split([' ', '|', '\n']).take(2);
-                let words: Vec<&str> = words
-                    .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
-                    .collect();
-                let mut command = &Cli::command();
-                for word in words {
-                    if !command.has_subcommands() {
-                        break;
-                    }
-                    let found = command.find_subcommand(word);
-                    command = found.unwrap_or_else(|| panic!("{line:?} in {}", file.display()));
-                }
-                named += 1;
-            }
-        }
-        assert!(named > 20, "the search finds what is there: {named}");
-    }
-}
+mod tests;

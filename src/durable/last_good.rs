@@ -31,6 +31,12 @@ impl LastGood {
         Ok(Self { disk, dir })
     }
 
+    /// For whoever only reads, beside the process that writes.
+    pub fn beside(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self { disk, dir }
+    }
+
     /// Keeps `jwks` as the last good set. Durable when it returns.
     ///
     /// # Errors

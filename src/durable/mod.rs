@@ -315,7 +315,11 @@ fn is_unfinished(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(UNFINISHED)
 }
 
-fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DurableError> {
+/// Makes the names beside `path` durable.
+///
+/// # Errors
+/// [`DurableError::Io`].
+pub fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<(), DurableError> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -77,6 +77,12 @@ impl Tombstones {
         Ok(Self { disk, dir })
     }
 
+    /// For whoever only reads, beside the process that writes.
+    pub fn beside(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self { disk, dir }
+    }
+
     /// Blocks a key for ever. Durable when it returns. Putting one again keeps
     /// the first instant, and of the rest what is said last.
     ///

@@ -25,18 +25,17 @@ use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
 pub use counted::Counted;
-pub use sqlite::Sqlite;
+pub use sqlite::{Sqlite, put_aside};
 pub use unusable::Unusable;
 
 /// The longest record, in bytes. Every store can hold one of this size.
 pub const MAX_RECORD: usize = 1 << 20;
 
-/// What is left to an operator whose store is lost, or too old, and who has no
-/// copy of it that is good.
-pub const WITHOUT_COPY: &str = "if there is none, keep the folder as it is, and begin a key set under another name: a record cannot be made again from the log";
+/// What an operator does whose store is lost, damaged, or too old.
+pub const REBUILD: &str = "stop the agent; `sealkeeper restore --from FILE` puts your newest backup in place, and `sealkeeper recover` makes the record again where there is none or it is refused: from the device, the log, the last JWKS and the public origins; then start the agent again";
 
-/// What is meant by the newest copy of the store.
-pub const NEWEST_COPY: &str = "A copy of the store is a keys.sqlite that you or your backup put aside: the agent makes none. It is taken if no key has changed since (audit/keys.log has a line for each change), and refused if one has, since it may not know of a revocation";
+/// Where a backup comes from.
+pub const BACKUP: &str = "A backup is what `sealkeeper backup --to FILE` wrote, also while the agent ran. It is taken if no key has changed since (audit/keys.log has a line for each change), and refused if one has, since it may not know of a revocation";
 
 /// A place for records.
 ///
@@ -199,7 +198,7 @@ pub enum StoreError {
     },
     /// A newer program wrote the store.
     #[error(
-        "the store {path:?} has schema {found}, this program knows up to {known}; run the newer program; a copy from before the upgrade is refused if a key has moved since"
+        "the store {path:?} has schema {found}, this program knows up to {known}; run the newer program; the copy from before the upgrade is refused if a key has moved since"
     )]
     Newer {
         /// The store's file.

@@ -477,8 +477,8 @@ async fn breakage_9_a_damaged_database() {
         "fail  store",
         "is damaged",
         "skip  key set main: not looked at: first mend store /",
-        "put the newest copy in its place",
-        "A copy of the store is a keys.sqlite that you or your backup put aside: the agent makes none",
+        "sealkeeper restore --from FILE",
+        "A backup is what `sealkeeper backup --to FILE` wrote",
         " 1 failed",
     ]);
 }

@@ -1,6 +1,7 @@
 //! The whole program: real processes, a real token, real sockets.
 
 mod approvals;
+mod backup;
 pub(crate) mod bad_days;
 mod begin;
 mod browser;
@@ -18,6 +19,7 @@ pub(crate) mod lab;
 mod last_key;
 mod observed;
 mod operator;
+mod recover;
 mod reload;
 mod rotation_under_load;
 mod systemd;

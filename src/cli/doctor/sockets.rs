@@ -17,6 +17,7 @@ use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
 use crate::keyring::{OWN_LISTENER, Shown};
 use crate::observe::{self, Origin, Trust};
+use crate::store::REBUILD;
 use crate::time::Span;
 
 /// How long the agent may take to answer.
@@ -165,16 +166,14 @@ fn below(config: &Config, file: &str) -> String {
 pub(super) fn cure(reason: &str) -> &'static str {
     match reason {
         "NOT_INITIALIZED" => {
-            "if this key set has signed before, its record is lost: put the newest copy of the store back; else stop the agent, run `sealkeeper init`, and start it again"
+            "if this key set has signed before, its record is lost: `sealkeeper restore --from FILE` puts your newest backup in place; else stop the agent, run `sealkeeper init`, and start it again"
         }
         "INIT_UNFINISHED" => {
             "stop the agent, run `sealkeeper init` again, which goes on where it stopped, and start the agent"
         }
         "DISK_FULL" => "see `state folder`; once there is room, the agent goes on by itself",
         "STORE_UNAVAILABLE" => "see `store`; once it works, the agent goes on by itself",
-        "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => {
-            "stop the agent, put the newest copy of the store in its place, and start it again: an older one is refused, since it may not know of a revocation"
-        }
+        "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => REBUILD,
         "TOMBSTONE_UNREADABLE" => {
             "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"
         }

@@ -17,7 +17,7 @@ use crate::config::{Config, KeySet};
 use crate::durable::{OsDisk, Tombstones};
 use crate::keyring::ClockGuard;
 use crate::keyring::{self, Genesis};
-use crate::store::{NEWEST_COPY, Sqlite, Store, StoreError, WITHOUT_COPY};
+use crate::store::{BACKUP, REBUILD, Sqlite, Store, StoreError};
 
 /// The name of the checks of the store and of what it holds.
 const STORE: &str = "store";
@@ -224,7 +224,7 @@ fn tombstones(dir: &Path, report: &mut Report) {
     if !dir.exists() {
         return;
     }
-    let read = Tombstones::open(std::sync::Arc::new(OsDisk), dir).and_then(|stones| stones.all());
+    let read = Tombstones::beside(std::sync::Arc::new(OsDisk), dir).all();
     let of = dir.display().to_string();
     match read {
         Ok(stones) => report.ok(
@@ -262,7 +262,7 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
                     fault.map(|(found, hint)| (found, hint.to_owned()))
                 }
                 Err(e) => {
-                    let hint = format!("{}. {NEWEST_COPY}", cure("RECORD_UNUSABLE"));
+                    let hint = format!("{}. {BACKUP}", cure("RECORD_UNUSABLE"));
                     Some((e.to_string(), hint))
                 }
             },
@@ -274,7 +274,7 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
                 None => not_begun(&format!("has no record in {of}"), config, log),
             }),
             Err(StoreError::Damaged { why, hint, .. }) => {
-                let hint = format!("{hint}. {NEWEST_COPY}");
+                let hint = format!("{hint}. {BACKUP}");
                 Some((format!("its record is damaged: {why}"), hint))
             }
             Err(e) => Some((e.to_string(), cure("STORE_UNAVAILABLE").to_owned())),
@@ -309,7 +309,7 @@ fn unreadable(error: StoreError, config: &Config, log: &Log, report: &mut Report
         }
         StoreError::Damaged { why, hint, .. } => {
             let found = format!("is damaged: {why}");
-            report.fail(STORE, of, found, format!("{LEFT}: {hint}. {NEWEST_COPY}"));
+            report.fail(STORE, of, found, format!("{LEFT}: {hint}. {BACKUP}"));
         }
         e if e.may_pass() => {
             let hint = format!("{LEFT}; once this is mended, the agent goes on by itself");
@@ -338,9 +338,7 @@ fn not_begun(found: &str, config: &Config, log: &Log) -> (String, String) {
 
 /// What to do where a store was there before.
 fn lost() -> String {
-    format!(
-        "stop the agent, put the newest copy of the store in its place, and start it again; {WITHOUT_COPY}. {NEWEST_COPY}"
-    )
+    format!("{REBUILD}. {BACKUP}")
 }
 
 /// What keeps a record from signing.

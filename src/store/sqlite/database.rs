@@ -10,7 +10,8 @@ use aws_lc_rs::digest;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::super::{StoreError, Stored, Version};
+use super::super::{REBUILD, StoreError, Stored, Version};
+use super::aside::sync_directory_of;
 use super::failed;
 use super::upgrade::{self, STEPS};
 
@@ -19,8 +20,6 @@ const APPLICATION: i64 = 0x534b_7374;
 
 /// How long to wait for another process that writes.
 const MAX_WAIT: Duration = Duration::from_secs(2);
-
-const RESTORE: &str = "stop the agent, move the file and its -wal and -shm away, put the newest copy in its place, and start the agent again; if there is none, keep what was moved, and begin a key set under another name: a record cannot be made again from the log";
 
 /// The tables of schema 1; what came later is a step.
 ///
@@ -202,11 +201,13 @@ impl Database {
         }))
     }
 
+    /// The new version is above `after`, besides all that are there.
     pub(super) fn compare_and_swap(
         &mut self,
         key_set: &str,
         expected: Option<Version>,
         record: &[u8],
+        after: i64,
     ) -> Result<Version, StoreError> {
         if self.read_only {
             return Err(StoreError::ReadOnly {
@@ -235,9 +236,10 @@ impl Database {
                 current,
             });
         }
-        let next = 1 + transaction
+        let newest = transaction
             .query_row(NEWEST, [], |row| row.get::<_, i64>(0))
             .map_err(&fault)?;
+        let next = 1 + newest.max(after);
         transaction
             .execute(
                 "INSERT OR REPLACE INTO record (key_set, version, sum, bytes) VALUES (?1, ?2, ?3, ?4)",
@@ -333,7 +335,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
                 return Err(StoreError::Damaged {
                     path: path.to_owned(),
                     why: format!("the file is gone, but its log {log:?} is there"),
-                    hint: "stop the agent, put the file back, or move the log away and put the newest copy in its place, and start the agent again",
+                    hint: REBUILD,
                 });
             }
             Ok(false)
@@ -364,16 +366,6 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let _ = fs::remove_file(&temporary);
     made?;
     sync_directory_of(path)
-}
-
-pub(super) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|e| failed("sync the directory of", path, &e))
 }
 
 /// An empty file under a name that nobody else uses. SQLite gives its log and
@@ -448,7 +440,7 @@ fn damaged(path: &Path, why: String) -> StoreError {
     StoreError::Damaged {
         path: path.to_owned(),
         why,
-        hint: RESTORE,
+        hint: REBUILD,
     }
 }
 
@@ -494,4 +486,9 @@ pub(super) fn fault(doing: &'static str, path: &Path) -> impl Fn(rusqlite::Error
 
 fn extended_code(error: &rusqlite::Error) -> Option<i32> {
     error.sqlite_error().map(|e| e.extended_code)
+}
+
+/// The number of a version that a store of this kind gave; 0 for another.
+pub(super) fn number(version: &Version) -> i64 {
+    version.as_str().parse().unwrap_or(0)
 }

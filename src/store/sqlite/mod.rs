@@ -4,6 +4,7 @@
 //! The file belongs on a local disk: the write-ahead log needs shared memory,
 //! which network file systems do not give.
 
+mod aside;
 mod database;
 mod upgrade;
 
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Change, Changes, Cursor, MAX_RECORD, Pending, Store, StoreError, Stored, Version};
+pub use aside::put_aside;
 use database::Database;
 
 /// How often to look for changes that other processes made.
@@ -112,6 +114,25 @@ impl Sqlite {
         Self::start(Connection::Open(Box::new(database)), path)
     }
 
+    /// Writes a record of another store, such as one that was lost, which had
+    /// it under the version `after`: no version of that one is used again. As
+    /// [`Store::compare_and_swap`] otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_back(
+        &self,
+        key_set: &str,
+        expected: Option<Version>,
+        record: &[u8],
+        after: &Version,
+    ) -> Result<Version, StoreError> {
+        let (key_set, record) = (key_set.to_owned(), record.to_owned());
+        let after = database::number(after);
+        self.run(move |database| database.compare_and_swap(&key_set, expected, &record, after))
+            .await
+    }
+
     fn start(connection: Connection, path: PathBuf) -> Result<Self, StoreError> {
         let (jobs, waiting) = sync_channel(MAX_WAITING);
         let worker = thread::Builder::new()
@@ -172,7 +193,9 @@ impl Store for Sqlite {
             return Box::pin(async move { Err(StoreError::TooLarge { key_set, size }) });
         }
         let record = record.to_owned();
-        Box::pin(self.run(move |database| database.compare_and_swap(&key_set, expected, &record)))
+        Box::pin(
+            self.run(move |database| database.compare_and_swap(&key_set, expected, &record, 0)),
+        )
     }
 
     fn list(&self) -> Pending<'_, Vec<(String, Version)>> {

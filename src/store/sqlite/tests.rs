@@ -122,7 +122,7 @@ async fn damage_anywhere_is_found_at_opening_and_left_alone() {
         assert!(
             error
                 .to_string()
-                .contains("put the newest copy in its place"),
+                .contains("`sealkeeper restore --from FILE`"),
             "{error}"
         );
     }

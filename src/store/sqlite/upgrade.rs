@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::StoreError;
-use super::database::{beside, fault, sync_directory_of};
+use super::aside::sync_directory_of;
+use super::database::{beside, fault};
 use super::failed;
 
 /// What makes schema 2 of schema 1, 3 of 2, and on: SQL, each in turn. There

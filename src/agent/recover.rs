@@ -1,0 +1,365 @@
+//! A record that is lost or too old: what each witness says of it, and the
+//! record made again.
+//!
+//! Nothing is changed unless [`Wish::write`] says so; then the record goes into
+//! the store in one write, and the log learns of it as of any other change. A
+//! crash between the two leaves events in the record, which the agent logs
+//! when it starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pulse::Pulse;
+use super::reader::Reader;
+use super::record::{Record, from_log};
+use super::writer::{Held, Writer, random_id};
+use super::{Context, Wanted};
+use crate::audit::{self, AuditError, KeyEvent};
+use crate::durable::{DurableError, OsDisk};
+use crate::hsm::Listed;
+use crate::jose::ServedSet;
+use crate::keyring::{
+    self, Finding, Genesis, KeyId, KeySet, Mandate, Reason, RecoverError, Revocation, Shown, Told,
+    Vouched, Witnesses,
+};
+use crate::observe;
+use crate::store::{StoreError, Version};
+use crate::time::Time;
+
+/// How long an origin may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the operator wants.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Put the record into the store.
+    pub write: bool,
+    /// Go on though the device does not answer.
+    pub without_device: bool,
+    /// What they vouch for.
+    pub vouched: Vouched,
+    /// Who they are, and what they note.
+    pub mandate: Mandate,
+}
+
+/// What was found, and made of it.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The key set.
+    pub set: KeySet,
+    /// Of each key, what the witnesses say.
+    pub findings: Vec<Finding>,
+    /// Keys in devices that cannot be any of the set's.
+    pub strange: Vec<Strange>,
+    /// Each witness, and how much it says, or why it says nothing.
+    pub witnesses: Vec<(String, Result<String, String>)>,
+    /// Whether the agent will ask for the time to be confirmed: nothing is
+    /// dated within the time that it takes for downtime.
+    pub confirms_clock: bool,
+    /// Whether it is in the store.
+    pub written: bool,
+}
+
+/// A private key that is not under an id of ours, or must not be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strange {
+    /// The device.
+    pub device: String,
+    /// `CKA_ID`, in hexadecimal.
+    pub id: String,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// What is wrong with it; none where it is only not ours.
+    pub why: Option<String>,
+}
+
+/// Why no record was made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverFailure {
+    /// The record is good.
+    #[error("the key set {0:?} has a good record: there is nothing to recover")]
+    Good(String),
+    /// It never began.
+    #[error("the `init` of the key set {0:?} was not finished, and no verifier holds a key of it")]
+    Unfinished(String),
+    /// The store cannot take a record.
+    #[error(transparent)]
+    Store(StoreError),
+    /// A newer agent wrote the record, or the log.
+    #[error("{0}")]
+    Newer(String),
+    /// A revocation on disk cannot be read: it may be of any key.
+    #[error(transparent)]
+    Tombstone(DurableError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] AuditError),
+    /// The device does not answer.
+    #[error("the device {device:?} does not say what it holds: {why}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What it says.
+        why: String,
+    },
+    /// The witnesses do not suffice.
+    #[error(transparent)]
+    Keyring(#[from] RecoverError),
+}
+
+/// What was in the store.
+struct Stored {
+    record: Option<Record>,
+    version: Option<Version>,
+    said: Result<String, String>,
+}
+
+/// Asks every witness, and makes the record again. The caller keeps the agent
+/// from the folder `state`.
+///
+/// # Errors
+/// [`RecoverFailure`]; nothing was changed.
+pub async fn recover(
+    context: Context,
+    wanted: Wanted,
+    state: &Path,
+    wish: &Wish,
+) -> Result<Recovered, RecoverFailure> {
+    let name = wanted.name.clone();
+    let context = Arc::new(context);
+    let events: Vec<KeyEvent> = (context.audit.key_events().into_iter())
+        .map(|recorded| recorded.what)
+        .collect();
+    let (mine, others): (Vec<_>, Vec<_>) =
+        (events.into_iter()).partition(|event| event.key_set == name);
+    let log: Result<Vec<Told>, String> = mine.iter().map(from_log).collect();
+    let log = log.map_err(RecoverFailure::Newer)?;
+    let logged = log.iter().map(|told| told.number).max().unwrap_or(0);
+    let stored = stored(&context, &name, logged).await?;
+    let mut said = vec![
+        ("log".to_owned(), Ok(format!("{logged} key events"))),
+        ("store".to_owned(), stored.said.clone()),
+    ];
+
+    let mut witnesses = Witnesses {
+        log,
+        record: (stored.record.as_ref()).map(|record| (record.set.clone(), record.events)),
+        ..Witnesses::default()
+    };
+    let foreign = others.iter().map(|event| event.key.clone());
+    let foreign: BTreeSet<String> = foreign.collect();
+    let strange = devices(&context, &foreign, wish, &mut witnesses, &mut said).await?;
+    sets(&context, &wanted, &mut witnesses, &mut said).await;
+    tombstones(&context, &name, &mut witnesses, &mut said)?;
+    witnesses.seen = seen(&witnesses, state)?;
+
+    let figures = context.metrics.key_set(&name);
+    let timing = wanted.plan.timing;
+    let reader = Reader::new(&name, wanted.rules, timing, figures, Pulse::default());
+    let mut writer = Writer::new(Arc::clone(&context), Arc::new(reader), wanted.plan);
+    let tick = writer.tick_for(context.clock.read().wall);
+    let made = keyring::recover(
+        &name,
+        &witnesses,
+        wish.vouched,
+        &wish.mandate,
+        &writer.plan,
+        &tick,
+        &mut random_id,
+    )?;
+    if wish.write {
+        let mut record = Record::new(made.set.clone());
+        // Numbers go on from what anybody has: an older copy stays refused.
+        record.events = (witnesses.record.as_ref()).map_or(logged, |(_, known)| logged.max(*known));
+        record.post(made.events);
+        writer.held = Some(Held {
+            record: record.clone(),
+            version: stored.version,
+        });
+        writer.store(record).await.map_err(RecoverFailure::Store)?;
+    }
+    Ok(Recovered {
+        confirms_clock: tick.now > made.set.high_water + timing.max_gap,
+        set: made.set,
+        findings: made.findings,
+        strange,
+        witnesses: said,
+        written: wish.write,
+    })
+}
+
+/// An older record, where the store has one.
+async fn stored(context: &Context, name: &str, logged: u64) -> Result<Stored, RecoverFailure> {
+    let nothing = |why: String| Stored {
+        record: None,
+        version: None,
+        said: Err(why),
+    };
+    let found = match context.store.load(name).await {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(nothing("it has no record".to_owned())),
+        Err(e @ StoreError::Damaged { .. }) => return Ok(nothing(e.to_string())),
+        Err(e) => return Err(RecoverFailure::Store(e)),
+    };
+    let version = Some(found.version);
+    let record = match Record::from_bytes(&found.bytes) {
+        Ok(record) => record,
+        Err(e @ super::RecordError::Newer(_)) => return Err(RecoverFailure::Newer(e.to_string())),
+        Err(e) => {
+            return Ok(Stored {
+                version,
+                ..nothing(e.to_string())
+            });
+        }
+    };
+    if record.check_against_log(logged).is_ok() {
+        return Err(match record.set.genesis {
+            Genesis::Done { .. } => RecoverFailure::Good(name.to_owned()),
+            Genesis::Pending { .. } => RecoverFailure::Unfinished(name.to_owned()),
+        });
+    }
+    let said = format!("an old copy, with {} key events", record.events);
+    Ok(Stored {
+        record: Some(record),
+        version,
+        said: Ok(said),
+    })
+}
+
+/// What devices hold, less what the log knows as another key set's.
+async fn devices(
+    context: &Context,
+    foreign: &BTreeSet<String>,
+    wish: &Wish,
+    witnesses: &mut Witnesses,
+    said: &mut Vec<(String, Result<String, String>)>,
+) -> Result<Vec<Strange>, RecoverFailure> {
+    let mut strange = Vec::new();
+    for (name, device) in &context.devices {
+        let listed = match device.list().await {
+            Ok(listed) => listed,
+            Err(e) if wish.without_device => {
+                said.push((format!("device {name}"), Err(e.to_string())));
+                continue;
+            }
+            Err(e) => {
+                return Err(RecoverFailure::Device {
+                    device: name.clone(),
+                    why: e.to_string(),
+                });
+            }
+        };
+        let mut held = BTreeMap::new();
+        let all = listed.len();
+        for Listed { id, label, pair } in listed {
+            let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+            if foreign.contains(&hex) {
+                continue;
+            }
+            match (<[u8; 16]>::try_from(id), pair) {
+                (Ok(id), Ok(pair)) => drop(held.insert(KeyId(id), pair.public)),
+                (_, pair) => strange.push(Strange {
+                    device: name.clone(),
+                    id: hex,
+                    label,
+                    why: pair.err(),
+                }),
+            }
+        }
+        said.push((format!("device {name}"), Ok(format!("{all} private keys"))));
+        witnesses.devices.insert(name.clone(), held);
+    }
+    Ok(strange)
+}
+
+/// What is shown, on disk and at origins.
+async fn sets(
+    context: &Context,
+    wanted: &Wanted,
+    witnesses: &mut Witnesses,
+    said: &mut Vec<(String, Result<String, String>)>,
+) {
+    let name = &wanted.name;
+    let on_disk = context.read_last_good(name);
+    let shown = on_disk.as_deref().map(shown).transpose();
+    said.push((
+        "last JWKS".to_owned(),
+        match &shown {
+            Ok(Some(keys)) => Ok(format!("{} keys", keys.len())),
+            Ok(None) => Err("there is none".to_owned()),
+            Err(e) => Err(e.clone()),
+        },
+    ));
+    witnesses.last_good = shown.ok().flatten().unwrap_or_default();
+    let placeholder = context.read_placeholder(name);
+    let placeholder = placeholder.and_then(|bytes| self::shown(&bytes).ok());
+    witnesses.placeholder = placeholder.unwrap_or_default();
+    for origin in &wanted.origins {
+        let answer = observe::fetch_set(origin, PATIENCE).await;
+        let keys = match answer {
+            Ok(bytes) => self::shown(&bytes),
+            Err(e) => Err(e.to_string()),
+        };
+        let of = origin.name().to_owned();
+        said.push((
+            format!("origin {of}"),
+            match &keys {
+                Ok(keys) => Ok(format!("{} keys", keys.len())),
+                Err(e) => Err(e.clone()),
+            },
+        ));
+        if let Ok(keys) = keys {
+            witnesses.origins.insert(of, keys);
+        }
+    }
+    // A set that a broken run left there may hold the placeholder alone.
+    let is_placeholder = |key: &Shown| witnesses.placeholder.contains(key);
+    witnesses.last_good.retain(|key| !is_placeholder(key));
+    for keys in witnesses.origins.values_mut() {
+        keys.retain(|key| !witnesses.placeholder.contains(key));
+    }
+}
+
+/// The keys of a JWKS.
+fn shown(bytes: &[u8]) -> Result<Vec<Shown>, String> {
+    let set = ServedSet::read(bytes).map_err(|e| e.to_string())?;
+    let keys = set.set.keys.into_iter().map(|jwk| Shown {
+        kid: jwk.kid,
+        algorithm: jwk.algorithm,
+        public: jwk.key,
+    });
+    Ok(keys.collect())
+}
+
+fn tombstones(
+    context: &Context,
+    name: &str,
+    witnesses: &mut Witnesses,
+    said: &mut Vec<(String, Result<String, String>)>,
+) -> Result<(), RecoverFailure> {
+    let stones = context
+        .tombstones(name)
+        .map_err(RecoverFailure::Tombstone)?;
+    said.push(("tombstones".to_owned(), Ok(stones.len().to_string())));
+    let revocations = stones.into_iter().map(|(kid, stone)| {
+        let revocation = Revocation {
+            at: stone.at,
+            reason: stone.reason.unwrap_or(Reason::Compromised),
+            mandate: stone.mandate.unwrap_or_default(),
+        };
+        (kid, revocation)
+    });
+    witnesses.tombstones = revocations.collect();
+    Ok(())
+}
+
+/// The latest date of anything on disk: when the agent last surely ran.
+fn seen(witnesses: &Witnesses, state: &Path) -> Result<Option<Time>, RecoverFailure> {
+    let log = witnesses.log.iter().map(|told| told.at);
+    let stones = witnesses.tombstones.values().map(|stone| stone.at);
+    let record = witnesses.record.iter().map(|(set, _)| set.high_water);
+    let signed = audit::last_written(&OsDisk, &state.join("audit"))?;
+    Ok(log.chain(stones).chain(record).chain(signed).max())
+}

@@ -1,0 +1,306 @@
+//! `recover`: the record is lost, or old, or the token is another; and keys
+//! are revoked in each of these states.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::backup::{fails, is_out, key_log, lose_store, store_files};
+use super::bad_days::{active, damage, refused, shown, signs};
+use super::kills::revoke;
+use super::lab::{CALM, Daemon, Lab, PIN, QUICK, wait_until};
+
+/// An agent that signs, with a standby that was seen.
+async fn at_work(schedule: &str) -> (Lab, Daemon, Vec<String>) {
+    let lab = Lab::new(schedule, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    wait_until(async || key_log(&lab).contains("observed-everywhere")).await;
+    let shown = shown(daemon.jwks().await);
+    (lab, daemon, shown)
+}
+
+fn recover(lab: &Lab, more: &[&str]) -> Value {
+    let args = [&["recover", "--json"], more].concat();
+    serde_json::from_str(&lab.ok(&args)).expect("JSON")
+}
+
+/// What follows for a key: its phase.
+fn follows(told: &Value, kid: &str) -> String {
+    let keys = told["keys"].as_array().expect("keys");
+    let key = keys.iter().find(|key| key["kid"] == kid);
+    let phase = key.and_then(|key| key["phase"].as_str());
+    phase
+        .unwrap_or_else(|| panic!("{kid} is not in {told:#}"))
+        .to_owned()
+}
+
+/// Every key of before is still there for those who verify.
+async fn still_shows(daemon: &Daemon, before: &[String]) {
+    let now = shown(daemon.jwks().await);
+    assert!(before.iter().all(|kid| now.contains(kid)), "{now:?}");
+}
+
+fn token_files(lab: &Lab) -> BTreeSet<PathBuf> {
+    let mut folders = vec![lab.path("tokens")];
+    let mut files = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            match entry.path() {
+                path if path.is_dir() => folders.push(path),
+                path => drop(files.insert(path)),
+            }
+        }
+    }
+    files
+}
+
+/// Another token under the same label, with nothing on it; the first is kept.
+fn swap_token(lab: &Lab) {
+    fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
+    fs::create_dir(lab.path("tokens")).expect("a folder");
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", "lab"])
+        .args(["--so-pin", "5678", "--pin", PIN])
+        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+        .output()
+        .expect("softhsm2-util");
+    assert!(made.status.success(), "{made:?}");
+}
+
+fn swap_back(lab: &Lab) {
+    fs::remove_dir_all(lab.path("tokens")).expect("the other token goes");
+    fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
+}
+
+fn copy_store(lab: &Lab) -> Vec<Vec<u8>> {
+    let files = store_files(lab);
+    let read = |path: &PathBuf| fs::read(path).unwrap_or_default();
+    files.iter().map(read).collect()
+}
+
+fn put_store(lab: &Lab, copy: &[Vec<u8>]) {
+    lose_store(lab);
+    for (path, bytes) in store_files(lab).iter().zip(copy) {
+        if !bytes.is_empty() {
+            fs::write(path, bytes).expect("the old copy");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_database_is_made_again_and_nothing_else_changes() {
+    let (lab, mut daemon, before) = at_work(CALM).await;
+    let signing = active(&lab);
+    let in_use = fails(&lab.run(&["recover"]));
+    assert!(in_use.contains("an agent is running"), "{in_use}");
+    daemon.kill();
+    let good = fails(&lab.run(&["recover"]));
+    assert!(good.contains("there is nothing to recover"), "{good}");
+    lose_store(&lab);
+    let (objects, log) = (token_files(&lab), key_log(&lab));
+
+    let told = recover(&lab, &[]);
+    assert_eq!(follows(&told, &signing), "active");
+    assert_eq!(told["written"], false);
+    assert_eq!(key_log(&lab), log, "a dry run changes nothing");
+    let people = lab.ok(&["recover"]);
+    assert!(people.contains(&format!("{signing} signs on")), "{people}");
+    assert!(people.contains("nothing was changed"), "{people}");
+
+    let told = recover(&lab, &["--write", "--note", "an exercise"]);
+    assert_eq!(told["written"], true);
+    assert_eq!(token_files(&lab), objects, "no key was made or destroyed");
+    let log = key_log(&lab);
+    for word in [r#""recovered""#, "an exercise", r#""alone":true"#] {
+        assert!(log.contains(word), "{log}");
+    }
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    assert_eq!(active(&lab), signing);
+    assert_eq!(shown(daemon.jwks().await), before);
+    assert_eq!(lab.objects_in_token().len(), 2, "no key more");
+    daemon.kill();
+    // Lost once more: the log has what was recovered too.
+    damage(&lab);
+    let told = recover(&lab, &["--write"]);
+    assert!(told["put_aside"].is_string(), "{told:#}");
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    assert_eq!(shown(daemon.jwks().await), before);
+    assert_eq!(active(&lab), signing);
+}
+
+#[tokio::test]
+async fn an_old_database_is_joined_with_what_the_log_knows() {
+    let lab = Lab::new(QUICK, &["ES256"]);
+    lab.init();
+    let copy = copy_store(&lab);
+    let mut daemon = lab.serve().await;
+    let first = shown(daemon.jwks().await);
+    wait_until(async || shown(daemon.jwks().await).len() > first.len()).await;
+    wait_until(async || active(&lab) != first[0]).await;
+    signs(&mut daemon).await;
+    daemon.kill();
+    let last = fs::read(lab.path("state/jwks/main.jwks.json")).expect("the last set");
+    let last = super::lab::kids(&last);
+    put_store(&lab, &copy);
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["RECORD_UNUSABLE"]).await;
+    daemon.kill();
+
+    let told = recover(&lab, &["--write"]);
+    assert_eq!(follows(&told, &first[0]), "retiring");
+    let mut daemon = lab.serve().await;
+    // No token of theirs can be dead yet: it is given L once more.
+    still_shows(&daemon, &last).await;
+    signs(&mut daemon).await;
+}
+
+#[tokio::test]
+async fn a_revocation_outlives_each_way_to_lose_the_record() {
+    let (lab, mut daemon, before) = at_work(CALM).await;
+    let copy = copy_store(&lab);
+    let kid = active(&lab);
+    revoke(&mut daemon, &kid).await;
+    daemon.kill();
+    // Lost; and an old copy from before it.
+    for old in [false, true] {
+        lose_store(&lab);
+        if old {
+            put_store(&lab, &copy);
+        }
+        let told = recover(&lab, &["--write"]);
+        assert_eq!(follows(&told, &kid), "revoked");
+        let daemon = lab.serve().await;
+        is_out(&daemon, &kid).await;
+        let other = before.iter().find(|other| **other != kid).expect("two");
+        still_shows(&daemon, std::slice::from_ref(other)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_without_a_record_stays_revoked() {
+    for old in [false, true] {
+        let lab = Lab::new(QUICK, &["ES256"]);
+        lab.init();
+        let copy = copy_store(&lab);
+        let mut daemon = lab.serve().await;
+        wait_until(async || shown(daemon.jwks().await).len() >= 2).await;
+        daemon.kill();
+        lose_store(&lab);
+        if old {
+            put_store(&lab, &copy);
+        }
+        let mut daemon = lab.serve().await;
+        refused(&mut daemon, &["RECORD_LOST", "RECORD_UNUSABLE"]).await;
+        let kid = shown(daemon.jwks().await).remove(0);
+        // Only the tombstone knows of it.
+        revoke(&mut daemon, &kid).await;
+        is_out(&daemon, &kid).await;
+        daemon.kill();
+        let told = recover(&lab, &["--write"]);
+        assert_eq!(follows(&told, &kid), "revoked");
+        let mut daemon = lab.serve().await;
+        is_out(&daemon, &kid).await;
+        // A key that was made later takes over, when verifiers hold it.
+        signs(&mut daemon).await;
+        is_out(&daemon, &kid).await;
+        assert_ne!(active(&lab), kid);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_token_empties_no_set() {
+    let (lab, mut daemon, before) = at_work(CALM).await;
+    daemon.kill();
+    swap_token(&lab);
+    // With the record.
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["KEY_MISSING"]).await;
+    still_shows(&daemon, &before).await;
+    daemon.kill();
+    // Without it: the wrong token is no reason to give its keys up.
+    lose_store(&lab);
+    let said = fails(&lab.run(&["recover", "--write"]));
+    assert!(said.contains("holds none of the private keys"), "{said}");
+    assert!(said.contains("--keys-are-lost"), "{said}");
+    swap_back(&lab);
+    recover(&lab, &["--write"]);
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    assert_eq!(shown(daemon.jwks().await), before);
+}
+
+#[tokio::test]
+async fn lost_keys_stay_until_their_tokens_are_dead_and_a_new_one_waits() {
+    let (lab, mut daemon, before) = at_work(QUICK).await;
+    let last = active(&lab);
+    daemon.kill();
+    swap_token(&lab);
+    lose_store(&lab);
+    let told = recover(&lab, &["--write", "--keys-are-lost"]);
+    for kid in &before {
+        assert_ne!(follows(&told, kid), "active");
+    }
+    assert_eq!(follows(&told, &last), "retiring");
+    let mut daemon = lab.serve().await;
+    still_shows(&daemon, std::slice::from_ref(&last)).await;
+    refused(&mut daemon, &["NO_ACTIVE_KEY"]).await;
+    // The new one was seen, and waited for, before it signed.
+    signs(&mut daemon).await;
+    let now = active(&lab);
+    assert!(!before.contains(&now), "{now} was lost");
+    let seen = lab
+        .keys()
+        .into_iter()
+        .find(|key| key["kid"] == now.as_str());
+    let seen = seen.expect("it is listed");
+    assert!(
+        seen["observed"].is_string() && seen["forced"] != true,
+        "{seen}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_revoked_with_the_wrong_token_in_place() {
+    let (lab, mut daemon, before) = at_work(CALM).await;
+    let kid = active(&lab);
+    daemon.kill();
+    swap_token(&lab);
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["KEY_MISSING"]).await;
+    revoke(&mut daemon, &kid).await;
+    is_out(&daemon, &kid).await;
+    let other = before.iter().find(|other| **other != kid).expect("two");
+    still_shows(&daemon, std::slice::from_ref(other)).await;
+    daemon.kill();
+    swap_back(&lab);
+    lose_store(&lab);
+    let told = recover(&lab, &["--write"]);
+    assert_eq!(follows(&told, &kid), "revoked");
+    let daemon = lab.serve().await;
+    is_out(&daemon, &kid).await;
+}
+
+/// Without the log nobody can tell who signed: what verifiers hold stays, and
+/// who signs next waits its time.
+#[tokio::test]
+async fn without_the_log_the_last_set_and_the_token_suffice() {
+    let (lab, mut daemon, before) = at_work(QUICK).await;
+    daemon.kill();
+    lose_store(&lab);
+    fs::remove_dir_all(lab.path("state/audit")).expect("the log goes");
+    let told = recover(&lab, &["--write"]);
+    for kid in &before {
+        assert_eq!(follows(&told, kid), "published");
+    }
+    let mut daemon = lab.serve().await;
+    still_shows(&daemon, &before).await;
+    signs(&mut daemon).await;
+}
