@@ -24,6 +24,7 @@ mod health;
 pub mod impact;
 mod init;
 mod load;
+mod missing;
 mod news;
 pub mod offline;
 mod orders;

@@ -18,6 +18,8 @@ pub(super) enum Item {
     Seen(String, Answers),
     /// An origin did not answer; why.
     Unanswered(String, String),
+    /// The device lacks the active key with this `kid`, and holds the next.
+    Lost(String),
 }
 
 /// The answers of one origin since the writer last looked.
@@ -43,6 +45,7 @@ struct Waiting {
     store_changed: bool,
     seen: BTreeMap<String, Answers>,
     unanswered: BTreeMap<String, String>,
+    lost: BTreeSet<String>,
 }
 
 impl News {
@@ -73,6 +76,12 @@ impl News {
         self.arrived.notify_one();
     }
 
+    /// A device has lost an active key.
+    pub(super) fn lost(&self, kid: &str) {
+        self.waiting().lost.insert(kid.to_owned());
+        self.arrived.notify_one();
+    }
+
     /// The next of them; waits for one. Nothing is lost where the caller stops
     /// waiting.
     pub(super) async fn next(&self) -> Item {
@@ -91,6 +100,9 @@ impl News {
         }
         if let Some((origin, answers)) = waiting.seen.pop_first() {
             return Some(Item::Seen(origin, answers));
+        }
+        if let Some(kid) = waiting.lost.pop_first() {
+            return Some(Item::Lost(kid));
         }
         let (origin, why) = waiting.unanswered.pop_first()?;
         Some(Item::Unanswered(origin, why))

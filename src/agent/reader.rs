@@ -305,6 +305,11 @@ impl Reader {
         }
     }
 
+    /// The key that the token did not have when it was last to sign.
+    pub(super) fn missing(&self) -> Option<String> {
+        self.missing.load().as_ref().map(|kid| kid.to_string())
+    }
+
     /// Refuses the key that the token did not have the last time.
     pub(super) fn check_missing(&self, key: &SigningKey) -> Result<(), SignError> {
         match self.missing.load().as_ref() {

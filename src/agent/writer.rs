@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{AdminError, KeySetStatus};
@@ -86,6 +87,8 @@ pub(super) struct Writer {
     pub(super) kept: Kept,
     /// What devices are at.
     pub(super) tasks: Tasks,
+    /// Whether a device is being asked about a key that it did not have.
+    pub(super) looking: Option<JoinHandle<()>>,
     /// Answers to orders, so that the same request is carried out once.
     pub(super) answered: super::orders::Answered,
 }
@@ -156,6 +159,7 @@ impl Writer {
             paged: BTreeSet::new(),
             kept: Kept::default(),
             tasks: Tasks::default(),
+            looking: None,
             answered: super::orders::Answered::default(),
         }
     }
@@ -165,6 +169,7 @@ impl Writer {
         loop {
             self.tick().await;
             self.start_intents();
+            self.look_for_missing();
             self.came_round();
             let wake = self.wake();
             let news = Arc::clone(&self.news);
@@ -203,6 +208,7 @@ impl Writer {
         match item {
             Item::StoreChanged => self.load_if_changed().await,
             Item::Seen(origin, answers) => self.seen(&origin, answers).await,
+            Item::Lost(kid) => self.lost(&kid).await,
             Item::Unanswered(origin, why) => {
                 if self.asks(&origin) {
                     self.origins.did_not_answer(&origin, why);

@@ -304,3 +304,35 @@ async fn without_the_log_the_last_set_and_the_token_suffice() {
     still_shows(&daemon, &before).await;
     signs(&mut daemon).await;
 }
+
+/// The set keeps it, somebody is told, and the standby takes over.
+#[tokio::test]
+async fn a_key_that_the_device_lost_gives_way_to_the_standby() {
+    let calm = QUICK.replace(r#"rotate_every = "4s""#, r#"rotate_every = "1h""#);
+    let (lab, mut daemon, before) = at_work(&calm).await;
+    let lost = active(&lab);
+    let key = lab
+        .keys()
+        .into_iter()
+        .find(|key| key["kid"] == lost.as_str());
+    let id = key.expect("it is listed")["placements"][0]["handle_id"].clone();
+    daemon.kill();
+    let gone = Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(super::lab::softhsm_module())
+        .args(["--token-label", "lab", "--login", "--pin", PIN])
+        .args(["--delete-object", "--type", "privkey", "--id"])
+        .arg(id.as_str().expect("an id"))
+        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+        .output()
+        .expect("pkcs11-tool");
+    assert!(gone.status.success(), "{gone:?}");
+    let mut daemon = lab.serve().await;
+    refused(&mut daemon, &["KEY_MISSING", "KEY_UNUSABLE"]).await;
+    still_shows(&daemon, &before).await;
+    lab.logged("has lost the key that signs").await;
+    signs(&mut daemon).await;
+    assert!(before.contains(&active(&lab)), "the standby of before");
+    assert_ne!(active(&lab), lost);
+    still_shows(&daemon, &before).await;
+}

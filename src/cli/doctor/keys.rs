@@ -191,7 +191,7 @@ fn lost_key(kid: &str, token: &str, standby: Option<&str>) -> String {
         |standby| format!("the standby {standby} signs next"),
     );
     format!(
-        "is this the right token: {token}? If not, put the right one back; if the key was deleted, restore the token's backup: the next signature finds it. Only if the key is lost for good: `sealkeeper keys revoke {kid}` ends it for ever; {next}. Where verifiers may not hold that one yet, revoke asks for --then: `wait` until they do, or `activate` it at once, and some refuse its tokens for a while"
+        "is this the right token: {token}? If not, put the right one back; if the key was deleted, restore the token's backup: the next signature finds it. The standby takes over by itself where the token holds that one and verifiers do. Only if the key is lost for good: `sealkeeper keys revoke {kid}` ends it for ever; {next}. Where verifiers may not hold that one yet, revoke asks for --then: `wait` until they do, or `activate` it at once, and some refuse its tokens for a while"
     )
 }
 
