@@ -40,10 +40,11 @@ impl Writer {
         let (context, news) = (Arc::clone(&self.context), Arc::downgrade(&self.news));
         Some(tokio::spawn(async move {
             let lost = holds(&context, &key).await == Some(false);
-            if lost && holds(&context, &next).await == Some(true) {
-                if let Some(news) = news.upgrade() {
-                    news.lost(&kid);
-                }
+            if lost
+                && holds(&context, &next).await == Some(true)
+                && let Some(news) = news.upgrade()
+            {
+                news.lost(&kid);
             }
         }))
     }
