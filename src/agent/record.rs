@@ -118,6 +118,7 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
             Some(format!("activates {activates}"))
         }
+        What::Imported { until } => Some(format!("until {until}")),
         What::DestructionBegun { device } | What::Destroyed { device } => {
             Some(format!("device {device}"))
         }
@@ -172,9 +173,8 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
         let rest = note.strip_prefix(word).map(str::to_owned);
         rest.ok_or_else(|| line(&format!("expected a note {word:?}, got {note:?}")))
     };
-    let activates = || {
-        let at =
-            humantime::parse_rfc3339(&after("activates ")?).map_err(|e| line(&e.to_string()))?;
+    let time = |word: &str| {
+        let at = humantime::parse_rfc3339(&after(word)?).map_err(|e| line(&e.to_string()))?;
         let since = at.duration_since(std::time::UNIX_EPOCH);
         let ms = since.map_err(|e| line(&e.to_string()))?.as_millis();
         i64::try_from(ms)
@@ -197,7 +197,7 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
             origin: after("origin ")?,
         },
         "activation-scheduled" => What::ActivationScheduled {
-            activates: activates()?,
+            activates: time("activates ")?,
         },
         "activation-cancelled" => What::ActivationCancelled,
         "activated" => What::Activated,
@@ -216,7 +216,10 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
         "rotation-requested" => What::RotationRequested,
         "successor-forced" => What::SuccessorForced,
         "rollback-scheduled" => What::RollbackScheduled {
-            activates: activates()?,
+            activates: time("activates ")?,
+        },
+        "imported" => What::Imported {
+            until: time("until ")?,
         },
         "recovered" => What::Recovered,
         other => {
@@ -292,6 +295,7 @@ mod tests {
             What::RotationRequested,
             What::SuccessorForced,
             What::RollbackScheduled { activates },
+            What::Imported { until: activates },
             What::Recovered,
         ];
         let x = *b"\xd7\x5a\x98\x01\x82\xb1\x0a\xb7\xd5\x4b\xfe\xd3\xc9\x64\x07\x3a\x0e\xe1\x72\xf3\xda\xa6\x23\x25\xaf\x02\x1a\x68\xf7\x07\x51\x1a";

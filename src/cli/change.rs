@@ -25,8 +25,12 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let answer = match command {
-            // Answered by `keys::list`, `show::run` and `revoke::run`.
-            KeysCommand::List { .. } | KeysCommand::Show { .. } | KeysCommand::Revoke(_) => {
+            // Answered by `keys::list`, `show::run`, `revoke::run` and
+            // `import::run`.
+            KeysCommand::List { .. }
+            | KeysCommand::Show { .. }
+            | KeysCommand::Revoke(_)
+            | KeysCommand::Import(_) => {
                 return Ok(None);
             }
             KeysCommand::Rotate { order, alg } => {

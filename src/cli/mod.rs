@@ -15,6 +15,7 @@ mod device;
 mod differs;
 mod doctor;
 mod impact;
+mod import;
 mod init;
 mod keys;
 mod kid;
@@ -224,6 +225,10 @@ enum KeysCommand {
         #[arg(allow_hyphen_values = true)]
         kid: String,
     },
+    /// Publish public keys of an older system: they verify, and never sign.
+    ///
+    /// With their `kid`s, until a date. The agent must be stopped.
+    Import(import::Args),
     /// Activate the next key of a track as soon as that is safe.
     Rotate {
         #[command(flatten)]
@@ -386,6 +391,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(KeysCommand::Revoke(args)) => revoke::run(config, args, json),
+        Command::Keys(KeysCommand::Import(args)) => import::run(config, args, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Approvals(command) => approvals::run(config, command, json),
         Command::Origins(command) => origins::run(config, command, json),

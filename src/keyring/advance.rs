@@ -357,7 +357,9 @@ impl KeySet {
             let fresh = rules::rule_5_fresh_key(key.created, seat.fresh_after);
             ahead && right && !placeholder && fresh
         });
-        let published = || mine().filter(|key| key.is_published());
+        // Keys of an older system take no room from ours.
+        let ours = |key: &&Key| key.is_published() && !key.placements.is_empty();
+        let published = || mine().filter(ours);
         let longest = published().fold(plan.timing.max_token_lifetime, |longest, key| {
             longest.max(key.longest_lifetime)
         });

@@ -151,6 +151,10 @@ pub enum What {
     WaiverEnded {
         origin: String,
     },
+    /// It verifies what an older system signed.
+    Imported {
+        until: Time,
+    },
     /// Its record was lost, and made again from what others know.
     Recovered,
 }
@@ -187,6 +191,7 @@ impl What {
             Self::OriginWaived { .. } => "origin-waived",
             Self::OriginRestored { .. } => "origin-restored",
             Self::WaiverEnded { .. } => "waiver-ended",
+            Self::Imported { .. } => "imported",
             Self::Recovered => "recovered",
         }
     }

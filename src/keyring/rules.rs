@@ -213,6 +213,7 @@ pub enum Action {
     ForceActivation,
     Waive,
     Restore,
+    Import,
     Recover,
 }
 
@@ -231,7 +232,8 @@ pub fn exception_second_person(action: Action) -> bool {
         | Action::Hold
         | Action::Release
         | Action::Restore
-        | Action::Rotate => false,
+        | Action::Rotate
+        | Action::Import => false,
     }
 }
 

@@ -13,6 +13,7 @@ mod fifty_rotations;
 mod figures;
 mod full_disk;
 mod hostile;
+mod import;
 mod jwks_tls;
 mod kills;
 pub(crate) mod lab;

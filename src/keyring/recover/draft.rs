@@ -40,6 +40,8 @@ pub(super) struct Draft {
     pub(super) longest_lifetime: Span,
     pub(super) forced: bool,
     in_log: bool,
+    /// It was never made here.
+    imported: bool,
     record: Option<&'static str>,
     pub(super) held_by: BTreeSet<String>,
     missing: bool,
@@ -64,6 +66,7 @@ impl Draft {
             longest_lifetime: Span::ZERO,
             forced: false,
             in_log: false,
+            imported: false,
             record: None,
             held_by: BTreeSet::new(),
             missing: false,
@@ -89,6 +92,7 @@ impl Draft {
             longest_lifetime: key.longest_lifetime,
             forced: key.forced,
             record: Some(key.phase.name()),
+            imported: key.placements.is_empty() && key.kid.is_some(),
             ..Self::new(key.id, &key.group)
         }
     }
@@ -143,6 +147,15 @@ impl Draft {
                 };
                 let reason = *reason;
                 self.phase = Phase::Revoked { since, reason };
+            }
+            What::Imported { until } => {
+                self.published.get_or_insert(at);
+                self.imported = true;
+                self.exp_ceiling = self.exp_ceiling.max(Some(*until));
+                self.phase = Phase::Retiring {
+                    since: at,
+                    last_sign: at,
+                };
             }
             What::Held => {
                 let since = self.hold.as_ref().map_or(at, |hold| hold.since);
@@ -323,14 +336,12 @@ impl Drafts {
                     *half = Half::Destroying;
                 }
             }
-            if draft.halves.is_empty() && draft.in_log {
+            if draft.halves.is_empty() && draft.in_log && !draft.imported {
                 // Where it was made, as far as anybody can tell.
                 draft.halves.insert(plan.device.clone(), Half::Present);
             }
-            let live = !matches!(
-                draft.phase,
-                Phase::Retired { .. } | Phase::Revoked { .. } | Phase::Placeholder
-            );
+            // What signs no more needs no half.
+            let live = matches!(draft.phase, Phase::Published { .. } | Phase::Active { .. });
             for (device, half) in &mut draft.halves {
                 let answered = witnesses.devices.contains_key(device);
                 if answered && !draft.held_by.contains(device) {

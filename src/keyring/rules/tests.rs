@@ -161,13 +161,13 @@ fn exception_never_empty() {
 #[test]
 fn exception_second_person() {
     use Action::{
-        Block, Destroy, ForceActivation, Hold, Recover, Release, Restore, Rollback, Rotate,
+        Block, Destroy, ForceActivation, Hold, Import, Recover, Release, Restore, Rollback, Rotate,
         Unpublish, Waive,
     };
     let waits = [Destroy, Rollback, ForceActivation, Waive, Recover];
     assert_eq!(waits.map(super::exception_second_person), [true; 5]);
-    let acts = [Block, Unpublish, Hold, Release, Restore, Rotate];
-    assert_eq!(acts.map(super::exception_second_person), [false; 6]);
+    let acts = [Block, Unpublish, Hold, Release, Restore, Rotate, Import];
+    assert_eq!(acts.map(super::exception_second_person), [false; 7]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod destroy;
 mod forecast;
 mod forget;
 mod genesis;
+mod import;
 mod last;
 mod life;
 mod operator;
