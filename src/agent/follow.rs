@@ -1,18 +1,20 @@
 //! A configuration that changes under an agent that runs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::admin::AdminError;
+use super::pulse::Pulse;
+use super::reader::Reader;
 use super::terms::Terms;
 use super::writer::{Message, Writer};
-use super::{Agent, Wanted, gone, observe_every, observe_origin};
+use super::{Agent, Context, Wanted, gone, observe_every, observe_origin};
 use crate::keyring::{Genesis, OWN_LISTENER, Plan};
 use crate::observe::Origin;
-use std::sync::Arc;
 
 /// Who asks the origins of a key set, each by its name. They end with it.
 #[derive(Default)]
@@ -46,6 +48,14 @@ impl Agent {
 }
 
 impl Writer {
+    /// Of a command that works while no agent runs: nobody reads.
+    pub(super) fn alone(context: Arc<Context>, wanted: &Wanted) -> Self {
+        let figures = context.metrics.key_set(&wanted.name);
+        let terms = Terms::of(wanted, None);
+        let reader = Reader::new(&wanted.name, terms, figures, Pulse::default());
+        Self::new(context, Arc::new(reader), plan(wanted))
+    }
+
     /// Goes by another configuration from now on, as after a restart with it.
     ///
     /// Readers have it first. What it permits beyond the last one waits for

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::pulse::Pulse;
-use super::reader::Reader;
 use super::writer::{Clock, StepError, Writer, random_id};
 use super::{Context, Wanted};
 use crate::jose::Jwk;
-use crate::keyring::{ImportError, Mandate, Shown};
+use crate::keyring::{ImportError, Mandate, PublishedKey};
 use crate::store::StoreError;
 use crate::time::Time;
 
@@ -41,26 +39,17 @@ pub async fn import(
     mandate: &Mandate,
 ) -> Result<(), ImportFailure> {
     let context = Arc::new(context);
-    let figures = context.metrics.key_set(&wanted.name);
-    let timing = wanted.plan.timing;
-    let reader = Reader::new(
-        &wanted.name,
-        wanted.rules,
-        timing,
-        figures,
-        Pulse::default(),
-    );
-    let mut writer = Writer::new(context, Arc::new(reader), wanted.plan);
+    let mut writer = Writer::alone(context, &wanted);
     writer.load().await;
     if let Some(dark) = &writer.dark {
         return Err(ImportFailure::Record(dark.to_string()));
     }
-    let keys = keys.into_iter().map(|jwk| Shown {
+    let keys = keys.into_iter().map(|jwk| PublishedKey {
         kid: jwk.kid,
         algorithm: jwk.algorithm,
         public: jwk.key,
     });
-    let keys: Vec<Shown> = keys.collect();
+    let keys: Vec<PublishedKey> = keys.collect();
     let step = writer.step(Clock::Sure, |set, plan, tick| {
         let events = set.import(&keys, until, mandate, plan, tick, &mut random_id)?;
         Ok::<_, ImportError>(((), events))

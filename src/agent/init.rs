@@ -5,10 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::effects;
-use super::pulse::Pulse;
-use super::reader::Reader;
 use super::record::Record;
-use super::terms::Terms;
 use super::writer::{Clock, Held, StepError, Writer, random_id};
 use super::{Context, Wanted};
 use crate::hsm::DeviceError;
@@ -88,12 +85,7 @@ pub async fn init(
 ) -> Result<Vec<String>, InitError> {
     let name = wanted.name.clone();
     let context = Arc::new(context);
-    let figures = context.metrics.key_set(&name);
-    // Nobody reads while a key set begins.
-    let pulse = Pulse::default();
-    let terms = Terms::of(&wanted, None);
-    let reader = Arc::new(Reader::new(&name, terms, figures, pulse));
-    let mut writer = Writer::new(Arc::clone(&context), reader, wanted.plan);
+    let mut writer = Writer::alone(Arc::clone(&context), &wanted);
     writer.begin(&name).await?;
     let mut left = BTreeSet::new();
     loop {

@@ -2,7 +2,7 @@
 //! origin the latest answer, and whether the store changed. However slow the
 //! store, nothing queues up in front of an operator's order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;

@@ -9,9 +9,6 @@ use std::sync::Arc;
 
 use super::admin::{AdminError, Changed, Order};
 use super::impact::{self, AT_LEISURE, BRIEFLY, Foreseen};
-use super::pulse::Pulse;
-use super::reader::Reader;
-use super::terms::Terms;
 use super::writer::Writer;
 use super::{Context, Wanted, follow};
 use crate::policy::Caller;
@@ -31,10 +28,8 @@ impl Offline {
         if plan.origins.is_empty() {
             plan.origins = BTreeSet::from([observed_at.to_owned()]);
         }
-        let figures = context.metrics.key_set(&wanted.name);
-        let (terms, pulse) = (Terms::of(&wanted, None), Pulse::default());
-        let reader = Reader::new(&wanted.name, terms, figures, pulse);
-        let mut writer = Writer::new(Arc::clone(&context), Arc::new(reader), plan);
+        let mut writer = Writer::alone(Arc::clone(&context), &wanted);
+        writer.plan = plan;
         writer.load().await;
         Self { context, writer }
     }

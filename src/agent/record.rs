@@ -166,7 +166,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
 /// # Errors
 /// What is wrong with the line. A newer agent may have written an event that
 /// restricts, so none is passed over.
-pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
+pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
+    if OF_NO_KEY.contains(&event.event.as_str()) {
+        return Ok(None);
+    }
     let line = |why: &str| format!("key event {} of {}: {why}", event.number, event.key_set);
     let note = event.note.as_deref().unwrap_or_default();
     let after = |word: &str| {
@@ -236,7 +239,7 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
         }
         _ => None,
     };
-    Ok(Told {
+    Ok(Some(Told {
         number: event.number,
         at: event.at,
         key: KeyId::try_from(event.key.clone()).map_err(|e| line(&e.to_string()))?,
@@ -246,8 +249,21 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Told, String> {
             by: event.by.clone().unwrap_or_default(),
             note: event.remark.clone().unwrap_or_default(),
         },
-    })
+    }))
 }
+
+/// Events of what people and origins did, from which no key's state follows:
+/// what waits for a second person, and for whom nobody waits, is asked for
+/// again after a recovery.
+const OF_NO_KEY: [&str; 7] = [
+    "approval-requested",
+    "approved",
+    "request-withdrawn",
+    "request-expired",
+    "origin-waived",
+    "origin-restored",
+    "waiver-ended",
+];
 
 /// Whether a line of the log ends a key for ever.
 pub(super) fn is_revocation(event: &KeyEvent) -> bool {
@@ -313,9 +329,10 @@ mod tests {
                     note: "ticket".to_owned(),
                 }),
                 action: Some(Action::Block),
+                second: None,
             };
             let read = from_log(&to_log("main", number, &event)).unwrap();
-            assert_eq!(read, Told::of(number, &event));
+            assert_eq!(read, Some(Told::of(number, &event)));
         }
     }
 

@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pulse::Pulse;
-use super::reader::Reader;
 use super::record::{Record, from_log};
 use super::writer::{Held, Writer, random_id};
 use super::{Context, Wanted};
@@ -21,8 +19,8 @@ use crate::durable::{DurableError, OsDisk};
 use crate::hsm::Listed;
 use crate::jose::ServedSet;
 use crate::keyring::{
-    self, Finding, Genesis, KeyId, KeySet, Mandate, Reason, RecoverError, Revocation, Shown, Told,
-    Vouched, Witnesses,
+    self, Finding, Genesis, KeyId, KeySet, Mandate, PublishedKey, Reason, RecoverError, Revocation,
+    Told, Vouched, Witnesses,
 };
 use crate::observe;
 use crate::store::{StoreError, Version};
@@ -134,9 +132,10 @@ pub async fn recover(
         .collect();
     let (mine, others): (Vec<_>, Vec<_>) =
         (events.into_iter()).partition(|event| event.key_set == name);
-    let log: Result<Vec<Told>, String> = mine.iter().map(from_log).collect();
+    let log = mine.iter().filter_map(|event| from_log(event).transpose());
+    let log: Result<Vec<Told>, String> = log.collect();
     let log = log.map_err(RecoverFailure::Newer)?;
-    let logged = log.iter().map(|told| told.number).max().unwrap_or(0);
+    let logged = mine.iter().map(|event| event.number).max().unwrap_or(0);
     let stored = stored(&context, &name, logged).await?;
     let mut said = vec![
         ("log".to_owned(), Ok(format!("{logged} key events"))),
@@ -155,10 +154,7 @@ pub async fn recover(
     tombstones(&context, &name, &mut witnesses, &mut said)?;
     witnesses.seen = seen(&witnesses, state)?;
 
-    let figures = context.metrics.key_set(&name);
-    let timing = wanted.plan.timing;
-    let reader = Reader::new(&name, wanted.rules, timing, figures, Pulse::default());
-    let mut writer = Writer::new(Arc::clone(&context), Arc::new(reader), wanted.plan);
+    let mut writer = Writer::alone(Arc::clone(&context), &wanted);
     let tick = writer.tick_for(context.clock.read().wall);
     let made = keyring::recover(
         &name,
@@ -181,7 +177,7 @@ pub async fn recover(
         writer.store(record).await.map_err(RecoverFailure::Store)?;
     }
     Ok(Recovered {
-        confirms_clock: tick.now > made.set.high_water + timing.max_gap,
+        confirms_clock: tick.now > made.set.high_water + writer.plan.timing.max_gap,
         set: made.set,
         findings: made.findings,
         strange,
@@ -315,7 +311,7 @@ async fn sets(
         }
     }
     // A set that a broken run left there may hold the placeholder alone.
-    let is_placeholder = |key: &Shown| witnesses.placeholder.contains(key);
+    let is_placeholder = |key: &PublishedKey| witnesses.placeholder.contains(key);
     witnesses.last_good.retain(|key| !is_placeholder(key));
     for keys in witnesses.origins.values_mut() {
         keys.retain(|key| !witnesses.placeholder.contains(key));
@@ -323,9 +319,9 @@ async fn sets(
 }
 
 /// The keys of a JWKS.
-fn shown(bytes: &[u8]) -> Result<Vec<Shown>, String> {
+fn shown(bytes: &[u8]) -> Result<Vec<PublishedKey>, String> {
     let set = ServedSet::read(bytes).map_err(|e| e.to_string())?;
-    let keys = set.set.keys.into_iter().map(|jwk| Shown {
+    let keys = set.set.keys.into_iter().map(|jwk| PublishedKey {
         kid: jwk.kid,
         algorithm: jwk.algorithm,
         public: jwk.key,

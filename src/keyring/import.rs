@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use super::event::{Event, What};
 use super::key::{Key, KeyId, Mandate, Phase};
 use super::operator::ordered;
-use super::recover::Shown;
 use super::rules::{self, Action};
 use super::set::{Genesis, KeySet, Plan, Tick};
+use super::view::PublishedKey;
 use crate::time::{Span, Time};
 
 /// Why keys are not imported. None of them was.
@@ -64,7 +64,7 @@ impl KeySet {
     /// [`ImportError`]; nothing was changed.
     pub fn import(
         &mut self,
-        keys: &[Shown],
+        keys: &[PublishedKey],
         until: Time,
         mandate: &Mandate,
         plan: &Plan,
@@ -100,7 +100,7 @@ impl KeySet {
     /// The id of a key that was imported before, or a new one.
     fn place_for(
         &self,
-        shown: &Shown,
+        shown: &PublishedKey,
         ids: &mut dyn FnMut() -> KeyId,
     ) -> Result<KeyId, ImportError> {
         let kid = shown.kid.clone();
@@ -126,7 +126,7 @@ impl KeySet {
     }
 }
 
-fn foreign(id: KeyId, shown: &Shown, plan: &Plan, now: Time) -> Key {
+fn foreign(id: KeyId, shown: &PublishedKey, plan: &Plan, now: Time) -> Key {
     Key {
         id,
         algorithm: shown.algorithm,
@@ -141,6 +141,7 @@ fn foreign(id: KeyId, shown: &Shown, plan: &Plan, now: Time) -> Key {
             last_sign: now,
         },
         published: Some(now),
+        activated: None,
         placements: BTreeMap::new(),
         sightings: BTreeMap::new(),
         exp_ceiling: None,

@@ -52,9 +52,7 @@ pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, Revoked, Then};
 pub use outlook::{Outlook, Wait};
 pub use publicity::{Discrepancy, Shown, Wrong};
-pub use recover::{
-    Finding, Inferred, RecoverError, Recovery, Shown as ShownThere, Told, Vouched, Witnesses, recover,
-};
+pub use recover::{Finding, Inferred, RecoverError, Recovery, Told, Vouched, Witnesses, recover};
 pub use refusal::OperatorError;
 pub use set::{
     Genesis, InvalidSeatId, KeySet, ONLY_GROUP, Plan, Replica, Revocation, Seat, SeatId, Switch,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealkeeper::keyring::{
-    Half, KeyId, KeySet, Mandate, Outcome, Phase, Reason, RecoverError, Revocation, Shown, Task,
-    Told, Vouched, What, Witnesses, recover,
+    Half, KeyId, KeySet, Mandate, Outcome, Phase, PublishedKey, Reason, RecoverError, Revocation,
+    Task, Told, Vouched, What, Witnesses, recover,
 };
 use sealkeeper::time::{Span, Time};
 
@@ -124,7 +124,7 @@ impl World {
             witnesses.devices.insert(device, objects);
         }
         let named = self.named();
-        let shown = |kids: &BTreeSet<String>| -> Vec<Shown> {
+        let shown = |kids: &BTreeSet<String>| -> Vec<PublishedKey> {
             kids.iter()
                 .filter_map(|kid| named.get(kid).cloned())
                 .collect()
@@ -166,14 +166,14 @@ impl World {
     }
 
     /// Every key that was ever made.
-    fn named(&self) -> BTreeMap<String, Shown> {
+    fn named(&self) -> BTreeMap<String, PublishedKey> {
         let public = self
             .ledger
             .told
             .iter()
             .filter_map(|told| told.public.clone());
         let named = public.map(|(kid, algorithm, public)| {
-            let shown = Shown {
+            let shown = PublishedKey {
                 kid: kid.clone(),
                 algorithm,
                 public,
@@ -299,7 +299,7 @@ fn known(witnesses: &Witnesses, vouched: Vouched, device: &str) -> Known {
     }
     let shown = witnesses.last_good.iter();
     known.published.extend(shown.map(|key| key.kid.clone()));
-    let in_device = |key: &Shown| {
+    let in_device = |key: &PublishedKey| {
         let held = witnesses.devices.get(device);
         held.is_some_and(|held| held.values().any(|public| *public == key.public))
     };

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Inferred, Shown, Told, Vouched, Witnesses};
+use super::{Finding, Inferred, Told, Vouched, Witnesses};
 use crate::jose::PublicKey;
 use crate::keyring::event::What;
 use crate::keyring::key::{Half, Hold, Key, KeyId, Phase};
 use crate::keyring::rules;
 use crate::keyring::set::{KeySet, Plan, Revocation};
+use crate::keyring::view::PublishedKey;
 use crate::time::{Span, Time};
 
 /// All keys that witnesses know by an id of ours.
@@ -24,10 +25,11 @@ pub(super) struct Drafts {
 pub(super) struct Draft {
     pub(super) id: KeyId,
     /// Its `kid`, algorithm and numbers.
-    pub(super) named: Option<Shown>,
+    pub(super) named: Option<PublishedKey>,
     pub(super) group: String,
     pub(super) created: Option<Time>,
     pub(super) published: Option<Time>,
+    pub(super) activated: Option<Time>,
     /// As the log, or the older record, says it; `Generating` where neither
     /// knows more.
     pub(super) phase: Phase,
@@ -57,6 +59,7 @@ impl Draft {
             group: plan_group.to_owned(),
             created: None,
             published: None,
+            activated: None,
             phase: Phase::Generating,
             switch: false,
             abandoned: false,
@@ -78,13 +81,14 @@ impl Draft {
     fn of_record(key: &Key) -> Self {
         let named = (key.kid.clone()).zip(key.public.clone());
         Self {
-            named: named.map(|(kid, public)| Shown {
+            named: named.map(|(kid, public)| PublishedKey {
                 kid,
                 algorithm: key.algorithm,
                 public,
             }),
             created: Some(key.created),
             published: key.published,
+            activated: key.activated,
             phase: key.phase.clone(),
             hold: key.hold.clone(),
             halves: key.placements.clone(),
@@ -106,7 +110,7 @@ impl Draft {
         let at = told.at;
         self.in_log = true;
         if let Some((kid, algorithm, public)) = &told.public {
-            self.named = Some(Shown {
+            self.named = Some(PublishedKey {
                 kid: kid.clone(),
                 algorithm: *algorithm,
                 public: public.clone(),
@@ -124,6 +128,7 @@ impl Draft {
             What::ActivationCancelled => self.switch = false,
             What::Activated => {
                 self.phase = Phase::Active { since: at };
+                self.activated.get_or_insert(at);
                 self.switch = false;
             }
             What::Retiring => {
@@ -163,7 +168,14 @@ impl Draft {
                 self.hold = Some(Hold { since, mandate });
             }
             What::Released => self.hold = None,
-            What::ObservedEverywhere
+            What::ApprovalRequested { .. }
+            | What::Approved { .. }
+            | What::RequestWithdrawn { .. }
+            | What::RequestExpired { .. }
+            | What::OriginWaived { .. }
+            | What::OriginRestored { .. }
+            | What::WaiverEnded { .. }
+            | What::ObservedEverywhere
             | What::Regressed { .. }
             | What::RotationRequested
             | What::SuccessorForced
@@ -275,7 +287,7 @@ impl Drafts {
     /// The draft of a key that a set shows.
     fn place(
         &mut self,
-        shown: &Shown,
+        shown: &PublishedKey,
         witnesses: &Witnesses,
         trusted: bool,
         ids: &mut dyn FnMut() -> KeyId,
@@ -307,7 +319,7 @@ impl Drafts {
 
     fn show_placeholder(
         &mut self,
-        shown: &Shown,
+        shown: &PublishedKey,
         witnesses: &Witnesses,
         ids: &mut dyn FnMut() -> KeyId,
     ) {

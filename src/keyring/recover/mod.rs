@@ -31,7 +31,8 @@ use super::key::{Half, Key, KeyId, Mandate, Phase};
 use super::operator::ordered;
 use super::rules::{self, Action};
 use super::set::{Genesis, KeySet, Plan, Revocation, SeatId, Tick};
-use crate::jose::{Algorithm, PublicKey};
+use super::view::PublishedKey;
+use crate::jose::PublicKey;
 use crate::time::Time;
 use draft::{Draft, Drafts};
 pub use told::Told;
@@ -47,26 +48,15 @@ pub struct Witnesses {
     /// what is known to belong to other key sets.
     pub devices: BTreeMap<String, BTreeMap<KeyId, PublicKey>>,
     /// The last JWKS on disk.
-    pub last_good: Vec<Shown>,
+    pub last_good: Vec<PublishedKey>,
     /// The placeholder on disk.
-    pub placeholder: Vec<Shown>,
+    pub placeholder: Vec<PublishedKey>,
     /// What each origin that answered shows.
-    pub origins: BTreeMap<String, Vec<Shown>>,
+    pub origins: BTreeMap<String, Vec<PublishedKey>>,
     /// Revocations on disk.
     pub tombstones: BTreeMap<String, Revocation>,
     /// The latest instant with which anything on disk is dated.
     pub seen: Option<Time>,
-}
-
-/// A public key as a JWKS shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Its `kid`.
-    pub kid: String,
-    /// Its algorithm.
-    pub algorithm: Algorithm,
-    /// Its numbers.
-    pub public: PublicKey,
 }
 
 /// What the operator vouches for.
@@ -235,6 +225,11 @@ impl Drafts {
             next_intent: record.map_or(1, |set| set.next_intent),
             replicas: BTreeMap::new(),
             revoked: self.revoked.clone(),
+            // What people wanted is asked for again: nobody knows whether they
+            // still do.
+            requests: BTreeMap::new(),
+            last_request: record.map_or(0, |set| set.last_request),
+            waivers: BTreeMap::new(),
         }
     }
 }
@@ -279,6 +274,7 @@ impl KeySet {
                 Phase::Placeholder => None,
                 _ => Some(draft.published.unwrap_or(self.high_water)),
             },
+            activated: draft.activated,
             placements: draft.halves.clone(),
             sightings: BTreeMap::new(),
             exp_ceiling: match may_have_signed {

@@ -2,11 +2,11 @@
 
 use super::*;
 
-fn shown(kid: &str, n: u8) -> Shown {
+fn shown(kid: &str, n: u8) -> PublishedKey {
     let Outcome::Generated { public, .. } = made(n) else {
         panic!("a key");
     };
-    Shown {
+    PublishedKey {
         kid: kid.to_owned(),
         algorithm: Algorithm::Ed25519,
         public,
@@ -14,7 +14,12 @@ fn shown(kid: &str, n: u8) -> Shown {
 }
 
 impl Bench {
-    fn import(&mut self, keys: &[Shown], until: i64, s: i64) -> Result<Vec<Event>, ImportError> {
+    fn import(
+        &mut self,
+        keys: &[PublishedKey],
+        until: i64,
+        s: i64,
+    ) -> Result<Vec<Event>, ImportError> {
         self.tick.now = at(s);
         let drawn = &mut self.drawn;
         let (plan, tick) = (&self.plan, &self.tick);
