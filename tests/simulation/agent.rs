@@ -1,5 +1,6 @@
 //! A model of the agent: how the keyring is meant to be driven.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -325,7 +326,9 @@ impl World {
     }
 
     fn revoke_stored(&mut self, r: usize, kid: &str, then: Option<Then>) -> Result<(), Stop> {
-        self.change(r, &|set, plan, tick| {
+        let known = self.store.record.revoked.contains_key(kid);
+        let until = Cell::new(None);
+        let done = self.change(r, &|set, plan, tick| {
             let ending = Ending {
                 reason: Reason::Compromised,
                 then,
@@ -333,8 +336,13 @@ impl World {
                 mandate: Mandate::default(),
             };
             let revoked = set.revoke(kid, &ending, plan, tick)?;
+            until.set(Some(revoked.exposure.bounded_until));
             Ok(revoked.events)
-        })
+        });
+        if let (Ok(()), Some(until)) = (&done, until.get()) {
+            self.promised(r, kid, until, known);
+        }
+        done
     }
 
     /// Ends `init`, once every first key exists.

@@ -16,6 +16,7 @@ impl World {
     pub(crate) fn invariants(&mut self) {
         self.invariant_objects();
         self.invariant_set_size();
+        self.verifiers();
     }
 
     pub(crate) fn half_skew(&self) -> Span {
@@ -42,6 +43,7 @@ impl World {
         let after = Rc::clone(&self.store.record);
         self.ledger.tell(events, &after);
         let before = std::mem::replace(&mut self.ledger.previous, Rc::clone(&after));
+        self.population.changed();
         promises::held(&before, &after);
         promises::never_back(&before, &after);
         promises::told_in_time(&before, &after, self.plan.timing.adoption);
@@ -108,8 +110,10 @@ impl World {
 
     fn note_phase(&mut self, old: Option<&Key>, key: &Key, before: &KeySet, after: &KeySet) {
         let Some(kid) = key.kid.clone() else { return };
+        self.population.on_record(&kid);
         match key.phase {
             Phase::Active { .. } => {
+                self.population.signs(&kid, &key.seat(), after, self.now);
                 let planned = before
                     .seats
                     .get(&key.seat())
@@ -128,7 +132,9 @@ impl World {
             }
             Phase::Retired { .. } => self.invariant_removed_dead(&kid),
             Phase::Revoked { .. } => {
-                self.ledger.revoked.insert(kid, self.now);
+                // A clock that is confirmed may date it anew.
+                self.population.ends(&kid);
+                self.ledger.revoked.entry(kid).or_insert(self.now);
                 let seat = before.seats.get(&key.seat());
                 if old.is_some_and(|old| matches!(old.phase, Phase::Active { .. })) {
                     let next = after.seats.get(&key.seat()).and_then(|seat| seat.active);

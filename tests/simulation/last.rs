@@ -36,6 +36,7 @@ impl World {
         };
         let endings = std::collections::BTreeMap::from([(kid.to_owned(), ending)]);
         let gone = Cell::new(false);
+        let until = Cell::new(None);
         let done = self.change(r, &|set, plan, tick| {
             let made = (replacement, outcome.clone());
             let replaced = set.replace_last(kid, &endings, made, plan, tick);
@@ -47,6 +48,7 @@ impl World {
                         set.keys.values().any(|key| key.is_published()),
                         "no key took the place of {kid}"
                     );
+                    until.set(Some(revoked.exposure.bounded_until));
                     Ok(revoked.events)
                 }
                 Err(NotReplaced::Refused(why)) => Err(why),
@@ -61,6 +63,9 @@ impl World {
         let replaced = done.is_ok() && !gone.get();
         if replaced {
             self.totals.count("revoked: the last, a fresh one with it");
+            if let Some(until) = until.get() {
+                self.promised(r, kid, until, false);
+            }
         }
         replaced
     }

@@ -2,7 +2,8 @@
 //!
 //! A seed makes a world: replicas with clocks of their own, a store, a device,
 //! origins, an operator, and mishaps at every point. After each event the
-//! functions named `invariant_*` run. To replay what failed:
+//! functions named `invariant_*` run; verifiers of every kind run along and
+//! judge each token. To replay what failed:
 //!
 //! ```text
 //! scripts/simulate --seed <seed>
@@ -25,6 +26,7 @@ mod schedule;
 mod signatures;
 mod signing;
 mod totals;
+mod verifiers;
 mod world;
 mod year;
 
@@ -54,8 +56,10 @@ fn simulation() {
     println!("{totals}");
     let years = totals.simulated.as_secs() / 31_557_600;
     println!(
-        "{runs} worlds from seed {base}: {years} simulated years, {} events, {} signatures",
-        totals.events, totals.signatures
+        "{runs} worlds from seed {base}: {years} simulated years, {} events, {} signatures, {} tokens shown",
+        totals.events,
+        totals.signatures,
+        totals.crowd.tokens()
     );
     for (seed, why) in &broken {
         println!("seed {seed}: {why}");

@@ -80,6 +80,7 @@ impl World {
         self.invariant_release(r, flight, moment);
         self.invariant_published_first(r, &flight.kid);
         self.ledger.token(&flight.kid, flight.exp);
+        self.show(flight);
     }
 
     /// Whether some signer of this replica's view, at this moment, needs the

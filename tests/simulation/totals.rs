@@ -6,12 +6,16 @@ use std::fmt;
 
 use sealkeeper::time::Span;
 
+use super::verifiers::Crowd;
+
 #[derive(Clone, Default)]
 pub(crate) struct Totals {
     counts: BTreeMap<String, u64>,
     pub(crate) simulated: Span,
     pub(crate) events: u64,
     pub(crate) signatures: u64,
+    /// What verifiers met.
+    pub(crate) crowd: Crowd,
 }
 
 /// What must happen in any run of more than a few hundred seeds.
@@ -74,6 +78,21 @@ pub(crate) const EXPECTED: &[&str] = &[
     "timing changed",
     "track added",
     "track taken off",
+    "verifier: refused what was revoked",
+    "verifier: refused, its origin had nothing yet",
+    "verifier: refused, its origin was dead",
+    "verifier: refused, its origin went back",
+    "verifier: refused, keeps sets for longer than the plan",
+    "verifier: refused, nobody waited for it",
+    "verifier: refused, with an old set of an origin that is dead",
+    "verifier: refused, woke with an old set",
+    "verifier: trusted what was revoked, and nobody was told",
+    "verifier: trusted what was revoked, for as long as was told",
+    "verifier: trusted what was revoked, has met no later key",
+    "verifier: trusted what was revoked, its origin showed it on",
+    "verifier: trusted what was revoked, its origin was dead",
+    "verifier: trusted what was revoked, keeps sets for longer than the plan",
+    "verifier: trusted what was revoked, woke with an old set",
 ];
 
 impl Totals {
@@ -93,12 +112,15 @@ impl Totals {
         self.simulated = self.simulated + other.simulated;
         self.events += other.events;
         self.signatures += other.signatures;
+        self.crowd.add(&other.crowd);
     }
 
     /// What was expected and never happened.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
+    pub(crate) fn missing(&self) -> Vec<String> {
         let never = |what: &&&str| !self.counts.contains_key(**what);
-        EXPECTED.iter().filter(never).copied().collect()
+        let missing = EXPECTED.iter().filter(never);
+        let missing = missing.map(|what| (*what).to_owned());
+        missing.chain(self.crowd.missing()).collect()
     }
 }
 
@@ -107,6 +129,6 @@ impl fmt::Display for Totals {
         for (what, count) in &self.counts {
             writeln!(f, "{count:>10}  {what}")?;
         }
-        Ok(())
+        write!(f, "{}", self.crowd)
     }
 }

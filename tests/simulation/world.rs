@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use sealkeeper::keyring::{ClockGuard, IntentId, KeyId, KeySet, Moment, Plan, Tick, View};
+use sealkeeper::keyring::{
+    ClockGuard, IntentId, Key, KeyId, KeySet, Moment, Phase, Plan, Tick, View,
+};
 use sealkeeper::time::{Span, Time};
 
 use super::ledger::Ledger;
@@ -11,6 +13,7 @@ use super::outside::{Device, Origin, Store};
 use super::random::{Random, millis};
 use super::schedule;
 use super::totals::Totals;
+use super::verifiers::Population;
 
 pub(crate) struct World {
     pub(crate) random: Random,
@@ -28,6 +31,7 @@ pub(crate) struct World {
     pub(crate) agenda: Vec<(Time, Item)>,
     pub(crate) ledger: Ledger,
     pub(crate) totals: Totals,
+    pub(crate) population: Population,
     /// Nothing fails for now.
     pub(crate) calm: bool,
     pub(crate) trace: bool,
@@ -141,6 +145,7 @@ impl World {
         ledger.tell(&events, &record);
         ledger.longest = plan.timing.max_token_lifetime;
         Self {
+            population: Population::new(seed, plan.origins.len(), &plan.timing),
             random,
             now,
             started: now,
@@ -311,6 +316,19 @@ impl World {
     pub(crate) fn serve(&mut self, o: usize, kids: BTreeSet<String>) {
         let origin = &mut self.origins[o];
         if origin.serves != kids {
+            let lost = origin.serves.difference(&kids);
+            let shown = |kid: &&String| {
+                let key = self.store.record.by_kid(kid);
+                key.is_some_and(Key::is_published)
+            };
+            let against_record = lost.filter(shown).cloned().collect();
+            let mut public = kids.clone();
+            if self.population.without_overlap {
+                let signs_no_more = |key: &Key| matches!(key.phase, Phase::Retiring { .. });
+                let record = &self.store.record;
+                public.retain(|kid| !record.by_kid(kid).is_some_and(signs_no_more));
+            }
+            self.population.served(o, self.now, &public, against_record);
             let old = std::mem::replace(&mut origin.serves, kids);
             origin.history.push(old);
             if origin.history.len() > 4 {

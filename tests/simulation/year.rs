@@ -13,7 +13,11 @@ const STEPS: u32 = 400;
 
 /// Runs the world of one seed; panics where an invariant breaks.
 pub(crate) fn run(seed: u64, trace: bool) -> Totals {
-    let mut world = World::new(seed, trace);
+    live(World::new(seed, trace)).totals
+}
+
+/// Lets a world live its life.
+pub(crate) fn live(mut world: World) -> World {
     world.begin();
     let spells = 1 + world.random.below(3);
     for _ in 0..spells {
@@ -24,7 +28,8 @@ pub(crate) fn run(seed: u64, trace: bool) -> Totals {
         world.settle();
     }
     world.totals.simulated = world.now.since(world.started);
-    world.totals
+    world.totals.crowd = world.population.crowd();
+    world
 }
 
 impl World {
@@ -329,6 +334,7 @@ impl World {
         if let Err(why) = settled {
             panic!("the set does not come to rest: {why}");
         }
+        self.invariant_forgotten();
         self.calm = false;
     }
 
