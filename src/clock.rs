@@ -50,8 +50,9 @@ impl SystemClock {
     /// clock is shifted by what stands in the file that the environment
     /// variable `SEALKEEPER_TEST_CLOCK_OFFSET` names: a signed whole number of
     /// milliseconds, read anew each time. So a test steps the wall clock of a
-    /// running daemon, while boot time runs on. An absent file means no shift;
-    /// a file that is being written keeps the shift read last. There,
+    /// running daemon, while boot time runs on. A second number shifts boot
+    /// time: with the same number twice, time passes. An absent file means no
+    /// shift; a file that is being written keeps the shift read last. There,
     /// `SEALKEEPER_TEST_BOOT_ID` says which start of the machine this is.
     #[must_use]
     pub fn new() -> Self {
@@ -70,7 +71,7 @@ impl Clock for SystemClock {
             (before, wall, since_start(ClockId::Boottime))
         });
         #[cfg(feature = "failpoints")]
-        let wall = wall.saturating_add(self.offset.millis());
+        let (wall, boot) = self.offset.apply(wall, boot);
         Reading {
             wall: Time::from_millis(wall),
             boot: Span::from(boot),
@@ -145,12 +146,14 @@ fn wall_millis(now: SystemTime) -> i64 {
 #[cfg(feature = "failpoints")]
 mod step {
     use std::path::PathBuf;
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
 
     #[derive(Debug, Default)]
     pub(super) struct Offset {
         file: Option<PathBuf>,
-        last: AtomicI64,
+        /// In milliseconds, of the wall clock and of boot time.
+        last: Mutex<(i64, u64)>,
     }
 
     impl Offset {
@@ -161,22 +164,36 @@ mod step {
         pub(super) fn from_file(file: Option<PathBuf>) -> Self {
             Self {
                 file,
-                last: AtomicI64::new(0),
+                last: Mutex::default(),
             }
         }
 
-        pub(super) fn millis(&self) -> i64 {
-            let Some(file) = &self.file else { return 0 };
+        pub(super) fn apply(&self, wall: i64, boot: Duration) -> (i64, Duration) {
+            let (of_wall, of_boot) = self.read();
+            let boot = boot.saturating_add(Duration::from_millis(of_boot));
+            (wall.saturating_add(of_wall), boot)
+        }
+
+        fn read(&self) -> (i64, u64) {
+            let Some(file) = &self.file else {
+                return (0, 0);
+            };
             let read = match std::fs::read_to_string(file) {
-                Ok(text) => text.trim().parse().ok(),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(0),
+                Ok(text) => parse(&text),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some((0, 0)),
                 Err(_) => None,
             };
-            if let Some(millis) = read {
-                self.last.store(millis, Ordering::Relaxed);
-            }
-            self.last.load(Ordering::Relaxed)
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = read.unwrap_or(*last);
+            *last
         }
+    }
+
+    fn parse(text: &str) -> Option<(i64, u64)> {
+        let mut words = text.split_whitespace();
+        let wall = words.next()?.parse().ok()?;
+        let boot = words.next().map_or(Some(0), |word| word.parse().ok())?;
+        Some((wall, boot))
     }
 }
 
@@ -338,5 +355,10 @@ mod tests {
             shift(&clock) < -86_340_000,
             "a half-written file changes nothing"
         );
+        let boot = || clock.read().boot.as_millis();
+        let before = boot();
+        std::fs::write(&file, "86400000 86400000\n").expect("written");
+        let passed = boot() - before;
+        assert!((86_400_000..86_460_000).contains(&passed), "{passed}");
     }
 }

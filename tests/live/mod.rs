@@ -1,5 +1,6 @@
 //! The whole program: real processes, a real token, real sockets.
 
+mod a_year;
 mod approvals;
 mod backup;
 pub(crate) mod bad_days;
