@@ -10,14 +10,38 @@ use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 
 use super::room::Taken;
+use super::status::Fault;
 
-/// The bytes of a body, counted against a caller's room. What finds none ends
-/// the request.
-pub(super) struct Metered {
+/// A body, each frame of which is measured before it goes on. What finds no
+/// room ends it.
+pub(super) struct Through<M> {
     body: Body,
+    meter: M,
+}
+
+/// What a frame costs, and what becomes of it.
+pub(super) trait Meter {
+    /// The frame as it goes on.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault>;
+}
+
+/// The bytes of a request's body, counted against a caller's room.
+pub(super) type Metered = Through<Coming>;
+
+/// The bytes of an answer, counted against its caller's room until they have
+/// gone to the socket: a peer that does not read keeps what it asked for here.
+pub(super) type Answer = Through<Going>;
+
+/// Measures a request.
+pub(super) struct Coming {
     taken: Arc<Taken>,
     frames: Frames,
     read: Read,
+}
+
+/// Measures an answer.
+pub(super) struct Going {
+    taken: Arc<Taken>,
 }
 
 /// The sizes of the messages that were read and not taken up, in order, each
@@ -27,12 +51,19 @@ pub(super) struct Read(Arc<Mutex<VecDeque<usize>>>);
 
 impl Metered {
     pub(super) fn new(body: Body, taken: Arc<Taken>, read: Read) -> Self {
-        Self {
-            body,
+        let meter = Coming {
             taken,
             frames: Frames::default(),
             read,
-        }
+        };
+        Self { body, meter }
+    }
+}
+
+impl Answer {
+    pub(super) const fn new(body: Body, taken: Arc<Taken>) -> Self {
+        let meter = Going { taken };
+        Self { body, meter }
     }
 }
 
@@ -48,53 +79,27 @@ impl Read {
     }
 }
 
-impl HttpBody for Metered {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(Some(frame)) => frame?,
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
-        };
+impl Meter for Coming {
+    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
         if let Some(data) = frame.data_ref() {
-            if let Err(fault) = self.taken.grow(data.len()) {
-                // Tonic looks for a status among the causes.
-                return Poll::Ready(Some(Err(fault.into_status().into())));
-            }
-            let Self { frames, read, .. } = &mut *self;
+            self.taken.grow(data.len())?;
+            let Self { frames, read, .. } = self;
             frames.read(data, |size| read.sizes().push_back(size));
         }
-        Poll::Ready(Some(Ok(frame)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Ok(frame)
     }
 }
 
-/// The bytes of an answer, counted against its caller's room until they have
-/// gone to the socket: a peer that does not read keeps what it asked for here.
-pub(super) struct Answer {
-    body: Body,
-    taken: Arc<Taken>,
-}
-
-impl Answer {
-    pub(super) const fn new(body: Body, taken: Arc<Taken>) -> Self {
-        Self { body, taken }
+impl Meter for Going {
+    fn pass(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Fault> {
+        match frame.into_data() {
+            Ok(bytes) => self.taken.sending(bytes).map(Frame::data),
+            Err(trailers) => Ok(trailers),
+        }
     }
 }
 
-impl HttpBody for Answer {
+impl<M: Meter + Unpin> HttpBody for Through<M> {
     type Data = Bytes;
     type Error = axum::BoxError;
 
@@ -107,14 +112,10 @@ impl HttpBody for Answer {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Some(match frame.into_data() {
-            Ok(bytes) => match self.taken.sending(bytes) {
-                Ok(bytes) => Ok(Frame::data(bytes)),
-                // The stream is reset: there is no room to say why.
-                Err(fault) => Err(fault.into_status().into()),
-            },
-            Err(trailers) => Ok(trailers),
-        }))
+        // Tonic looks for a status among the causes of a request's end. An
+        // answer's stream is reset: there is no room to say why.
+        let passed = self.meter.pass(frame);
+        Poll::Ready(Some(passed.map_err(|fault| fault.into_status().into())))
     }
 
     fn is_end_stream(&self) -> bool {
