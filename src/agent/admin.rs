@@ -272,10 +272,10 @@ pub struct KeySetStatus {
 pub struct RequestStatus {
     /// Under which one agrees.
     pub number: u64,
-    /// A stable word: `destroy`, `rollback`, `activate`.
+    /// A stable word: `destroy`, `rollback`, `activate`, `waive`.
     pub wish: &'static str,
-    /// The key that it is about.
-    pub kid: String,
+    /// The `kid` that it is about, or the origin.
+    pub about: String,
     /// Who asked.
     pub by: String,
     /// Which person that is.

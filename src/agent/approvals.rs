@@ -140,8 +140,8 @@ impl Writer {
             by: caller.to_string(),
             note: String::new(),
         };
-        let step = self.step(Clock::Any, |set, _, tick| {
-            let events = set.withdraw_request(number, &mandate, tick)?;
+        let step = self.step(Clock::Any, |set, plan, tick| {
+            let events = set.withdraw_request(number, &mandate, plan, tick)?;
             Ok((events.clone(), events))
         });
         let events = step

@@ -222,6 +222,10 @@ impl Writer {
                     .await?
             }
             Change::WaiveOrigin { origin, span, note } => {
+                if let Some(asker) = self.asker(caller, note)? {
+                    let (origin, span) = (origin.clone(), *span);
+                    return self.wish(&asker, &Wish::Waive { origin, span }).await;
+                }
                 self.waive(origin, *span, &by(note)).await?
             }
             Change::RestoreOrigin { origin } => self.restore(origin, &by("")).await?,

@@ -102,7 +102,7 @@ fn request((number, request): (&u64, &crate::keyring::Request)) -> RequestStatus
     RequestStatus {
         number: *number,
         wish: request.wish.name(),
-        kid: request.wish.kid().to_owned(),
+        about: request.wish.about().to_owned(),
         by: request.mandate.by.clone(),
         person: request.person.clone(),
         note: request.mandate.note.clone(),
@@ -323,7 +323,7 @@ pub(super) fn sentence(event: &Event) -> String {
             expires,
         } => format!(
             "request {request} is on record: {wish} {}, until {expires}",
-            event.kid.as_deref().unwrap_or_default()
+            event.kid.as_deref().unwrap_or("an origin")
         ),
         What::Approved { request, .. } => format!("request {request} has its second person"),
         What::RequestWithdrawn { request } => format!("request {request} is withdrawn"),

@@ -139,10 +139,16 @@ impl Writer {
                 note: order.note.clone(),
             },
         };
-        self.entomb_all(&kids, &ending).await;
+        // A restart must not do what waits for a second person.
+        let alone = match self.reader.terms().approvals {
+            Some(_) => ending.clone().or_later(),
+            None => ending.clone(),
+        };
+        self.entomb_all(&kids, &alone).await;
         let mut all = Vec::new();
         for kid in kids {
-            let outcome = self.revoke(&kid, ending.clone()).await.map(|did| EndedKey {
+            let did = self.revoke_by(caller, &kid, ending.clone()).await;
+            let outcome = did.map(|did| EndedKey {
                 done: did.done,
                 pending: did.pending,
                 trusted_until: did.trusted_until,

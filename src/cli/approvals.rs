@@ -76,14 +76,14 @@ fn list(pending: &[PendingApproval], as_json: bool) -> Result<(), Failure> {
         return say("nothing waits for a second person");
     }
     let head = [
-        "NUMBER", "KEY SET", "WISH", "KEY", "ASKED BY", "SINCE", "UNTIL", "NOTE",
+        "NUMBER", "KEY SET", "WISH", "ABOUT", "ASKED BY", "SINCE", "UNTIL", "NOTE",
     ];
     let rows = pending.iter().map(|request| {
         vec![
             request.number.to_string(),
             request.key_set.clone(),
             request.wish.clone(),
-            request.kid.clone(),
+            request.about.clone(),
             format!("{} ({})", request.person, request.by),
             date(request.since.as_ref()),
             date(request.expires.as_ref()),
@@ -98,7 +98,7 @@ fn json_of(request: &PendingApproval) -> Value {
         "number": request.number,
         "key_set": request.key_set,
         "wish": request.wish,
-        "kid": request.kid,
+        "about": request.about,
         "by": request.by,
         "person": request.person,
         "note": request.note,

@@ -38,7 +38,7 @@ impl KeySet {
         events.extend(self.withdraw_stale(plan, tick));
         events.extend(self.destroy_halves(plan, tick));
         events.extend(self.remove_keys(plan, tick));
-        events.extend(self.expire_requests(tick));
+        events.extend(self.expire_requests(plan, tick));
         for seat in self.seats_of(plan) {
             self.settle(&seat);
         }

@@ -34,6 +34,13 @@ pub enum Wish {
         /// The revoked key in whose place it signs.
         kid: String,
     },
+    /// That an origin is not waited for.
+    Waive {
+        /// Which.
+        origin: String,
+        /// For how long.
+        span: Span,
+    },
 }
 
 /// A wish on record.
@@ -56,11 +63,12 @@ pub struct Request {
 pub const MOST_REQUESTS: usize = 32;
 
 impl Wish {
-    /// The key that it is about.
+    /// The key that it is about, by its `kid`; or the origin.
     #[must_use]
-    pub fn kid(&self) -> &str {
+    pub fn about(&self) -> &str {
         match self {
             Self::Destroy { kid, .. } | Self::Rollback { kid } | Self::Activate { kid } => kid,
+            Self::Waive { origin, .. } => origin,
         }
     }
 
@@ -71,6 +79,7 @@ impl Wish {
             Self::Destroy { .. } => "destroy",
             Self::Rollback { .. } => "rollback",
             Self::Activate { .. } => "activate",
+            Self::Waive { .. } => "waive",
         }
     }
 }
@@ -119,7 +128,7 @@ impl KeySet {
             wish: wish.name(),
             expires,
         };
-        let event = self.about(wish, tick.now, what, Some(mandate));
+        let event = self.about(wish, plan, tick.now, what, Some(mandate));
         Ok((Some(request), event.into_iter().collect()))
     }
 
@@ -152,7 +161,7 @@ impl KeySet {
             request: number,
             wish: wish.name(),
         };
-        let approved = self.about(&wish, tick.now, what, Some(mandate));
+        let approved = self.about(&wish, plan, tick.now, what, Some(mandate));
         Ok(approved.into_iter().chain(events).collect())
     }
 
@@ -161,17 +170,18 @@ impl KeySet {
         &mut self,
         number: u64,
         mandate: &Mandate,
+        plan: &Plan,
         tick: &Tick,
     ) -> Result<Vec<Event>, OperatorError> {
         let Request { wish, .. } = self.waiting(number, tick)?;
         self.requests.remove(&number);
         let what = What::RequestWithdrawn { request: number };
-        let event = self.about(&wish, tick.now, what, Some(mandate));
+        let event = self.about(&wish, plan, tick.now, what, Some(mandate));
         Ok(event.into_iter().collect())
     }
 
     /// Forgets wishes to which nobody agreed in time.
-    pub(super) fn expire_requests(&mut self, tick: &Tick) -> Vec<Event> {
+    pub(super) fn expire_requests(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let over = self.requests.iter();
         let over: Vec<(u64, Wish)> = over
             .filter(|(_, request)| request.expires <= tick.now)
@@ -181,7 +191,7 @@ impl KeySet {
         for (request, wish) in over {
             self.requests.remove(&request);
             let what = What::RequestExpired { request };
-            events.extend(self.about(&wish, tick.now, what, None));
+            events.extend(self.about(&wish, plan, tick.now, what, None));
         }
         events
     }
@@ -208,6 +218,7 @@ impl KeySet {
                 self.destroy(kid, *end_rollback, mandate, plan, tick)
             }
             Wish::Rollback { kid } => self.rollback(kid, mandate, plan, tick),
+            Wish::Waive { origin, span } => self.waive(origin, *span, mandate, plan, tick),
             Wish::Activate { kid } => {
                 if !self.revoked.contains_key(kid) {
                     let (kid, key_set) = (kid.clone(), self.name.clone());
@@ -229,8 +240,18 @@ impl KeySet {
     }
 
     /// None for a key that was forgotten meanwhile: it has no more events.
-    fn about(&self, wish: &Wish, at: Time, what: What, by: Option<&Mandate>) -> Option<Event> {
-        let mut event = Event::of(self.by_kid(wish.kid())?, at, what);
+    fn about(
+        &self,
+        wish: &Wish,
+        plan: &Plan,
+        at: Time,
+        what: What,
+        by: Option<&Mandate>,
+    ) -> Option<Event> {
+        let mut event = match wish {
+            Wish::Waive { .. } => Event::of_origin(plan, at, what),
+            _ => Event::of(self.by_kid(wish.about())?, at, what),
+        };
         event.mandate = by.cloned();
         Some(event)
     }

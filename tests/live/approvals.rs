@@ -177,6 +177,19 @@ async fn a_revocation_waits_for_nobody() {
     assert!(agreed.status.success(), "{}", said(&agreed));
     wait_until(async || kid_in(&lab, "active").is_some()).await;
 
+    // So with a whole device.
+    let all = [
+        "keys", "revoke", "--all", "--device", "softhsm", "--then", "activate",
+    ];
+    let revoked = run_as(&lab, BEN, &all);
+    assert!(revoked.status.success(), "{}", said(&revoked));
+    assert_eq!(kid_in(&lab, "active"), None);
+    let number = pending(&lab)[0]["number"].to_string();
+    assert_eq!(pending(&lab)[0]["wish"], "activate");
+    let agreed = run_as(&lab, ANNA, &["approvals", "approve", &number]);
+    assert!(agreed.status.success(), "{}", said(&agreed));
+    wait_until(async || kid_in(&lab, "active").is_some()).await;
+
     // Nobody in the configuration may end a key as well.
     let next = kid_in(&lab, "active").expect("an active key");
     let revoke = [

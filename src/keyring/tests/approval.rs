@@ -117,7 +117,7 @@ fn wishes_do_not_pile_up() {
     assert_eq!(asked.unwrap_err(), OperatorError::TooManyRequests);
     bench
         .set
-        .withdraw_request(100, &ben(), &bench.tick)
+        .withdraw_request(100, &ben(), &bench.plan, &bench.tick)
         .unwrap();
     let asked = bench
         .set
@@ -148,5 +148,29 @@ fn a_forced_activation_takes_two() {
     assert!(matches!(
         bench.ask(&other, 13),
         Err(OperatorError::UnknownKid { .. })
+    ));
+}
+
+/// Whom nobody waits for is for two to say as well.
+#[test]
+fn a_waiver_takes_two() {
+    let mut bench = Bench::with_standby();
+    let wish = Wish::Waive {
+        origin: "b".to_owned(),
+        span: DAY,
+    };
+    let number = bench.ask(&wish, 10).unwrap().unwrap();
+    assert!(bench.set.waivers.is_empty());
+    let events = bench.agree(number, &ben(), 11).unwrap();
+    assert_eq!(names(&events), ["approved", "origin-waived"]);
+    assert!(events.iter().all(|event| !event.is_alone()), "{events:?}");
+    assert!(bench.set.waivers.contains_key("b"));
+    let nowhere = Wish::Waive {
+        origin: "c".to_owned(),
+        span: DAY,
+    };
+    assert!(matches!(
+        bench.ask(&nowhere, 12),
+        Err(OperatorError::UnknownOrigin { .. })
     ));
 }

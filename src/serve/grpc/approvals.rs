@@ -29,7 +29,7 @@ impl<A: Administration> approvals_server::Approvals for Admin<A> {
                     key_set: key_set.clone(),
                     number: request.number,
                     wish: request.wish.to_owned(),
-                    kid: request.kid,
+                    about: request.about,
                     by: request.by,
                     person: request.person,
                     note: request.note,
