@@ -258,6 +258,8 @@ impl Reloading {
         outages.extend(outage.map(of_it));
         let warnings = differs::warnings_of(&record, after, &as_started);
         change.warnings.extend(warnings.map(of_it));
+        let shorter = shorter_caches(&self.running.key_sets[name], &config.key_sets[name]);
+        change.warnings.extend(shorter.map(of_it));
         let everywhere = || [String::from("everywhere")].into();
         let (before, after) = (before.plan(everywhere()), after.plan(everywhere()));
         let now = SystemClock::new().read().wall;
@@ -343,6 +345,16 @@ async fn record(
     Ok(Some(agent::inspect(&stored.bytes, 0)?))
 }
 
+/// What verifiers have fetched they keep for as long as they were told then.
+fn shorter_caches(before: &KeySet, after: &KeySet) -> Option<String> {
+    let (was, is) = (before.timing.verifier_cache, after.timing.verifier_cache);
+    (is < was).then(|| {
+        format!(
+            "verifier_cache is {is} from now on, and was {was}: a verifier that fetched the JWKS before this may keep it for up to {was}, and the agent does not count with that any more. Lower max_age first, and verifier_cache {was} later"
+        )
+    })
+}
+
 /// The key set's table, as it is written now.
 fn put(written: &mut Table, now: &Table, name: &str) {
     let table = |all: &Table| all.get("key_set")?.get(name).cloned();
@@ -396,6 +408,9 @@ fn tell(done: &Result<v1::ConfigurationChange, ReloadError>) {
         all.join(", ")
     };
     let (in_force, left) = (names(false), names(true));
+    for warning in &change.warnings {
+        tracing::warn!("{warning}");
+    }
     for coming in &change.consequences {
         let (key_set, what) = (&coming.key_set, &coming.what);
         let at = super::keys::rfc3339(coming.at.as_ref());

@@ -154,13 +154,20 @@ async fn rules_and_schedules_follow() {
 
     let allowed = "operations = [\"sign-jwt\", \"sign-jws\"]";
     lab.amend(allowed, "operations = [\"sign-jws\"]");
-    lab.amend("rotate_every = \"90d\"", "rotate_every = \"60d\"");
+    lab.amend(
+        "rotate_every = \"90d\"",
+        "rotate_every = \"60d\"\nverifier_cache = \"1h\"",
+    );
     let seen = diff(&lab);
     let names = [
         ("key_set.main.rotate_every".to_owned(), false),
         ("key_set.main.rule[me].operations".to_owned(), false),
+        ("key_set.main.verifier_cache".to_owned(), false),
     ];
     assert_eq!(settings(&seen), names);
+    // What verifiers hold already they hold for as long as before.
+    let warning = seen["warnings"][0].as_str().expect("a warning");
+    assert!(warning.contains("verifier_cache is 1h"), "{warning}");
     assert!(what(&seen).contains("is replaced"), "{seen}");
     let people = lab.ok(&["config", "diff"]);
     for said in [
