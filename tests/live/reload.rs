@@ -298,3 +298,27 @@ async fn origins_follow() {
     })
     .await;
 }
+
+/// What a caller has used up stays so: a reload is no way to get more. Another
+/// rate begins anew.
+#[tokio::test]
+async fn a_rate_goes_on() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    let operations = "operations = [\"sign-jwt\", \"sign-jws\"]";
+    let rate = "rate = { count = 2, per = \"1h\" }";
+    lab.amend(operations, &format!("{operations}\n{rate}"));
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    token(&mut signer).await;
+    token(&mut signer).await;
+    for _ in 0..2 {
+        let refused = sign(&mut signer, "ES256", "{}").await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        lab.amend("rotate_every = \"", "rotate_every = \"1");
+        assert_eq!(reload(&lab)["reloaded"], true);
+    }
+    lab.amend(rate, &rate.replace('2', "3"));
+    reload(&lab);
+    token(&mut signer).await;
+}
