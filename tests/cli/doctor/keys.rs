@@ -27,6 +27,8 @@ async fn breakage_3_a_key_that_a_running_agent_misses() {
     }
     let _daemon = lab.serve().await;
     wait_for(|| lab.run(&["keys", "list"]).status.success()).await;
+    // The next one, which is named in the hint, is made meanwhile.
+    wait_for(|| lab.keys().iter().any(|key| key["phase"] == "published")).await;
     let (kid, id) = active(&lab);
     refused(&lab, "the token holds no key")
         .await
