@@ -116,6 +116,8 @@ pub enum Call {
     },
     /// Look at every key pair of the token, whoever made it.
     List,
+    /// Look at a key pair that another tool made, or take it over.
+    Adopt(Box<Adopt>),
     /// Sign. Workers take these in order, several at a time.
     Sign(Sign),
     /// Destroy both halves, or what is there of them.
@@ -142,6 +144,58 @@ impl Call {
             _ => 64,
         }
     }
+}
+
+/// How another tool named a private key. At least one of the two is given, and
+/// each that is given must match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// `CKA_ID`, of any length.
+    pub id: Option<Vec<u8>>,
+    /// `CKA_LABEL`.
+    pub label: Option<String>,
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.id.as_deref().map(|id| format!("id {}", hex(id)));
+        let label = self.label.as_ref().map(|label| format!("label {label:?}"));
+        let parts: Vec<String> = id.into_iter().chain(label).collect();
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+/// As tools show a `CKA_ID`.
+#[must_use]
+pub fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A `CKA_ID` as tools show it, with colons or without.
+#[must_use]
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = (text.chars().filter(|c| *c != ':'))
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(
+        digits
+            .chunks(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect(),
+    )
+}
+
+/// A key pair that another tool made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Adopt {
+    /// Which.
+    pub from: Handle,
+    /// What it is to be used with.
+    pub algorithm: Algorithm,
+    /// The id that both halves are to have, and the public half that was seen
+    /// there before; none to look only.
+    pub into: Option<(ObjectId, PublicKey)>,
 }
 
 /// What a child needs to open its device.
@@ -221,6 +275,8 @@ pub enum Answer {
     Generated(Generated),
     /// The key pair, or the certainty that this token does not hold it.
     Found(Option<Generated>),
+    /// The key pair that another tool made; as [`Answer::Generated`] proven.
+    Adoptable(Listed),
     /// Every private key that the token shows.
     Listed(Vec<Listed>),
     /// The signature in JOSE form (RFC 7518 section 3).

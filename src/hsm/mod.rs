@@ -34,5 +34,7 @@ pub mod pin_source;
 mod pkcs11;
 
 pub use device::{Device, DeviceConfig, DeviceError, Load, State};
-pub use message::{Cure, Evidence, Generated, Listed, ObjectId, TokenIdentity, TokenSelector};
+pub use message::{
+    Cure, Evidence, Generated, Handle, Listed, ObjectId, TokenIdentity, TokenSelector, hex, unhex,
+};
 pub use pin_source::{PinSource, PinSupply};

@@ -66,7 +66,10 @@ impl Control {
             .as_mut()
             .ok_or_else(|| Fault::new(FaultKind::Defect, Cure::Never, "the device is not open"))?;
         let result = device.cured(&call);
-        if matches!(call, Call::Generate { .. } | Call::Destroy { .. }) {
+        if matches!(
+            call,
+            Call::Generate { .. } | Call::Destroy { .. } | Call::Adopt(_)
+        ) {
             self.changes.fetch_add(1, Ordering::Release);
         }
         result
@@ -144,6 +147,15 @@ impl Device {
                 pkcs11::find(token, session, object, self.require_local).map(Answer::Found)
             }
             Call::List => pkcs11::list(token, session, self.require_local).map(Answer::Listed),
+            Call::Adopt(ref adopt) => {
+                let local = self.require_local;
+                match &adopt.into {
+                    None => pkcs11::look(token, session, adopt, local).map(Answer::Adoptable),
+                    Some(into) => {
+                        pkcs11::adopt(token, session, adopt, into, local).map(Answer::Generated)
+                    }
+                }
+            }
             Call::Destroy { object } => {
                 pkcs11::destroy(token, session, object).map(|()| Answer::Destroyed)
             }

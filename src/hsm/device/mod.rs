@@ -1,6 +1,7 @@
 //! The daemon's side of a device: a handle that many callers share, and the
 //! supervisor that keeps a child alive behind it.
 
+mod adopt;
 mod error;
 mod flight;
 mod line;
@@ -470,6 +471,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Signed(_) => "signed",
         Answer::Destroyed => "destroyed",
         Answer::Healthy => "healthy",
+        Answer::Adoptable(_) => "adoptable",
         Answer::Supported => "supported",
     }
 }

@@ -2,6 +2,8 @@
 //! control session, so key generation is serialised: two at a time are not
 //! safe on SoftHSM.
 
+use std::fmt::Display;
+
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -12,7 +14,7 @@ use super::template::Step;
 use super::{Token, attributes, public, template};
 use crate::hsm::message::{Cure, Evidence, Fault, FaultKind, Generated, ObjectId};
 use crate::jose::verify::Verifier;
-use crate::jose::{Algorithm, KeyType};
+use crate::jose::{Algorithm, KeyType, PublicKey};
 
 /// What is signed to prove a new key. No JWS signing input: it has no dot.
 const PROOF: &[u8] = b"sealkeeper: does this key sign?";
@@ -129,13 +131,13 @@ pub(crate) fn destroy(token: &Token, session: &Session, object: ObjectId) -> Res
     Ok(())
 }
 
-struct Halves {
-    private: Vec<ObjectHandle>,
-    public: Vec<ObjectHandle>,
+pub(super) struct Halves {
+    pub(super) private: Vec<ObjectHandle>,
+    pub(super) public: Vec<ObjectHandle>,
 }
 
 impl Halves {
-    fn find(session: &Session, object: ObjectId) -> Result<Self, Fault> {
+    pub(super) fn find(session: &Session, object: ObjectId) -> Result<Self, Fault> {
         let search = |class, doing| {
             session
                 .find_objects(&template::search(object, class))
@@ -152,7 +154,10 @@ impl Halves {
     }
 
     /// Private and public half; `None` where one is missing.
-    fn pair(&self, object: ObjectId) -> Result<Option<(ObjectHandle, ObjectHandle)>, Fault> {
+    pub(super) fn pair(
+        &self,
+        object: ObjectId,
+    ) -> Result<Option<(ObjectHandle, ObjectHandle)>, Fault> {
         match (self.private.as_slice(), self.public.as_slice()) {
             ([private], [public]) => Ok(Some((*private, *public))),
             (private, public) if private.len() > 1 || public.len() > 1 => {
@@ -251,30 +256,38 @@ fn prove(
             key.key_type()
         )));
     }
-    let plan = token.mechanisms.plan(wanted.algorithm)?;
-    let signature = sign(
+    signs(
+        token,
         session,
         private,
-        Some(wanted.key_type),
+        &key,
         wanted.algorithm,
-        &plan,
-        PROOF,
+        &wanted.object,
     )?;
-    let verifier = Verifier::new(wanted.algorithm, &key).map_err(|e| {
-        bad(format!(
-            "key {} cannot be verified with: {e}",
-            wanted.object
-        ))
-    })?;
-    verifier.verify(PROOF, &signature).map_err(|e| {
-        bad(format!(
-            "key {} made a signature that its own public half does not verify: {e}",
-            wanted.object
-        ))
-    })?;
     Ok(Generated {
         public: key,
         evidence,
+    })
+}
+
+/// Has a key sign, and verifies it with its public half.
+pub(super) fn signs(
+    token: &Token,
+    session: &Session,
+    private: ObjectHandle,
+    key: &PublicKey,
+    algorithm: Algorithm,
+    name: &dyn Display,
+) -> Result<(), Fault> {
+    let plan = token.mechanisms.plan(algorithm)?;
+    let kind = Some(key.key_type());
+    let signature = sign(session, private, kind, algorithm, &plan, PROOF)?;
+    let verifier = Verifier::new(algorithm, key)
+        .map_err(|e| bad(format!("key {name} cannot be verified with: {e}")))?;
+    verifier.verify(PROOF, &signature).map_err(|e| {
+        bad(format!(
+            "key {name} made a signature that its own public half does not verify: {e}"
+        ))
     })
 }
 
@@ -331,7 +344,7 @@ pub(super) fn bad(why: String) -> Fault {
 }
 
 /// Somebody else's key, or another intent's: not destroyed.
-fn wrong_kind(why: String) -> Fault {
+pub(super) fn wrong_kind(why: String) -> Fault {
     Fault::new(FaultKind::Refused, Cure::Never, why)
 }
 

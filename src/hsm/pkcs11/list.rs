@@ -26,14 +26,7 @@ pub(crate) fn list(
     let found = found.map_err(while_doing("listing the private keys"))?;
     let mut listed = Vec::new();
     for private in found.into_iter().take(MOST) {
-        let id = match attributes::read(session, private, AttributeType::Id)? {
-            Some(Attribute::Id(id)) => id,
-            _ => Vec::new(),
-        };
-        let label = match attributes::read(session, private, AttributeType::Label)? {
-            Some(Attribute::Label(label)) => String::from_utf8_lossy(&label).into_owned(),
-            _ => String::new(),
-        };
+        let (id, label) = names(session, private)?;
         let pair = match pair(session, private, &id, require_local) {
             Ok(pair) => Ok(pair),
             // Of this key alone: others may be fine.
@@ -46,6 +39,19 @@ pub(crate) fn list(
     // A token that went away meanwhile shows nothing, and says so here.
     token.check(session)?;
     Ok(listed)
+}
+
+/// `CKA_ID` and `CKA_LABEL`, as far as it is text; empty where it has none.
+pub(super) fn names(session: &Session, object: ObjectHandle) -> Result<(Vec<u8>, String), Fault> {
+    let id = match attributes::read(session, object, AttributeType::Id)? {
+        Some(Attribute::Id(id)) => id,
+        _ => Vec::new(),
+    };
+    let label = match attributes::read(session, object, AttributeType::Label)? {
+        Some(Attribute::Label(label)) => String::from_utf8_lossy(&label).into_owned(),
+        _ => String::new(),
+    };
+    Ok((id, label))
 }
 
 fn pair(
