@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::failpoint::{Effect, Side, hit};
-use crate::hsm::{DeviceError, ObjectId};
-use crate::jose::thumbprint;
-use crate::keyring::{Key, Outcome, Task};
+use crate::hsm::{Device, DeviceError, Handle, ObjectId, unhex};
+use crate::jose::{Algorithm, thumbprint};
+use crate::keyring::{Adoption, Key, Outcome, Task};
 
 /// RSA-4096 takes a YubiHSM the better part of a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,6 +45,9 @@ pub(super) async fn perform(
             })?;
             let deadline = Instant::now() + PATIENCE;
             hit(Side::Before, Effect::Generate);
+            if let Some(adoption) = &key.adopted {
+                return take_over(device, object, key.algorithm, adoption).await;
+            }
             let made = device
                 .generate(object, key.key_type, key.algorithm, deadline)
                 .await?;
@@ -62,4 +65,23 @@ pub(super) async fn perform(
             Ok(Outcome::Destroyed)
         }
     }
+}
+
+/// Gives a key pair of another tool its id here.
+async fn take_over(
+    device: &Device,
+    object: ObjectId,
+    algorithm: Algorithm,
+    adoption: &Adoption,
+) -> Result<Outcome, DeviceError> {
+    let id = unhex(&adoption.former_id).filter(|id| !id.is_empty());
+    let label = Some(adoption.label.clone()).filter(|label| !label.is_empty());
+    let from = Handle { id, label };
+    let expected = adoption.public.clone();
+    let pair = device.adopt(from, algorithm, object, expected).await?;
+    hit(Side::After, Effect::Generate);
+    Ok(Outcome::Generated {
+        public: pair.public,
+        kid: adoption.kid.clone(),
+    })
 }

@@ -12,6 +12,7 @@
 //! the store before any reader signs with it.
 
 pub mod admin;
+mod adopt;
 mod approvals;
 mod backup;
 pub mod callers;
@@ -75,6 +76,7 @@ use terms::Terms;
 use writer::{Message, Writer};
 
 pub use admin::Administration;
+pub use adopt::{AdoptFailure, Adopted, Adopting, adopt};
 pub use backup::{Backup, BackupError, Fate, Folder};
 pub use context::{Context, Ports};
 pub use figures::Measured;

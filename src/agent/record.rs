@@ -119,6 +119,9 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
             Some(format!("activates {activates}"))
         }
         What::Imported { until } => Some(format!("until {until}")),
+        What::Adopted { device, id, label } => {
+            Some(format!("device {device}, id {id:?}, label {label}"))
+        }
         What::DestructionBegun { device } | What::Destroyed { device } => {
             Some(format!("device {device}"))
         }
@@ -224,6 +227,16 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
         "imported" => What::Imported {
             until: time("until ")?,
         },
+        "adoption-begun" => What::AdoptionBegun,
+        "adopted" => {
+            let said = after("device ")?;
+            let parts = said.split_once(", id \"").and_then(|(device, rest)| {
+                let (id, label) = rest.split_once("\", label ")?;
+                Some((device.to_owned(), id.to_owned(), label.to_owned()))
+            });
+            let (device, id, label) = parts.ok_or_else(|| line("it names no former id"))?;
+            What::Adopted { device, id, label }
+        }
         "recovered" => What::Recovered,
         other => {
             return Err(line(&format!(
@@ -302,7 +315,9 @@ mod tests {
             What::DestructionBegun {
                 device: device.clone(),
             },
-            What::Destroyed { device },
+            What::Destroyed {
+                device: device.clone(),
+            },
             What::Removed,
             What::Revoked { reason },
             What::RevocationNoted { reason },
@@ -312,6 +327,12 @@ mod tests {
             What::SuccessorForced,
             What::RollbackScheduled { activates },
             What::Imported { until: activates },
+            What::AdoptionBegun,
+            What::Adopted {
+                device,
+                id: "0a".to_owned(),
+                label: "an, id \"odd\", label one".to_owned(),
+            },
             What::Recovered,
         ];
         let x = *b"\xd7\x5a\x98\x01\x82\xb1\x0a\xb7\xd5\x4b\xfe\xd3\xc9\x64\x07\x3a\x0e\xe1\x72\xf3\xda\xa6\x23\x25\xaf\x02\x1a\x68\xf7\x07\x51\x1a";

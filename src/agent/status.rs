@@ -147,7 +147,8 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 },
             })
             .collect(),
-        created: Some(key.created),
+        // Of a key of another system nobody knows it.
+        created: Some(key.created).filter(|created| *created != Time::default()),
         activated: key.activated(),
         published: key.published,
         sightings: match key.is_published() {

@@ -30,7 +30,8 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             KeysCommand::List { .. }
             | KeysCommand::Show { .. }
             | KeysCommand::Revoke(_)
-            | KeysCommand::Import(_) => {
+            | KeysCommand::Import(_)
+            | KeysCommand::Adopt(_) => {
                 return Ok(None);
             }
             KeysCommand::Rotate { order, alg } => {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not now.
 
+mod adopt;
 mod advice;
 mod approvals;
 mod backup;
@@ -229,6 +230,11 @@ enum KeysCommand {
     ///
     /// With their `kid`s, until a date. The agent must be stopped.
     Import(import::Args),
+    /// Take over a key that another tool made in the device, with its `kid`.
+    ///
+    /// It is published, and is the next to become active once verifiers hold
+    /// it. Its CKA_ID becomes one of ours. The agent must be stopped.
+    Adopt(adopt::Args),
     /// Activate the next key of a track as soon as that is safe.
     Rotate {
         #[command(flatten)]
@@ -392,6 +398,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(KeysCommand::Revoke(args)) => revoke::run(config, args, json),
         Command::Keys(KeysCommand::Import(args)) => import::run(config, args, json),
+        Command::Keys(KeysCommand::Adopt(args)) => adopt::run(config, args, json),
         Command::Keys(command) => change::keys(config, command, json),
         Command::Approvals(command) => approvals::run(config, command, json),
         Command::Origins(command) => origins::run(config, command, json),

@@ -294,7 +294,8 @@ impl KeySet {
         }
     }
 
-    /// The published key that is active next: the one published first, and
+    /// The published key that is active next: one that was adopted to be used,
+    /// unless nothing is active; else the one published first, and
     /// after a compromise one that was made after it (rule 5), unless nothing
     /// is active at all. Then a key of before signs meanwhile, where none of
     /// after is ready.
@@ -304,14 +305,14 @@ impl KeySet {
         let none_active = seat.active.is_none();
         self.standbys_of(seat_id)
             .filter(|key| none_active || rules::rule_5_fresh_key(key.created, seat.fresh_after))
-            .min_by_key(|key| (key.published, key.id))
+            .min_by_key(|key| turn(key, none_active))
     }
 
     fn fresh_standby(&self, seat_id: &SeatId) -> Option<&Key> {
         let seat = self.seats.get(seat_id)?;
         self.standbys_of(seat_id)
             .filter(|key| rules::rule_5_fresh_key(key.created, seat.fresh_after))
-            .min_by_key(|key| (key.published, key.id))
+            .min_by_key(|key| turn(key, seat.active.is_none()))
     }
 
     /// What may be active next, for all but what rule 5 says of it.
@@ -462,6 +463,11 @@ impl KeySet {
             .values()
             .any(|seat| seat.switch.as_ref().is_some_and(|s| s.to == id))
     }
+}
+
+/// Which of two standbys is next: the lesser.
+fn turn(key: &Key, none_active: bool) -> (bool, Option<Time>, KeyId) {
+    (none_active || key.adopted.is_none(), key.published, key.id)
 }
 
 /// How far ahead of now an activation is put: R for the replicas, and as much

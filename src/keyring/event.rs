@@ -155,6 +155,16 @@ pub enum What {
     Imported {
         until: Time,
     },
+    /// A key that another tool made is to be taken over.
+    AdoptionBegun,
+    /// It has an id of ours in the device now.
+    Adopted {
+        device: String,
+        /// The `CKA_ID` that it had, in hexadecimal.
+        id: String,
+        /// Its `CKA_LABEL`.
+        label: String,
+    },
     /// Its record was lost, and made again from what others know.
     Recovered,
 }
@@ -192,6 +202,8 @@ impl What {
             Self::OriginRestored { .. } => "origin-restored",
             Self::WaiverEnded { .. } => "waiver-ended",
             Self::Imported { .. } => "imported",
+            Self::AdoptionBegun => "adoption-begun",
+            Self::Adopted { .. } => "adopted",
             Self::Recovered => "recovered",
         }
     }

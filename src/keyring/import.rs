@@ -149,5 +149,6 @@ fn foreign(id: KeyId, shown: &PublishedKey, plan: &Plan, now: Time) -> Key {
         left_epoch: 0,
         hold: None,
         forced: false,
+        adopted: None,
     }
 }

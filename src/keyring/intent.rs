@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, What};
 use super::key::{Half, KeyId, Phase};
-use super::rules;
+use super::rules::{self, Action};
 use super::set::{KeySet, Tick};
 use crate::jose::PublicKey;
 use crate::time::Time;
@@ -32,7 +32,8 @@ pub struct Intent {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
-    /// Make the key pair whose id is `key`, or find that it was made.
+    /// Make the key pair whose id is `key`, or find that it was made. Where the
+    /// key is one that is adopted: give the pair that there is this id.
     Generate {
         /// The key's id, which is the object's id too.
         key: KeyId,
@@ -75,7 +76,8 @@ pub enum Outcome {
     Generated {
         /// The public half.
         public: PublicKey,
-        /// Its `kid`: the RFC 7638 thumbprint.
+        /// Its `kid`: the RFC 7638 thumbprint, or the one that it was adopted
+        /// with.
         kid: String,
     },
     /// No object with this id is left in the device.
@@ -92,6 +94,12 @@ pub enum UnexpectedOutcome {
     /// A generation reported for a destruction, or the reverse.
     #[error("intent {0:?} asks for something else")]
     OtherTask(IntentId),
+    /// The device took over another key than was asked for.
+    #[error("the device shows another key than the one that was to be adopted as {kid:?}")]
+    OtherKey {
+        /// The `kid` of the adoption.
+        kid: String,
+    },
     /// A device made a key that the set already knows.
     #[error("the device made a key that is known already, {kid}: its randomness may be broken")]
     KnownKid {
@@ -136,6 +144,13 @@ impl KeySet {
         if !fresh || self.by_kid(&kid).is_some() {
             return Err(UnexpectedOutcome::KnownKid { kid });
         }
+        let adoption = self.key(id).adopted.clone();
+        if let Some(adoption) = &adoption
+            && (adoption.kid != kid || adoption.public != public)
+        {
+            let kid = adoption.kid.clone();
+            return Err(UnexpectedOutcome::OtherKey { kid });
+        }
         let placeholder = self.placeholder == Some(id);
         let now = tick.now;
         let key = self.key_mut(id);
@@ -150,9 +165,18 @@ impl KeySet {
         }
         key.phase = Phase::Published { since: now };
         key.published = Some(now);
-        let event = Event::of(key, now, What::Published);
+        let adopted = adoption.map(|adoption| {
+            let device = key.placements.keys().next().cloned().unwrap_or_default();
+            let what = What::Adopted {
+                device,
+                id: adoption.former_id,
+                label: adoption.label,
+            };
+            Event::of(key, now, what).ordered(Action::Adopt, &adoption.mandate)
+        });
+        let published = Event::of(key, now, What::Published);
         self.epoch += 1;
-        Ok(vec![event])
+        Ok(adopted.into_iter().chain([published]).collect())
     }
 
     fn destroyed(&mut self, id: KeyId, device: String, tick: &Tick) -> Vec<Event> {

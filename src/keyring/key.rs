@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::adopt::Adoption;
 use crate::jose::{Algorithm, KeyType, PublicKey};
 use crate::time::{Span, Time};
 
@@ -220,6 +221,9 @@ pub struct Key {
     /// It became active before every verifier could hold it, because an
     /// operator said so.
     pub forced: bool,
+    /// What it was before, where another tool made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<Box<Adoption>>,
 }
 
 impl Key {

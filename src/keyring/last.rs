@@ -98,6 +98,7 @@ impl KeySet {
         self.intents.iter().find_map(|(id, intent)| {
             let key = self.keys.get(&intent.task.key())?;
             let generates = matches!(intent.task, Task::Generate { .. });
+            let generates = generates && key.adopted.is_none();
             let right = key.seat() == *seat && key.key_type == key_type;
             let coming = matches!(key.phase, Phase::Generating) && intent.owner == tick.replica;
             (generates && right && coming).then_some(Replacement {

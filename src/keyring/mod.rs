@@ -10,6 +10,7 @@
 //! Nothing here asks the time, waits, draws a random number or calls anybody:
 //! the simulation, the model check and the agent drive the same code.
 
+mod adopt;
 mod advance;
 mod approval;
 mod clock;
@@ -40,6 +41,7 @@ mod view;
 mod waiver;
 mod window;
 
+pub use adopt::{AdoptError, Adoption};
 pub use approval::{MOST_REQUESTS, Request, Wish};
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};

@@ -214,11 +214,14 @@ pub enum Action {
     Waive,
     Restore,
     Import,
+    Adopt,
     Recover,
 }
 
 /// Second person: whether an action waits for one, where the configuration
 /// asks for two. Blocking and unpublishing never do: at 3 a.m. there is one.
+/// Nor do importing and adopting: they add a key that `keys revoke` ends, and
+/// the agent whose approvals could be asked for is stopped.
 #[must_use]
 pub fn exception_second_person(action: Action) -> bool {
     match action {
@@ -233,7 +236,8 @@ pub fn exception_second_person(action: Action) -> bool {
         | Action::Release
         | Action::Restore
         | Action::Rotate
-        | Action::Import => false,
+        | Action::Import
+        | Action::Adopt => false,
     }
 }
 

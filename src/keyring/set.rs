@@ -292,6 +292,7 @@ impl KeySet {
             left_epoch: 0,
             hold: None,
             forced: false,
+            adopted: None,
         };
         let event = Event::of(&key, tick.now, What::GenerationBegun);
         self.keys.insert(id, key);

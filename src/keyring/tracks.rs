@@ -137,6 +137,11 @@ impl KeySet {
         });
         let abandoned = Event::of(self.key(id), tick.now, What::GenerationAbandoned);
         let mut events = vec![abandoned];
+        if self.key(id).adopted.is_some() {
+            // Somebody else made it, and may sign with it: it stays.
+            self.keys.remove(&id);
+            return events;
+        }
         let tick = Tick {
             replica: owner,
             ..tick.clone()

@@ -1,6 +1,7 @@
 //! The whole program: real processes, a real token, real sockets.
 
 mod a_year;
+mod adopt;
 mod approvals;
 mod backup;
 pub(crate) mod bad_days;

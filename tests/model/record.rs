@@ -227,6 +227,7 @@ impl Frame {
             left_epoch,
             hold,
             forced,
+            adopted,
         } = key;
         let before = |age: Span| move |at: Time| (at - passed).max(NOW - age);
         Key {
@@ -284,6 +285,7 @@ impl Frame {
                 },
             }),
             forced,
+            adopted,
         }
     }
 }

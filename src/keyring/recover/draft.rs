@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Inferred, Told, Vouched, Witnesses};
 use crate::jose::PublicKey;
+use crate::keyring::adopt::Adoption;
 use crate::keyring::event::What;
 use crate::keyring::key::{Half, Hold, Key, KeyId, Phase};
 use crate::keyring::rules;
@@ -41,6 +42,7 @@ pub(super) struct Draft {
     pub(super) exp_ceiling: Option<Time>,
     pub(super) longest_lifetime: Span,
     pub(super) forced: bool,
+    pub(super) adopted: Option<Box<Adoption>>,
     in_log: bool,
     /// It was never made here.
     imported: bool,
@@ -68,6 +70,7 @@ impl Draft {
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,
             forced: false,
+            adopted: None,
             in_log: false,
             imported: false,
             record: None,
@@ -95,6 +98,7 @@ impl Draft {
             exp_ceiling: key.exp_ceiling,
             longest_lifetime: key.longest_lifetime,
             forced: key.forced,
+            adopted: key.adopted.clone(),
             record: Some(key.phase.name()),
             imported: key.placements.is_empty() && key.kid.is_some(),
             ..Self::new(key.id, &key.group)
@@ -118,6 +122,20 @@ impl Draft {
         }
         match &told.what {
             What::GenerationBegun => self.created = Some(at),
+            // Nobody knows when it was made: it is not fresh after a compromise.
+            What::AdoptionBegun => self.created = Some(Time::default()),
+            What::Adopted { id, label, .. } => {
+                self.created = Some(Time::default());
+                self.adopted = (told.public.as_ref()).map(|(kid, _, public)| {
+                    Box::new(Adoption {
+                        kid: kid.clone(),
+                        public: public.clone(),
+                        former_id: id.clone(),
+                        label: label.clone(),
+                        mandate: told.mandate.clone(),
+                    })
+                });
+            }
             What::GenerationAbandoned => self.abandoned = true,
             What::Published => {
                 self.phase = Phase::Published { since: at };

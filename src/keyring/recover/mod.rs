@@ -288,6 +288,7 @@ impl KeySet {
             left_epoch: 0,
             hold: draft.hold.clone(),
             forced: draft.forced,
+            adopted: draft.adopted.clone(),
             phase,
         };
         let told = draft.phase.name();

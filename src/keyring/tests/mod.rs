@@ -6,6 +6,7 @@
     reason = "a test that cannot go on is a test that fails"
 )]
 
+mod adopt;
 mod approval;
 mod confirm;
 mod destroy;
