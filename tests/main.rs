@@ -9,6 +9,7 @@ mod edges;
 mod jose;
 mod live;
 mod model;
+mod runbooks;
 mod simulation;
 mod softhsm;
 mod tidy;

@@ -45,7 +45,7 @@ pub(crate) struct Authority {
 pub(crate) struct Identity {
     pub(super) chain: String,
     pub(super) key: String,
-    pub(super) serial: u64,
+    pub(crate) serial: u64,
 }
 
 impl Authority {
@@ -103,7 +103,7 @@ impl Authority {
     }
 
     /// A list with these serial numbers, good until the year `until`.
-    pub(super) fn crl(&self, until: i32, revoked: &[u64]) -> String {
+    pub(crate) fn crl(&self, until: i32, revoked: &[u64]) -> String {
         let long_ago = date_time_ymd(2020, 1, 1);
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
