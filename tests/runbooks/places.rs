@@ -89,8 +89,8 @@ fn brisk() -> String {
     QUICK.replace(r#"rotate_every = "4s""#, r#"rotate_every = "1h""#)
 }
 
-/// The same, with time enough to go back.
-fn reversible() -> String {
+/// The same, with time enough to go back, and to see a key retire.
+fn unhurried() -> String {
     brisk().replace(r#"rollback_window = "1s""#, r#"rollback_window = "1m""#)
 }
 
@@ -151,7 +151,7 @@ fn init_token(lab: &Lab, label: &str) {
 }
 
 pub(super) async fn revoke() -> Place {
-    at_work(&brisk()).await
+    at_work(&unhurried()).await
 }
 
 pub(super) async fn revoke_without_standby() -> Place {
@@ -194,7 +194,7 @@ async fn without_store(mut place: Place) -> Place {
 
 /// A rotation was ordered, and an origin is dead.
 pub(super) async fn origin_lags() -> Place {
-    let lab = Lab::new(&brisk(), &["ES256"]);
+    let lab = Lab::new(&unhurried(), &["ES256"]);
     lab.amend(
         "device = \"softhsm\"\n",
         "device = \"softhsm\"\nobserve = [\"http://127.0.0.1:1/main/jwks.json\"]\n",
@@ -210,7 +210,7 @@ pub(super) async fn origin_lags() -> Place {
 
 /// `KID` signed until a moment ago.
 pub(super) async fn rollback() -> Place {
-    let place = at_work(&reversible()).await;
+    let place = at_work(&unhurried()).await;
     place.lab.ok(&["keys", "rotate"]);
     wait_until(async || kid(&place.lab, "active") == place.kids[1]).await;
     place
@@ -227,7 +227,7 @@ pub(super) async fn device_away() -> Place {
 }
 
 pub(super) async fn device_lost() -> Place {
-    let mut place = at_work(&brisk()).await;
+    let mut place = at_work(&unhurried()).await;
     kill(&mut place);
     fs::remove_dir_all(place.lab.path("tokens")).expect("the token goes");
     fs::create_dir(place.lab.path("tokens")).expect("a folder");
@@ -238,7 +238,7 @@ pub(super) async fn device_lost() -> Place {
 }
 
 pub(super) async fn rotate() -> Place {
-    at_work(&brisk()).await
+    at_work(&unhurried()).await
 }
 
 pub(super) async fn algorithm() -> Place {
