@@ -109,6 +109,12 @@ impl Context {
         self.devices.values().cloned().collect()
     }
 
+    /// The log, for whoever follows it.
+    #[must_use]
+    pub fn audit(&self) -> Arc<Audit> {
+        Arc::clone(&self.audit)
+    }
+
     /// What is counted, for edges that count as well.
     #[must_use]
     pub fn metrics(&self) -> Metrics {

@@ -37,7 +37,7 @@ use std::thread::{self, JoinHandle};
 use aws_lc_rs::digest;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::durable::{Disk, DurableError, create_dir, sweep};
 use crate::time::Time;
@@ -277,6 +277,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Audit {
     keys: Mutex<KeyLog>,
+    /// The number of the newest key event.
+    newest: watch::Sender<u64>,
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     torn: Vec<Torn>,
@@ -324,8 +326,10 @@ impl Audit {
         for torn in &torn {
             tracing::warn!("{torn}");
         }
+        let newest = keys.events().last().map_or(0, |last| last.seq.0);
         Ok(Self {
             keys: Mutex::new(keys),
+            newest: watch::Sender::new(newest),
             shared,
             writer: Some(writer),
             torn,
@@ -389,7 +393,23 @@ impl Audit {
     /// [`AuditError::Disk`]: the event may be found after a crash all the
     /// same. Trying again is safe: it replaces what the failed try left.
     pub fn key_event(&self, event: KeyEvent) -> Result<Seq, AuditError> {
-        self.keys().append(event)
+        let seq = self.keys().append(event)?;
+        self.newest.send_replace(seq.0);
+        Ok(seq)
+    }
+
+    /// The number of the newest key event, from now on; 0 where there is none.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    /// The key events after that number, oldest first.
+    #[must_use]
+    pub fn key_events_after(&self, number: u64) -> Vec<Recorded<KeyEvent>> {
+        let keys = self.keys();
+        let from = (keys.events()).partition_point(|event| event.seq.0 <= number);
+        keys.events()[from..].to_vec()
     }
 
     /// Every key event on record, oldest first.

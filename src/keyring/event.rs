@@ -170,6 +170,39 @@ pub enum What {
 }
 
 impl What {
+    /// Every name that [`Self::name`] gives.
+    pub const NAMES: [&str; 29] = [
+        "generation-begun",
+        "generation-abandoned",
+        "published",
+        "placeholder-made",
+        "observed-everywhere",
+        "regressed",
+        "activation-scheduled",
+        "activation-cancelled",
+        "activated",
+        "retiring",
+        "destruction-begun",
+        "destroyed",
+        "removed",
+        "revoked",
+        "revocation-noted",
+        "held",
+        "released",
+        "rotation-requested",
+        "successor-forced",
+        "rollback-scheduled",
+        "approval-requested",
+        "approved",
+        "request-withdrawn",
+        "request-expired",
+        "origin-waived",
+        "origin-restored",
+        "waiver-ended",
+        "imported",
+        "recovered",
+    ];
+
     /// A stable name for the log.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -218,5 +251,25 @@ impl Half {
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::What;
+
+    #[test]
+    fn each_name_is_among_the_names() {
+        // Each arm of `name`, as it stands above.
+        let arms = include_str!("event.rs").lines().filter_map(|line| {
+            let (arm, name) = line.split_once(" => \"")?;
+            arm.trim()
+                .starts_with("Self::")
+                .then(|| name.trim_end_matches("\","))
+        });
+        let halves = ["present", "destroying", "destroyed"];
+        let mut arms: Vec<_> = arms.collect();
+        arms.truncate(arms.len() - halves.len());
+        assert_eq!(arms, What::NAMES);
     }
 }
