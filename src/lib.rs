@@ -24,7 +24,7 @@
 //! | floor | modules | what holds there |
 //! |---|---|---|
 //! | 0 | [`time`], [`jose`], [`keyring`], [`policy`] | pure: no async, clock, I/O, randomness or logger |
-//! | 1 | [`clock`], [`metrics`], [`durable`], [`hsm`], [`store`], [`audit`], [`observe`], [`api`] | ports and their adapters |
+//! | 1 | [`clock`], [`metrics`], [`durable`], [`hsm`], [`store`], [`audit`], [`observe`], [`webhook`], [`api`] | ports and their adapters |
 //! | 2 | [`agent`] | one writer of the keyring, many readers of its view |
 //! | 3 | [`serve`], [`client`] | edges: gRPC and HTTP, and who calls them. No edge calls another |
 //! | 4 | [`config`], [`cli`] | composition |
@@ -61,3 +61,4 @@ pub mod policy;
 pub mod serve;
 pub mod store;
 pub mod time;
+pub mod webhook;

@@ -11,6 +11,7 @@ mod addresses;
 mod trust;
 
 pub use trust::check_roots;
+pub(crate) use trust::connector;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -79,7 +80,8 @@ impl Origin {
             url: without_user(url),
             why: why.to_owned(),
         };
-        let (parsed, spelling) = address::check(url).map_err(|why| invalid(&why))?;
+        let (parsed, spelling) =
+            address::check(url, &address::JWKS).map_err(|why| invalid(&why))?;
         Ok(Self {
             name: name.to_owned(),
             url: parsed,
@@ -117,6 +119,14 @@ impl Origin {
     pub const fn trust(&self) -> &Trust {
         &self.trust
     }
+}
+
+/// An address to which something is sent: as strict as that of an origin.
+///
+/// # Errors
+/// What is wrong with it. Says nothing of its path, which may be secret.
+pub(crate) fn receiver(url: &str) -> Result<Uri, String> {
+    Ok(address::check(url, &address::RECEIVER)?.0)
 }
 
 /// A password in an address must not reach a log.
@@ -251,7 +261,7 @@ async fn exchange(origin: &Origin, at: Option<IpAddr>) -> Result<Bytes, ObserveE
             None => causes(e),
         },
     };
-    let connector = trust::connector(origin, at).map_err(|e| unreachable(&e))?;
+    let connector = connector(url, &origin.trust, at).map_err(|e| unreachable(&e))?;
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector);
@@ -301,7 +311,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// An error with what led to it: the client's own says only that it failed.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

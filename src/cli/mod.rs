@@ -38,6 +38,7 @@ mod systemd;
 mod timeline;
 mod usage;
 mod verify;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -151,6 +152,9 @@ enum Command {
     /// See where verifiers get keys, and whom nobody waits for.
     #[command(subcommand)]
     Origins(origins::OriginsCommand),
+    /// Try those who are told of key events.
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
     /// See who calls, and keep somebody out.
     #[command(subcommand)]
     Callers(CallersCommand),
@@ -402,6 +406,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(command) => change::keys(config, command, json),
         Command::Approvals(command) => approvals::run(config, command, json),
         Command::Origins(command) => origins::run(config, command, json),
+        Command::Webhooks(command) => webhooks::run(config, command, json),
         Command::Callers(command) => callers::run(config, command, json),
         Command::Clock(ClockCommand::Confirm { order }) => {
             change::confirm_clock(config, order, json)

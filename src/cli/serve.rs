@@ -12,7 +12,7 @@ use super::log::Log;
 use super::output::Failure;
 use super::reload::{self, Reloading};
 use super::systemd::{Manager, Pulse};
-use super::{callers, compose, descriptors, differs, log};
+use super::{callers, compose, descriptors, differs, log, webhooks};
 use crate::agent::Agent;
 use crate::agent::callers::Callers;
 use crate::config::Config;
@@ -47,6 +47,7 @@ async fn serve(
     }
     let devices = context.devices();
     let metrics = context.metrics();
+    let webhooks = webhooks::start(config, context.audit(), &metrics)?;
     let listeners = Listeners::bind(config).await?;
     let callers = callers::open(config)?;
     let address = listeners.jwks.address();
@@ -93,6 +94,7 @@ async fn serve(
         () = log.watch(&metrics) => {}
     }
     drop(ready);
+    drop(webhooks);
     drop(agent);
     for device in devices {
         device.shut_down().await;

@@ -17,8 +17,8 @@ pub(super) struct Problem {
 /// A configuration that makes no sense, and every reason why.
 ///
 /// Its `Display` is for the operator: each mistake with file, line and caret.
-/// Of a line that speaks of a PIN it shows nothing after the `=`, since what
-/// is wrong with it may be that the PIN itself stands there; of an address with
+/// Of a line that speaks of a PIN or a secret it shows nothing after the `=`, since what
+/// is wrong with it may be that it stands there itself; of an address with
 /// a user nothing after the `://`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -134,16 +134,17 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// A line up to the `=` after its first "pin", or up to an address with a user
+/// A line up to the `=` after its first "pin" or "secret", or up to an address with a user
 /// in it, who may have a password; and carets below no more than what is left
 /// of it.
 fn without_secret(source: &str, column: usize, width: usize) -> (String, usize) {
     let lower = source.to_ascii_lowercase();
-    let pin = lower
-        .find("pin")
-        .and_then(|pin| Some(pin + lower[pin..].find('=')? + 1));
+    let pin = ["pin", "secret"].iter().filter_map(|word| {
+        let word = lower.find(word)?;
+        Some(word + lower[word..].find('=')? + 1)
+    });
     let user = (source.find("://")).filter(|at| source[*at..].contains('@'));
-    let Some(cut) = pin.into_iter().chain(user.map(|at| at + 3)).min() else {
+    let Some(cut) = pin.chain(user.map(|at| at + 3)).min() else {
         return (source.to_owned(), width);
     };
     let shown = format!("{} ...", &source[..cut]);

@@ -124,6 +124,11 @@ fn shown(place: &str, value: &Value) -> String {
     if of_a_device && [".pin", ".env"].iter().any(|part| place.contains(part)) {
         return HIDDEN.to_owned();
     }
+    // Many a receiver is known by a secret in its address.
+    let of_a_webhook = place.starts_with("webhook.");
+    if of_a_webhook && [".secret", ".url"].iter().any(|part| place.contains(part)) {
+        return HIDDEN.to_owned();
+    }
     let text = value.to_string();
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -201,6 +206,19 @@ uid = [1]
         let above = BEFORE.replace(track, &format!("{more}{track}"));
         let order = ["key_set.main.track (order) ES256 RS256, ES256"];
         assert_eq!(compared(&above), [&order[..], &added[..]].concat());
+    }
+
+    #[test]
+    fn of_a_webhook_neither_the_address_nor_the_secret_is_shown() {
+        let hook = "[webhook.ops]\nurl = \"https://ops.example/sesame\"\nsecret = { file = \"/x\" }\nevents = [\"revoked\"]\n";
+        assert_eq!(
+            compared(&format!("{BEFORE}{hook}")),
+            [
+                "webhook.ops.events - [\"revoked\"]",
+                "webhook.ops.secret.file - (not shown)",
+                "webhook.ops.url - (not shown)",
+            ]
+        );
     }
 
     #[test]

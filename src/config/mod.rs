@@ -22,6 +22,7 @@ mod raw;
 mod rule;
 mod serve;
 mod uri;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub use difference::{Difference, differences};
 pub use key_set::KeySet;
 pub use serve::Serve;
 
+use crate::webhook::Webhook;
 use check::Check;
 
 /// A configuration that makes sense.
@@ -46,6 +48,8 @@ pub struct Config {
     pub devices: BTreeMap<String, Device>,
     /// Key sets by name; each one's device is in [`Config::devices`].
     pub key_sets: BTreeMap<String, KeySet>,
+    /// Who is told of key events, by name.
+    pub webhooks: BTreeMap<String, Webhook>,
 }
 
 /// Why there is no configuration.
@@ -91,7 +95,8 @@ impl Config {
     }
 
     /// Looks at the files that a configuration names and that no start asks
-    /// for: the roots of observed origins, without which no key is activated.
+    /// for: the roots of observed origins, without which no key is activated,
+    /// and those of webhooks' receivers.
     ///
     /// # Errors
     /// Each that cannot be used, at the place where it is named; and as for
@@ -108,6 +113,9 @@ impl Config {
             Ok(raw) => {
                 for (name, key_set) in &raw.key_set {
                     observe::check_files(name, key_set, &mut check);
+                }
+                for (name, hook) in &raw.webhook {
+                    webhook::check_files(name, hook, &mut check);
                 }
             }
             Err(error) => check.not_toml(&error, text.len()),
@@ -161,11 +169,17 @@ impl Config {
                 "a key set is what the agent signs for: an issuer, a device, tracks and rules",
             );
         }
+        let webhooks: Option<BTreeMap<_, _>> = all(raw.webhook.iter().map(|(name, hook)| {
+            let named = check.name("webhook", name);
+            let hook = webhook::check(name, hook, check);
+            Some((named?, hook?))
+        }));
         Some(Self {
             state_dir: state_dir?,
             serve: serve?,
             devices: devices?,
             key_sets: key_sets?,
+            webhooks: webhooks?,
         })
     }
 }

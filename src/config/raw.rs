@@ -22,6 +22,8 @@ pub(super) struct Config {
     #[serde(default)]
     pub(super) person: BTreeMap<Text, Person>,
     #[serde(default)]
+    pub(super) webhook: BTreeMap<Text, Webhook>,
+    #[serde(default)]
     pub(super) key_set: BTreeMap<Text, KeySet>,
 }
 
@@ -29,6 +31,16 @@ pub(super) struct Config {
 #[serde(deny_unknown_fields)]
 pub(super) struct Person {
     pub(super) uid: Spanned<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    pub(super) url: Text,
+    /// Any value, as for a device's PIN.
+    pub(super) secret: Spanned<toml::Value>,
+    pub(super) events: Option<Spanned<Vec<Text>>>,
+    pub(super) ca: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

@@ -9,6 +9,7 @@
 
 mod gauges;
 mod key_set;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use prometheus::{
 
 pub use gauges::{DeviceState, Gauges};
 pub use key_set::{InFlight, KeySetMetrics, Operation, Outcome};
+pub use webhook::WebhookMetrics;
 
 /// What [`Metrics::render`] returns: the classic text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,6 +44,7 @@ pub struct Metrics {
     store_failures: IntCounterVec,
     audit_failures: IntCounterVec,
     log_lines_lost: IntCounter,
+    webhooks: webhook::Families,
 }
 
 /// A step of the store that can fail.
@@ -185,6 +188,7 @@ impl Metrics {
                 "sealkeeper_log_lines_lost_total",
                 "Lines on standard error that were lost because nobody read them.",
             ),
+            webhooks: webhook::Families::new(&make),
             registry: registry.clone(),
         };
         let build = make.gauges(
@@ -235,6 +239,12 @@ impl Metrics {
             let labels = [listener, of.name()];
             (of, self.turned_away.with_label_values(&labels))
         }))
+    }
+
+    /// What is told to a webhook.
+    #[must_use]
+    pub fn webhook(&self, name: &str) -> WebhookMetrics {
+        self.webhooks.of(name)
     }
 
     /// The store failed.

@@ -7,11 +7,32 @@ use hyper::Uri;
 /// What is wrong with an address, and what was expected.
 type Why = String;
 
+/// What an address is for, in what is said of it.
+pub(super) struct Purpose {
+    path: &'static str,
+    example: &'static str,
+    no_user: &'static str,
+}
+
+/// Verifiers ask there.
+pub(super) const JWKS: Purpose = Purpose {
+    path: "the path of a JWKS",
+    example: "/main/jwks.json",
+    no_user: "a JWKS is public, and verifiers send none",
+};
+
+/// Something is sent there.
+pub(super) const RECEIVER: Purpose = Purpose {
+    path: "a path",
+    example: "/hooks/keys",
+    no_user: "the signature says who sends",
+};
+
 /// An address that can be asked, and its one spelling among those that lead to
 /// the same place (RFC 3986 section 6.2): scheme and host in lower case, no
 /// default port, no dot at the end of the host, nothing percent-encoded that
 /// need not be.
-pub(super) fn check(url: &str) -> Result<(Uri, String), Why> {
+pub(super) fn check(url: &str, of: &Purpose) -> Result<(Uri, String), Why> {
     const SCHEME: &str = "expected an address that begins with https:// or http://";
     let bare = url.split_once("://").map_or("", |(_, rest)| rest);
     if url.contains("://") && (bare.is_empty() || bare.starts_with(['/', '?', '#', ':'])) {
@@ -26,9 +47,7 @@ pub(super) fn check(url: &str) -> Result<(Uri, String), Why> {
         .authority()
         .map_or("", |authority| authority.as_str());
     if authority.contains('@') {
-        return Err(
-            "expected no user or password: a JWKS is public, and verifiers send none".to_owned(),
-        );
+        return Err(format!("expected no user or password: {}", of.no_user));
     }
     let (host, port) = split(authority);
     let host = host_of(host)?;
@@ -38,7 +57,8 @@ pub(super) fn check(url: &str) -> Result<(Uri, String), Why> {
     }
     if !bare[authority.len().min(bare.len())..].starts_with('/') {
         return Err(format!(
-            "expected the path of a JWKS after the host, such as {scheme}://{authority}/main/jwks.json, got none"
+            "expected {} after the host, such as {scheme}://{authority}{}, got none",
+            of.path, of.example
         ));
     }
     let path = encoded(parsed.path())?;
@@ -146,7 +166,9 @@ mod tests {
 
     #[test]
     fn an_address_has_one_spelling() {
-        let one = check("https://login.example/main/jwks.json?a=b").unwrap().1;
+        let one = check("https://login.example/main/jwks.json?a=b", &JWKS)
+            .unwrap()
+            .1;
         assert_eq!(one, "https://login.example/main/jwks.json?a=b");
         for other in [
             "HTTPS://Login.Example/main/jwks.json?a=b",
@@ -156,7 +178,7 @@ mod tests {
             "https://login.example/main/jwks%2ejson?a=b",
             "https://login.example/%6D%61in/jwks.json?%61=b",
         ] {
-            assert_eq!(check(other).unwrap().1, one, "{other}");
+            assert_eq!(check(other, &JWKS).unwrap().1, one, "{other}");
         }
         for other in [
             "http://login.example/main/jwks.json?a=b",
@@ -166,9 +188,9 @@ mod tests {
             "https://login.example/main%2Fjwks.json?a=b",
             "https://login.example/main/jwks.json",
         ] {
-            assert_ne!(check(other).unwrap().1, one, "{other}");
+            assert_ne!(check(other, &JWKS).unwrap().1, one, "{other}");
         }
-        let six = check("http://[0:0::1]:80/a%2fb").unwrap().1;
+        let six = check("http://[0:0::1]:80/a%2fb", &JWKS).unwrap().1;
         assert_eq!(six, "http://[::1]/a%2Fb");
     }
 
@@ -198,7 +220,7 @@ mod tests {
             ("https://u:p@a/j", "no user or password"),
             ("https://bücher.example/j", ""),
         ] {
-            let error = check(url).unwrap_err();
+            let error = check(url, &JWKS).unwrap_err();
             assert!(error.contains(why), "{url}: {error}");
         }
     }

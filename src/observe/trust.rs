@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
@@ -20,16 +21,17 @@ use rustls::{
 
 use tower::Service;
 
-use super::{Origin, Trust};
+use super::Trust;
 
-/// Connects to an origin, over TLS where its address is `https`.
+/// Connects to whatever an address names, over TLS where its address is `https`.
 ///
 /// Roots are read each time, and only then: one that was added or taken away
 /// counts without a restart.
 ///
 /// `at` is the address to connect to, whatever the name leads to.
-pub(super) fn connector(
-    origin: &Origin,
+pub(crate) fn connector(
+    url: &Uri,
+    trust: &Trust,
     at: Option<IpAddr>,
 ) -> std::io::Result<HttpsConnector<HttpConnector<To>>> {
     let mut http = HttpConnector::new_with_resolver(To(at));
@@ -39,9 +41,9 @@ pub(super) fn connector(
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(Error::other)?;
-    let over_tls = origin.url.scheme_str() == Some("https");
+    let over_tls = url.scheme_str() == Some("https");
     let builder = HttpsConnectorBuilder::new();
-    let builder = match &origin.trust {
+    let builder = match trust {
         Trust::System if over_tls => {
             builder.with_provider_and_native_roots(aws_lc_rs::default_provider())?
         }
@@ -68,7 +70,7 @@ pub(super) fn connector(
 
 /// Leads every name to one address, or to where it leads.
 #[derive(Clone, Debug)]
-pub(super) struct To(Option<IpAddr>);
+pub(crate) struct To(Option<IpAddr>);
 
 impl Service<Name> for To {
     type Response = std::vec::IntoIter<SocketAddr>;

@@ -27,3 +27,4 @@ mod reload;
 mod rotation_under_load;
 mod systemd;
 mod waits;
+mod webhooks;

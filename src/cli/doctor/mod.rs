@@ -21,6 +21,7 @@ mod pins;
 mod rules;
 mod sockets;
 mod state;
+mod webhooks;
 
 use std::path::Path;
 
@@ -298,4 +299,5 @@ async fn look(config: &Config, report: &mut Report) {
     origins::look(config, &records, agent.is_some(), report).await;
     rules::look(config, report);
     callers::look(config, report);
+    webhooks::look(config, report);
 }
