@@ -108,7 +108,7 @@ async fn it_signs_with_its_kid_and_goes_when_its_time_is_over() {
     let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
     assert_eq!(told["former_id"], "01");
     let id = told["id"].as_str().expect("its id").to_owned();
-    assert_eq!(more(&lab, &before), [id.clone()]);
+    assert_eq!(more(&lab, &before), std::slice::from_ref(&id));
     let log = key_log(&lab);
     assert!(
         log.contains(r#""adopted""#) && log.contains("moved in"),
