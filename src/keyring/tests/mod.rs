@@ -13,6 +13,7 @@ mod destroy;
 mod forecast;
 mod forget;
 mod genesis;
+mod history;
 mod import;
 mod last;
 mod life;
