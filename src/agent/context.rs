@@ -194,6 +194,21 @@ impl Context {
         blocking(move || context.last_good.put(&name, &jwks)).await
     }
 
+    /// The document of a key set's past keys, as it was signed last.
+    pub(super) fn read_history(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        self.last_good.load_history(key_set)
+    }
+
+    /// Keeps that document for a start without a device.
+    pub(super) async fn keep_history(
+        self: &Arc<Self>,
+        key_set: &str,
+        token: &Arc<[u8]>,
+    ) -> Result<(), DurableError> {
+        let (context, name, token) = (Arc::clone(self), key_set.to_owned(), Arc::clone(token));
+        blocking(move || context.last_good.put_history(&name, &token)).await
+    }
+
     /// The placeholder of a key set, as it was kept.
     pub(super) fn read_placeholder(&self, key_set: &str) -> Option<Vec<u8>> {
         self.last_good

@@ -22,6 +22,7 @@ pub mod failpoint;
 mod figures;
 mod follow;
 mod health;
+mod history;
 pub mod impact;
 mod import;
 mod init;
@@ -67,6 +68,7 @@ use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order};
+use history::Archive;
 use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen};
 use news::News;
 use orders::Asked;
@@ -81,6 +83,7 @@ pub use backup::{Backup, BackupError, Fate, Folder};
 pub use context::{Context, Ports};
 pub use figures::Measured;
 pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
+pub use history::NoHistory;
 pub use import::{ImportFailure, import};
 pub use init::{InitError, Progress, init};
 pub use origins::OriginHealth;
@@ -102,6 +105,8 @@ pub struct Wanted {
     pub rules: Rules,
     /// Whether some orders wait for a second person.
     pub approvals: Option<Approvals>,
+    /// Whether the keys that left it are told of, in a signed document.
+    pub historical_keys: bool,
     /// Where its JWKS is observed.
     pub origins: Vec<Origin>,
     /// The agent's own listener where it is none of these: what must show a
@@ -126,6 +131,8 @@ struct Inner {
 struct Room {
     reader: Arc<Reader>,
     mailbox: mpsc::Sender<Message>,
+    /// The document of its past keys, where one is served.
+    archive: Option<Arc<Archive>>,
 }
 
 /// How many orders may wait for a writer. They are rare; whoever sends waits
@@ -148,6 +155,7 @@ impl Agent {
             let name = wanted.name.clone();
             let figures = context.metrics.key_set(&name);
             let terms = Terms::of(&wanted, None);
+            let archive = wanted.historical_keys.then(|| Arc::new(Archive::new()));
             let reader = Arc::new(Reader::new(&name, terms, figures, pulse.clone()));
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let plan = follow::plan(&wanted);
@@ -158,16 +166,23 @@ impl Agent {
             // The first scrape shows keys, though the first round takes long.
             writer.came_round();
             tokio::spawn(writer.run(inbox));
-            rooms.insert(name, Room { reader, mailbox });
+            let room = Room {
+                reader,
+                mailbox,
+                archive,
+            };
+            rooms.insert(name, room);
         }
         tokio::spawn(watch_store(Arc::clone(&context), watched));
-        Self(Arc::new(Inner {
+        let agent = Self(Arc::new(Inner {
             strangers: context.metrics.key_set(""),
             context,
             rooms,
             well_known,
             pulse,
-        }))
+        }));
+        agent.keep_archives().await;
+        agent
     }
 
     fn clock(&self) -> &dyn Clock {

@@ -233,7 +233,7 @@ impl Reader {
         self.pulse.beat();
     }
 
-    #[cfg(test)]
+    /// Whether a `kid` is out of service.
     pub(super) fn is_blocked(&self, kid: &str) -> bool {
         self.blocks.load().all.contains(kid)
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Agent;
 use super::failpoint::{Effect, Side, hit};
 use super::figures::outcome;
+use super::history::NoHistory;
 use super::reader::Reader;
 use super::signing::{Published, SignError, Signed, Signing, TurnedAway};
 use super::terms::Terms;
@@ -60,6 +61,10 @@ impl Signing for Agent {
             "" => self.well_known_name().is_some(),
             name => self.reader(name).is_ok(),
         }
+    }
+
+    fn historical_keys(&self, key_set: &str) -> Option<Result<Published, NoHistory>> {
+        self.archived(key_set)
     }
 
     fn changes(&self) -> watch::Receiver<()> {
@@ -118,11 +123,11 @@ impl Agent {
             key,
             input: jws::signing_input(&header, &checked.payload),
             exp: checked.exp,
-            rule: checked.rule,
-            caller,
+            caller: caller.to_string(),
             moment,
         };
-        self.make(allowed, deadline, counted).await
+        self.make(allowed, (&checked.rule, caller), deadline, counted)
+            .await
     }
 
     async fn jws(
@@ -157,11 +162,11 @@ impl Agent {
             key,
             input: request.signing_input,
             exp: checked.exp,
-            rule: checked.rule,
-            caller,
+            caller: caller.to_string(),
             moment,
         };
-        self.make(allowed, deadline, counted).await
+        self.make(allowed, (&checked.rule, caller), deadline, counted)
+            .await
     }
 
     /// The device that signs with a key.
@@ -175,18 +180,19 @@ impl Agent {
         })
     }
 
-    /// Signs what policy allowed. What finds no room counts for no rate.
+    /// Signs what a rule allowed a caller. What finds no room counts for no
+    /// rate.
     async fn make(
         &self,
         allowed: Allowed<'_>,
+        (rule, caller): (&str, &Caller),
         deadline: Instant,
         counted: &mut InFlight<'_>,
     ) -> Result<Signed, SignError> {
-        let (terms, caller) = (allowed.terms, allowed.caller);
-        let rule = allowed.rule.clone();
+        let terms = allowed.terms;
         let made = self.release(allowed, deadline, counted).await;
         if let Err(SignError::Overloaded { .. }) = made {
-            terms.give_back(&rule, caller);
+            terms.give_back(rule, caller);
         }
         made
     }
@@ -194,7 +200,7 @@ impl Agent {
     /// The device and the record work at the same time; nothing leaves before
     /// both are done, the signature verifies against the *published* key, and
     /// the key is still allowed to sign.
-    async fn release(
+    pub(super) async fn release(
         &self,
         allowed: Allowed<'_>,
         deadline: Instant,
@@ -208,7 +214,6 @@ impl Agent {
             exp,
             caller,
             moment,
-            ..
         } = allowed;
         let started = Instant::now();
         reader.check_blocked(key)?;
@@ -226,7 +231,7 @@ impl Agent {
             at: moment.time(),
             key_set: reader.name.clone(),
             kid: key.kid.clone(),
-            caller: caller.to_string(),
+            caller,
             exp: Some(exp),
             input: InputDigest::of(&input),
         };
@@ -311,19 +316,18 @@ impl Agent {
     }
 }
 
-/// A signature that policy allowed.
-struct Allowed<'a> {
-    reader: &'a Reader,
+/// A signature that policy allowed, or that the agent itself wants.
+pub(super) struct Allowed<'a> {
+    pub(super) reader: &'a Reader,
     /// The terms that allowed it.
-    terms: &'a Terms,
-    key: &'a SigningKey,
-    input: Vec<u8>,
-    exp: Time,
-    /// The rule that allowed it, whose rate it counts for.
-    rule: String,
-    caller: &'a Caller,
+    pub(super) terms: &'a Terms,
+    pub(super) key: &'a SigningKey,
+    pub(super) input: Vec<u8>,
+    pub(super) exp: Time,
+    /// Who asked, for the record.
+    pub(super) caller: String,
     /// When it was allowed.
-    moment: Moment,
+    pub(super) moment: Moment,
 }
 
 /// Notes how long something took.

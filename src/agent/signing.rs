@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest;
 use tokio::sync::watch;
 
+use super::history::NoHistory;
 use crate::jose::{Algorithm, base64url};
 use crate::metrics::Operation;
 use crate::policy::{Caller, JwsRequest, JwtRequest, Refusal};
@@ -36,6 +37,12 @@ pub trait Signing: Send + Sync + 'static {
 
     /// The key set that `/.well-known/jwks.json` shows.
     fn well_known(&self) -> Option<Published>;
+
+    /// The signed document of the keys that left a key set, or why there is
+    /// none; `None` for a key set that serves none.
+    fn historical_keys(&self, _key_set: &str) -> Option<Result<Published, NoHistory>> {
+        None
+    }
 
     /// Whether such a key set is configured, or, for the empty name, one that
     /// `/.well-known/jwks.json` shows. It may have nothing published yet.
@@ -95,9 +102,13 @@ impl Published {
     /// A JSON text, with the entity tag of its bytes.
     #[must_use]
     pub fn new(body: Vec<u8>, max_age: Duration) -> Self {
+        Self::of(body.into(), max_age)
+    }
+
+    pub(super) fn of(body: Arc<[u8]>, max_age: Duration) -> Self {
         Self {
             etag: entity_tag(&body),
-            body: body.into(),
+            body,
             max_age,
         }
     }

@@ -45,6 +45,8 @@ pub(super) enum Message {
     Follow(Box<Wanted>, oneshot::Sender<()>),
     /// An operator wants to know what a revocation would mean.
     Foresee(Asking),
+    /// What is on record, for the document of past keys.
+    Record(oneshot::Sender<Option<KeySet>>),
     /// An operator ends every key on a device.
     EndDevice(Box<OnDevice>),
 }
@@ -192,6 +194,10 @@ impl Writer {
             Message::Asked(asked) => self.answer(*asked).await,
             Message::Status(reply) => {
                 let _ = reply.send(self.status());
+            }
+            Message::Record(reply) => {
+                let held = self.held.as_ref();
+                let _ = reply.send(held.map(|held| held.record.set.clone()));
             }
             Message::Follow(wanted, done) => {
                 self.follow(*wanted).await;

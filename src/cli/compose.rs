@@ -75,6 +75,7 @@ pub(super) fn wanted(config: &Config, name: &str) -> Result<Wanted, Failure> {
         plan: set.plan(BTreeSet::new()),
         rules: set.rules.clone(),
         approvals: set.approvals.clone(),
+        historical_keys: set.historical_keys,
         own: None,
         origins: set.observe.clone(),
     })

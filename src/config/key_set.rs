@@ -28,6 +28,8 @@ pub struct KeySet {
     pub rules: Rules,
     /// Whether some orders wait for a second person.
     pub approvals: Option<Approvals>,
+    /// Whether the keys that left it are told of, in a signed document.
+    pub historical_keys: bool,
     /// What the issuer says of itself over HTTP, if anything.
     pub discovery: Option<Discovery>,
     /// Where verifiers get its JWKS; the agent's own listener where none is
@@ -71,6 +73,7 @@ pub(super) fn check(
         tracks: tracks?,
         rules: rules?,
         approvals: approvals?,
+        historical_keys: raw.historical_keys.unwrap_or(false),
         discovery: discovery?,
         observe: observe?,
     })

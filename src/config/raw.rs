@@ -124,6 +124,7 @@ pub(super) struct KeySet {
     pub(super) hard_limit: Option<Spanned<HardLimit>>,
     pub(super) max_payload: Option<Spanned<i64>>,
     pub(super) eddsa_name: Option<Text>,
+    pub(super) historical_keys: Option<bool>,
     pub(super) approvals: Option<Spanned<i64>>,
     pub(super) approvals_expire: Option<Text>,
     /// Names of metadata members, with any value.

@@ -1,5 +1,6 @@
 //! The last JWKS of each key set, for a start without a store or a device; and
-//! beside it the placeholder, for when every key of that set was revoked since.
+//! beside it the placeholder, for when every key of that set was revoked since,
+//! and the signed document of the keys that left it.
 
 use std::fmt;
 use std::io;
@@ -54,6 +55,15 @@ impl LastGood {
         self.write(self.placeholder_path(key_set), jwks)
     }
 
+    /// Keeps the signed document of the keys that left the set, which is not
+    /// looked into here. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`]; the earlier one stays.
+    pub fn put_history(&self, key_set: &str, token: &[u8]) -> Result<(), DurableError> {
+        write_atomic(&*self.disk, &self.history_path(key_set), token, PRIVATE)
+    }
+
     fn write(&self, path: PathBuf, jwks: &[u8]) -> Result<(), DurableError> {
         if let Err(why) = check(jwks) {
             return Err(DurableError::Refused { path, why });
@@ -76,6 +86,18 @@ impl LastGood {
     /// As [`load`](Self::load).
     pub fn load_placeholder(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
         self.read(self.placeholder_path(key_set))
+    }
+
+    /// The document that was put last, if one was.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`].
+    pub fn load_history(&self, key_set: &str) -> Result<Option<Vec<u8>>, DurableError> {
+        let path = self.history_path(key_set);
+        match self.disk.read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => bytes.map(Some).map_err(DurableError::io("read", &path)),
+        }
     }
 
     fn read(&self, path: PathBuf) -> Result<Option<Vec<u8>>, DurableError> {
@@ -101,6 +123,12 @@ impl LastGood {
     #[must_use]
     pub fn placeholder_path(&self, key_set: &str) -> PathBuf {
         self.file(key_set, ".placeholder.jwks.json")
+    }
+
+    /// Where the document of its past keys lies.
+    #[must_use]
+    pub fn history_path(&self, key_set: &str) -> PathBuf {
+        self.file(key_set, ".historical-keys.jwt")
     }
 
     fn file(&self, key_set: &str, end: &str) -> PathBuf {

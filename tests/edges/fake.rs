@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sealkeeper::agent::{
-    Published, Readiness, SignError, Signed, Signing, Trouble, TurnedAway, Watched,
+    NoHistory, Published, Readiness, SignError, Signed, Signing, Trouble, TurnedAway, Watched,
 };
 use sealkeeper::api::v1;
 use sealkeeper::jose::Algorithm;
@@ -27,6 +27,8 @@ pub(super) struct Signer {
     pub(super) gate: Semaphore,
     /// The JWKS of the key set `main`, which is also the well-known one.
     pub(super) jwks: Mutex<Published>,
+    /// The historical keys of the key set `main`.
+    pub(super) history: Mutex<Option<Result<Published, NoHistory>>>,
     /// What the edge answered by itself, by key set and reason.
     pub(super) turned_away: Mutex<Vec<(Operation, String, &'static str)>>,
     /// How the key sets are.
@@ -56,6 +58,7 @@ impl Default for Signer {
             dropped: AtomicUsize::new(0),
             gate: Semaphore::new(1_000_000),
             jwks: Mutex::new(published("{\"keys\":[]}", "\"v1\"")),
+            history: Mutex::default(),
             turned_away: Mutex::default(),
             health: Mutex::default(),
             changes: watch::Sender::default(),
@@ -139,6 +142,11 @@ impl Signing for Signer {
 
     fn well_known(&self) -> Option<Published> {
         self.published("main")
+    }
+
+    fn historical_keys(&self, key_set: &str) -> Option<Result<Published, NoHistory>> {
+        let history = self.history.lock().unwrap().clone();
+        history.filter(|_| key_set == "main")
     }
 
     fn knows(&self, key_set: &str) -> bool {

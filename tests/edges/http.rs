@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sealkeeper::agent::NoHistory;
 use sealkeeper::metrics::Metrics;
 use sealkeeper::serve::http::{Discovery, Site};
 use sealkeeper::serve::listener::Tcp;
@@ -182,6 +183,37 @@ async fn what_is_not_there_is_not_there_and_not_cached() {
         assert_eq!(answer.status, 405, "{method}");
         assert_eq!(answer.header("allow"), Some("GET,HEAD"));
     }
+}
+
+#[tokio::test]
+async fn historical_keys_are_served_signed_or_not_at_all() {
+    let web = Web::start(Limits::default()).await;
+    let path = "/main/historical-keys.jwt";
+    let answer = web.fetch("GET", path, &[]).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+
+    let lacks = NoHistory {
+        reason: "DEVICE_UNAVAILABLE",
+        why: "a sentence that names /a/path".to_owned(),
+    };
+    *web.signer.history.lock().unwrap() = Some(Err(lacks));
+    let answer = web.fetch("GET", path, &[]).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.body, "DEVICE_UNAVAILABLE\n");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("retry-after"), Some("10"));
+
+    *web.signer.history.lock().unwrap() = Some(Ok(published("a.b.c", "\"h1\"")));
+    let answer = web.fetch("GET", path, &[]).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "a.b.c"));
+    let media = answer.header("content-type");
+    assert_eq!(media, Some("application/jwk-set+jwt"));
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=300"));
+    let held = web.fetch("GET", path, &["if-none-match: \"h1\""]).await;
+    assert_eq!((held.status, held.body.as_str()), (304, ""));
+    let other = web.fetch("GET", "/other/historical-keys.jwt", &[]).await;
+    assert_eq!(other.status, 404);
 }
 
 #[tokio::test]

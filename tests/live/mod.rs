@@ -14,6 +14,7 @@ mod destroy;
 mod fifty_rotations;
 mod figures;
 mod full_disk;
+mod historical;
 mod hostile;
 mod import;
 mod jwks_tls;

@@ -106,6 +106,7 @@ fn wanted() -> Wanted {
         own: None,
         name: NAME.to_owned(),
         approvals: None,
+        historical_keys: false,
         plan: Plan {
             timing,
             tracks: vec![(Algorithm::Ed25519, KeyType::Ed25519)],
@@ -229,7 +230,12 @@ fn placeholder(writer: &Writer) -> String {
 fn agent(writer: &Writer) -> (Agent, mpsc::Receiver<Message>) {
     let (mailbox, inbox) = mpsc::channel(MAILBOX);
     let reader = Arc::clone(&writer.reader);
-    let rooms = BTreeMap::from([(NAME.to_owned(), Room { reader, mailbox })]);
+    let room = Room {
+        reader,
+        mailbox,
+        archive: None,
+    };
+    let rooms = BTreeMap::from([(NAME.to_owned(), room)]);
     let agent = Agent(Arc::new(Inner {
         strangers: writer.context.metrics.key_set(""),
         context: Arc::clone(&writer.context),

@@ -94,13 +94,18 @@ pub(super) async fn nothing_here() -> Response {
 
 /// The bytes, or that whoever asks holds them already.
 pub(super) fn answer(published: Option<Published>, headers: &HeaderMap) -> Response {
-    let Some(published) = published else {
-        return not_found("no such key set\n");
-    };
+    match published {
+        Some(published) => answer_as(JWKS_TYPE, published, headers),
+        None => not_found("no such key set\n"),
+    }
+}
+
+/// The same, of another media type.
+pub(super) fn answer_as(media: HeaderValue, published: Published, headers: &HeaderMap) -> Response {
     let Ok(etag) = HeaderValue::from_str(&published.etag) else {
         // Invariant: an entity tag is visible ASCII. Without it, caches still
         // work by age.
-        return fresh(published, None);
+        return fresh(media, published, None);
     };
     if conditional::is_held(headers, &published.etag) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
@@ -110,15 +115,15 @@ pub(super) fn answer(published: Option<Published>, headers: &HeaderMap) -> Respo
         response.headers_mut().insert(CONTENT_LENGTH, length);
         return response;
     }
-    fresh(published, Some(etag))
+    fresh(media, published, Some(etag))
 }
 
-fn fresh(published: Published, etag: Option<HeaderValue>) -> Response {
+fn fresh(media: HeaderValue, published: Published, etag: Option<HeaderValue>) -> Response {
     let body = Body::from(Bytes::from_owner(Arc::clone(&published.body)));
     let mut response = Response::new(body);
     describe(&mut response, &published, etag);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JWKS_TYPE);
+    headers.insert(CONTENT_TYPE, media);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -135,7 +140,7 @@ fn describe(response: &mut Response, published: &Published, etag: Option<HeaderV
 }
 
 /// Not stored: a key set that is configured later must not stay unknown.
-fn not_found(text: &'static str) -> Response {
+pub(super) fn not_found(text: &'static str) -> Response {
     let no_store = [(CACHE_CONTROL, "no-store")];
     (StatusCode::NOT_FOUND, no_store, text).into_response()
 }

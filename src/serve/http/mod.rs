@@ -3,6 +3,7 @@
 mod conditional;
 mod discovery;
 mod health;
+mod historical;
 mod jwks;
 mod operators;
 
@@ -36,8 +37,8 @@ pub struct Site<S> {
     pub metrics: Metrics,
 }
 
-/// Serves `/{key_set}/jwks.json`, `/.well-known/jwks.json`, the documents
-/// about issuers, and health, until `shutdown` ends and what has begun is
+/// Serves `/{key_set}/jwks.json`, `/.well-known/jwks.json`,
+/// `/{key_set}/historical-keys.jwt`, the documents about issuers, and health, until `shutdown` ends and what has begun is
 /// answered. What carries the connections, TCP or TLS on top of it, is the
 /// listener's affair.
 ///
@@ -64,6 +65,7 @@ fn router<S: Signing + Watched>(site: Site<S>) -> Router {
     } = site;
     let counts = Arc::new(jwks::Counts::new(&metrics, &key_sets, well_known));
     jwks::router(Arc::clone(&signing), counts)
+        .merge(historical::router(Arc::clone(&signing)))
         .merge(discovery::router(&signing, discovery))
         .layer(for_browsers())
         .merge(health::router(signing, health::Detail::Codes))

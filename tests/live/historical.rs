@@ -1,0 +1,147 @@
+//! The historical keys, as somebody reads them who knows nothing of us.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use super::bad_days::{active, shown, signs};
+use super::lab::{CALM, Daemon, Lab, QUICK, fetch, folder_holds, kids, wait_until};
+
+const PATH: &str = "/main/historical-keys.jwt";
+
+/// The document, verified with the JWKS by `jsonwebtoken`; none where there is
+/// none, or where the JWKS does not have its key.
+async fn history(daemon: &Daemon) -> Option<(String, Value)> {
+    let (status, token) = fetch(&daemon.origin(), PATH).await.ok()?;
+    if status != 200 {
+        return None;
+    }
+    let token = String::from_utf8(token).expect("text");
+    let header = jsonwebtoken::decode_header(&token).expect("a header");
+    assert_eq!(header.typ.as_deref(), Some("jwk-set+jwt"));
+    let set: jsonwebtoken::jwk::JwkSet =
+        serde_json::from_slice(&daemon.jwks().await?).expect("a JWKS");
+    let kid = header.kid.expect("a kid");
+    let key = jsonwebtoken::DecodingKey::from_jwk(set.find(&kid)?).expect("a key");
+    let mut validation = jsonwebtoken::Validation::new(header.alg);
+    validation.required_spec_claims = ["iss".to_owned()].into();
+    validation.set_issuer(&["https://lab.example"]);
+    let told = jsonwebtoken::decode::<Value>(&token, &key, &validation);
+    let claims = told.expect("a good signature").claims;
+    assert!(claims["iat"].is_i64(), "{claims}");
+    Some((kid, claims))
+}
+
+/// The first one with which a condition holds.
+async fn once(daemon: &Daemon, good: impl Fn(&Value) -> bool) -> (String, Value) {
+    let mut found = None;
+    wait_until(async || {
+        found = history(daemon).await.filter(|(_, claims)| good(claims));
+        found.is_some()
+    })
+    .await;
+    found.expect("it was found")
+}
+
+/// What it says of a key.
+fn about<'a>(claims: &'a Value, kid: &str) -> Option<&'a Value> {
+    let mut keys = claims["keys"].as_array().expect("keys").iter();
+    keys.find(|key| key["kid"] == kid)
+}
+
+async fn status(daemon: &Daemon) -> u16 {
+    let answer = fetch(&daemon.origin(), PATH).await;
+    answer.map_or(0, |(status, _)| status)
+}
+
+#[tokio::test]
+async fn rotated_keys_are_told_of() {
+    let lab = Lab::new(&format!("{QUICK}\nhistorical_keys = true"), &["ES256"]);
+    lab.init();
+    let daemon = lab.serve().await;
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    wait_until(async || {
+        seen.extend(shown(daemon.jwks().await));
+        let found = history(&daemon).await;
+        found.is_some_and(|(_, claims)| kids(claims.to_string().as_bytes()).len() > 1)
+    })
+    .await;
+    let (signer, claims) = once(&daemon, |_| true).await;
+    let now = shown(daemon.jwks().await);
+    for key in claims["keys"].as_array().expect("keys") {
+        let kid = key["kid"].as_str().expect("a kid");
+        assert!(
+            seen.contains(kid) && !now.contains(&kid.to_owned()),
+            "{kid}"
+        );
+        assert!(kid != signer && key["revoked"].is_null(), "{key}");
+        let (iat, exp) = (key["iat"].as_i64(), key["exp"].as_i64());
+        assert!(iat < exp && exp <= claims["iat"].as_i64(), "{claims}");
+        let text = key.to_string();
+        text.parse::<jsonwebkey::JsonWebKey>().expect("a key");
+        assert!(key["d"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
+    let settings = format!("{CALM}\nadoption = \"200ms\"\nhistorical_keys = true");
+    let lab = Lab::new(&settings, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let first = active(&lab);
+    let (signer, claims) = once(&daemon, |_| true).await;
+    assert_eq!(
+        (signer, &claims["keys"]),
+        (first.clone(), &Value::Array(vec![]))
+    );
+
+    let revoke = |kid: &str, then: &str| {
+        let words = ["keys", "revoke", kid, "--then", then, "--reason"];
+        lab.ok(&[&words[..], &["compromised"]].concat())
+    };
+    revoke(&first, "activate");
+    let (signer, claims) = once(&daemon, |claims| about(claims, &first).is_some()).await;
+    assert_ne!(signer, first);
+    let told = about(&claims, &first).expect("it is told of");
+    assert_eq!(told["revoked"]["reason"], "compromised");
+    assert_eq!(told["revoked"]["revoked_at"], told["exp"]);
+    // A signature like every other: on record.
+    let audit = lab.path("state/audit");
+    assert!(!folder_holds(&audit, "agent:historical-keys").is_empty());
+
+    // Without a device, the last one is served, across a restart too.
+    let before = fetch(&daemon.origin(), PATH).await.expect("a document");
+    daemon.kill();
+    fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
+    let mut daemon = lab.serve().await;
+    let after = fetch(&daemon.origin(), PATH).await.expect("a document");
+    assert_eq!((after.0, &after.1), (200, &before.1));
+
+    // But not what a revoked key signed.
+    revoke(&signer, "wait");
+    assert_eq!(status(&daemon).await, 503);
+    daemon.kill();
+    let daemon = lab.serve().await;
+    assert_eq!(status(&daemon).await, 503);
+    fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
+    revoke(&signer, "activate");
+    let (third, claims) = once(&daemon, |_| true).await;
+    assert!(third != first && third != signer, "{third}");
+    for kid in [&first, &signer] {
+        let told = about(&claims, kid).expect("it is told of");
+        assert_eq!(told["revoked"]["reason"], "compromised");
+    }
+}
+
+#[tokio::test]
+async fn who_did_not_ask_for_it_serves_none() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    assert_eq!(status(&daemon).await, 404);
+}
