@@ -5,17 +5,14 @@ use std::path::Path;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::compose;
 use super::output::{Failure, say};
+use super::{compose, import};
 use crate::agent::{self, AdoptFailure, Adopted, Adopting};
 use crate::hsm::{DeviceError, Handle, unhex};
 use crate::jose::Algorithm;
 use crate::keyring::{AdoptError, Mandate};
 
 const IF_IN_USE: &str = "stop the agent, adopt, then start the agent; meanwhile nothing is signed, and nobody serves the JWKS but caches";
-/// No `kid` in use is longer; each token carries it.
-const LONGEST_KID: usize = 256;
-
 /// Which key.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -52,11 +49,7 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
         let why = format!("--device: expected {expected:?}, the device of {name}, got {got:?}");
         return Err(Failure::usage(why));
     }
-    if args.kid.is_empty() || args.kid.len() > LONGEST_KID {
-        let got = args.kid.len();
-        let why = format!("--kid: expected 1 to {LONGEST_KID} bytes, got {got}");
-        return Err(Failure::usage(why));
-    }
+    import::plain(&args.kid)?;
     let id = args.id.map(|id| {
         let bytes = unhex(&id).filter(|bytes| !bytes.is_empty());
         bytes.ok_or_else(|| Failure::usage(format!("--id: expected hexadecimal, got {id:?}")))

@@ -156,7 +156,7 @@ pub(super) fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> 
 
 pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        return say(json!({
+        say(json!({
             "done": changed.done,
             "pending": changed.pending,
             "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
@@ -164,7 +164,8 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             "acted_alone": Some(&changed.acted_alone).filter(|by| !by.is_empty()),
             "impact": changed.impact.as_ref().map(impact::json_of),
             "key_set": changed.key_set.as_ref().map(keys::json_of),
-        }));
+        }))?;
+        return durable(changed);
     }
     for done in &changed.done {
         say(format!("done:    {done}"))?;
@@ -187,11 +188,16 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             changed.acted_alone
         ))?;
     }
-    if !changed.durable {
-        return Err(
-            Failure::failed("the change holds in memory, and is not on disk yet")
-                .hint("make room; the agent stores it by itself, and `sealkeeper keys list` shows the key as revoked then. Do not restart the agent before"),
-        );
+    durable(changed)
+}
+
+/// What holds in memory alone is not done.
+fn durable(changed: &ChangeResponse) -> Result<(), Failure> {
+    if changed.durable {
+        return Ok(());
     }
-    Ok(())
+    Err(
+        Failure::failed("the change holds in memory, and is not on disk yet: it ends with the agent")
+            .hint("do not stop or restart the agent; make room, and wait until its log says `a revocation is on disk now`. Where it was restarted, order it again"),
+    )
 }

@@ -1,5 +1,6 @@
 //! `keys import`: the JWKS of an older system goes on being served.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::compose;
 use super::output::{Failure, say};
 use crate::agent::{self, ImportFailure};
+use crate::api;
 use crate::clock::{Clock, SystemClock};
 use crate::jose::{Jwk, ServedSet};
 use crate::keyring::{ImportError, Mandate};
@@ -70,6 +72,22 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
     say("start the agent; `sealkeeper keys revoke` ends one before its time")
 }
 
+/// An id that can be shown: terminals obey some characters, and a line break
+/// makes of one answer two.
+pub(super) fn plain(kid: &str) -> Result<(), Failure> {
+    let shown = !kid.is_empty() && kid.len() <= LONGEST_KID && !kid.chars().any(api::is_control);
+    shown.then_some(()).ok_or_else(|| {
+        let start: String = kid.chars().take(40).collect();
+        Failure::failed(format!(
+            "expected a kid of 1 to {LONGEST_KID} bytes without control characters, got {start:?}"
+        ))
+        .hint("no key was taken in")
+    })
+}
+
+/// What is left of Kubernetes' 1024 bytes is of no use to people.
+const LONGEST_KID: usize = 256;
+
 /// Ten years are enough for any token.
 fn until(wanted: SystemTime) -> Result<Time, Failure> {
     let since = wanted.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -108,6 +126,14 @@ fn read(from: &str) -> Result<Vec<Jwk>, Failure> {
         ));
     }
     let keys = served.set.keys;
+    let mut seen = BTreeSet::new();
+    for key in &keys {
+        plain(&key.kid)?;
+        if !seen.insert(&key.kid) {
+            return Err(Failure::failed(format!("{from}: two keys {:?}", key.kid))
+                .hint("no key was imported: verifiers take the first of them, or none"));
+        }
+    }
     if keys.is_empty() || keys.len() > MOST {
         let found = keys.len();
         return Err(Failure::failed(format!(

@@ -143,7 +143,9 @@ impl KeySet {
         tick: &Tick,
     ) -> Result<Vec<Event>, OperatorError> {
         let request = self.waiting(number, tick)?;
-        if request.person == person {
+        // By another account, or by the same one under another name: a
+        // configuration that says so since does not make it two.
+        if request.person == person || request.mandate.by == mandate.by {
             let person = person.to_owned();
             return Err(OperatorError::SamePerson { person });
         }

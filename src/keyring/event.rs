@@ -171,7 +171,7 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 29] = [
+    pub const NAMES: [&str; 31] = [
         "generation-begun",
         "generation-abandoned",
         "published",
@@ -200,6 +200,8 @@ impl What {
         "origin-restored",
         "waiver-ended",
         "imported",
+        "adoption-begun",
+        "adopted",
         "recovered",
     ];
 

@@ -252,8 +252,7 @@ async fn a_full_disk_stops_signing_and_loses_nothing() {
         "the revocation is not in the store yet: no room",
         "and not on disk either: cannot write",
         "error: the change holds in memory, and is not on disk yet",
-        "hint: make room; the agent stores it by itself",
-        "Do not restart the agent before",
+        "hint: do not stop or restart the agent; make room",
     ] {
         assert!(revoked.contains(words), "expected {words:?} in {revoked}");
     }

@@ -44,6 +44,10 @@ fn a_second_person_agrees_and_it_is_done() {
         person: "anna".to_owned(),
     };
     assert_eq!(bench.agree(number, &anna(), 11_131), Err(same));
+    // Found by review: the configuration gave the account another name.
+    let by = (&anna(), "carl");
+    let renamed = bench.set.approve(number, by, &bench.plan, &bench.tick);
+    assert!(matches!(renamed, Err(OperatorError::SamePerson { .. })));
     let events = bench.agree(number, &ben(), 11_132).unwrap();
     assert_eq!(names(&events), ["approved", "rollback-scheduled"]);
     // In the name of who asked, with who agreed; nobody did it alone.

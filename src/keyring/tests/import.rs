@@ -65,6 +65,10 @@ fn one_that_is_imported_never_signs() {
     let again = bench.import(&[shown("old", 101)], 40_000, 30_001);
     let kid = "old".to_owned();
     assert_eq!(again, Err(ImportError::Revoked { kid }));
+    // Found by review: nor under another name.
+    let renamed = bench.import(&[shown("partner", 101)], 40_000, 30_002);
+    let kid = "partner".to_owned();
+    assert_eq!(renamed, Err(ImportError::Revoked { kid }));
 }
 
 #[test]
