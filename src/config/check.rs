@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::Problem;
 use super::raw::Text;
+use crate::observe;
 use crate::time::Span;
 
 /// Longer than anybody means.
@@ -84,6 +85,18 @@ impl<'a> Check<'a> {
             return None;
         }
         Some(self.folder.join(text.get_ref()))
+    }
+
+    /// Looks at a file of certificates: whether there are any in it.
+    pub(super) fn certificates(&mut self, text: &Text, field: &str, which: &str) {
+        let Some(path) = self.path(text, field) else {
+            return;
+        };
+        if let Err(e) = observe::check_roots(&path) {
+            let form = "a file of one or more certificates in PEM (-----BEGIN CERTIFICATE-----)";
+            let hint = format!("{form}: {which}");
+            self.say(text.span(), format!("{field}: {e}"), hint);
+        }
     }
 
     /// The path of a Unix socket.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::all;
 use super::check::Check;
 use super::raw::{self, Text};
-use crate::observe::{self, Origin, Trust};
+use crate::observe::{Origin, Trust};
 
 /// More than any JWKS is served at; each is asked several times within
 /// `propagation`.
@@ -71,14 +71,5 @@ fn roots(path: &Text, raw: &raw::KeySet, field: &str, check: &mut Check<'_>) -> 
 pub(super) fn check_files(name: &Text, raw: &raw::KeySet, check: &mut Check<'_>) {
     let field = format!("key_set.{}.observe_ca", name.get_ref());
     let Some(text) = &raw.observe_ca else { return };
-    let Some(path) = check.path(text, &field) else {
-        return;
-    };
-    if let Err(e) = observe::check_roots(&path) {
-        check.say(
-            text.span(),
-            format!("{field}: {e}"),
-            "a file of one or more certificates in PEM (-----BEGIN CERTIFICATE-----): those that the origins' certificates lead to",
-        );
-    }
+    check.certificates(text, &field, "those that the origins' certificates lead to");
 }

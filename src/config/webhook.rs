@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::check::Check;
 use super::raw::{self, Text};
 use crate::keyring::What;
-use crate::observe::{self, Trust};
+use crate::observe::Trust;
 use crate::webhook::{DEFAULT_EVENTS, Webhook};
 
 const SECRET_SHAPE: &str = "secret = { file = \"/path/to/secret\" }, with one line in it: echo whsec_$(openssl rand -base64 32)";
@@ -109,14 +109,9 @@ fn roots(path: &Text, raw: &raw::Webhook, field: &str, check: &mut Check<'_>) ->
 pub(super) fn check_files(name: &Text, raw: &raw::Webhook, check: &mut Check<'_>) {
     let field = format!("webhook.{}.ca", name.get_ref());
     let Some(text) = &raw.ca else { return };
-    let Some(path) = check.path(text, &field) else {
-        return;
-    };
-    if let Err(e) = observe::check_roots(&path) {
-        check.say(
-            text.span(),
-            format!("{field}: {e}"),
-            "a file of one or more certificates in PEM (-----BEGIN CERTIFICATE-----): those that the receiver's certificate leads to",
-        );
-    }
+    check.certificates(
+        text,
+        &field,
+        "those that the receiver's certificate leads to",
+    );
 }
