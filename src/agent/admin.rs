@@ -383,6 +383,8 @@ pub struct PlacementStatus {
     pub handle_id: Vec<u8>,
     /// A word for its state there.
     pub state: String,
+    /// The serial of the token that holds it, where it is known.
+    pub token: Option<String>,
 }
 
 /// Evidence of a hold.

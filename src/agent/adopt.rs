@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
+use super::effects::{self, Errand};
 use super::writer::{Clock, StepError, Writer, random_id};
-use super::{Context, Wanted, effects};
+use super::{Context, Wanted};
 use crate::durable::DurableError;
 use crate::hsm::{DeviceError, Handle, hex};
 use crate::jose::Algorithm;
@@ -171,7 +172,7 @@ async fn carry_out(
     let set = &held.record.set;
     let task = set.intents.get(&id).ok_or_else(vanished)?.task.clone();
     let key = task.key();
-    let outcome = match effects::perform(context, &task, set.keys.get(&key)).await {
+    let outcome = match effects::perform(context, &Errand::of(set, &task)).await {
         Ok(outcome) => outcome,
         Err(e @ (DeviceError::Refused { .. } | DeviceError::BadKey { .. })) => {
             let step = writer.step(Clock::Any, |set, _, tick| {

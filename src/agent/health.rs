@@ -42,6 +42,8 @@ pub struct DeviceHealth {
     pub pin_blocked: bool,
     /// The open token's label and serial number.
     pub token: Option<String>,
+    /// Its serial number alone.
+    pub serial: Option<String>,
     /// Whether it is being opened just now, for the first time.
     pub opening: bool,
 }
@@ -103,11 +105,13 @@ fn device(device: &Device) -> DeviceHealth {
         fault: None,
         pin_blocked: false,
         token: None,
+        serial: None,
         opening: false,
     };
     match &*device.state().borrow() {
         State::Up { token, .. } => {
             health.token = Some(format!("{:?}, serial {}", token.label, token.serial));
+            health.serial = Some(token.serial.clone());
         }
         State::Starting => {
             health.fault = Some("it is being opened".to_owned());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use super::effects;
+use super::effects::{self, Errand};
 use super::record::Record;
 use super::writer::{Clock, Held, StepError, Writer, random_id};
 use super::{Context, Wanted};
@@ -103,7 +103,8 @@ pub async fn init(
         }
         let placeholder = held.record.set.placeholder == Some(intent.task.key());
         let device = intent.task.device().to_owned();
-        let outcome = match effects::perform(&context, &intent.task, key).await {
+        let errand = Errand::of(&held.record.set, &intent.task);
+        let outcome = match effects::perform(&context, &errand).await {
             Ok(outcome) => outcome,
             Err(error) if device != writer.plan.device => {
                 let key = intent.task.key().to_string();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::Context;
+use super::effects::token_in;
 use super::writer::{Clock, Writer};
 use crate::hsm::{DeviceError, ObjectId};
 use crate::keyring::Key;
@@ -75,7 +76,13 @@ impl Writer {
 async fn holds(context: &Context, key: &Key) -> Option<bool> {
     let mut answered = None;
     for device in key.placements.keys() {
-        let device = context.devices.get(device)?;
+        let name = device;
+        let device = context.devices.get(name)?;
+        // What another token lacks is not lost.
+        let there = token_in(device).await.ok()?;
+        if key.tokens.get(name).is_some_and(|token| *token != there) {
+            return None;
+        }
         match device.find(ObjectId(key.id.0)).await {
             Ok(Some(_)) => return Some(true),
             // Half a pair is lost as well.

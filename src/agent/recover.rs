@@ -264,7 +264,16 @@ async fn devices(
                 }),
             }
         }
-        said.push((format!("device {name}"), Ok(format!("{all} private keys"))));
+        let token = device.token().map(|token| token.serial.clone());
+        let of = token
+            .as_ref()
+            .map(|serial| format!(" in the token with serial {serial}"));
+        let of = of.unwrap_or_default();
+        said.push((
+            format!("device {name}"),
+            Ok(format!("{all} private keys{of}")),
+        ));
+        (witnesses.tokens).extend(token.map(|token| (name.clone(), token)));
         witnesses.devices.insert(name.clone(), held);
     }
     Ok(strange)

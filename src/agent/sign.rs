@@ -169,15 +169,26 @@ impl Agent {
             .await
     }
 
-    /// The device that signs with a key.
+    /// The device that signs with a key: its token is in it, as far as either
+    /// is known.
     pub(super) fn device_of(&self, key: &SigningKey) -> Result<&Device, SignError> {
         let device = key.devices.first().and_then(|name| self.device(name));
-        device.ok_or_else(|| {
+        let device = device.ok_or_else(|| {
             unavailable(
                 "DEVICE_ABSENT",
                 format!("no device that holds {} is configured", key.kid),
             )
-        })
+        })?;
+        match (key.tokens.get(device.name()), device.token()) {
+            (Some(expected), Some(found)) if *expected != found.serial => {
+                Err(device_error(DeviceError::OtherToken {
+                    device: device.name().to_owned(),
+                    expected: expected.clone(),
+                    found: found.serial.clone(),
+                }))
+            }
+            _ => Ok(device),
+        }
     }
 
     /// Signs what a rule allowed a caller. What finds no room counts for no
@@ -390,6 +401,11 @@ fn device_error(error: DeviceError) -> SignError {
         },
         DeviceError::NoSuchKey { .. } => SignError::Unavailable {
             reason: "KEY_MISSING",
+            why,
+            retry_after: None,
+        },
+        DeviceError::OtherToken { .. } => SignError::Unavailable {
+            reason: "OTHER_TOKEN",
             why,
             retry_after: None,
         },

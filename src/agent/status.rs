@@ -141,6 +141,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
             .map(|(device, half)| PlacementStatus {
                 device: device.clone(),
                 handle_id: key.id.0.to_vec(),
+                token: key.tokens.get(device).cloned(),
                 state: match (key.is_coming(), half) {
                     (true, Half::Present) => "wanted".to_owned(),
                     _ => half.name().to_owned(),

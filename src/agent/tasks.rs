@@ -10,10 +10,10 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Context;
-use super::effects;
+use super::effects::{self, Errand};
 use super::writer::{Clock, Writer};
 use crate::hsm::DeviceError;
-use crate::keyring::{Genesis, Intent, IntentId, Key, Outcome};
+use crate::keyring::{Genesis, IntentId, Outcome};
 
 /// Tasks that run, and those that are to be tried again. All of it can be lost
 /// at any instant: the intents are on record.
@@ -30,12 +30,12 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 
 impl Tasks {
     /// Runs an intent, unless it runs already.
-    fn start(&mut self, context: &Arc<Context>, id: IntentId, intent: &Intent, key: Option<&Key>) {
+    fn start(&mut self, context: &Arc<Context>, id: IntentId, errand: Errand) {
         if self.ids.values().any(|running| *running == id) {
             return;
         }
-        let (context, key, task) = (Arc::clone(context), key.cloned(), intent.task.clone());
-        let run = async move { effects::perform(&context, &task, key.as_ref()).await };
+        let context = Arc::clone(context);
+        let run = async move { effects::perform(&context, &errand).await };
         self.ids.insert(self.running.spawn(run).id(), id);
     }
 
@@ -92,8 +92,8 @@ impl Writer {
             // Another agent's intent is its own to carry out: two that ask one
             // device for the same key could leave half of a pair.
             if intent.owner == self.context.replica && self.tasks.is_due(id, now) {
-                let key = set.keys.get(&intent.task.key());
-                self.tasks.start(&self.context, id, intent, key);
+                let errand = Errand::of(set, &intent.task);
+                self.tasks.start(&self.context, id, errand);
             }
         }
         self.tasks

@@ -186,6 +186,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
             "device": p.device,
             "handle_id": hex(&p.handle_id),
             "state": p.state,
+            "token_serial": Some(&p.token_serial).filter(|serial| !serial.is_empty()),
         })).collect::<Vec<_>>(),
     })
 }

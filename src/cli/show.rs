@@ -52,12 +52,12 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         .placements
         .iter()
         .map(|place| {
-            format!(
-                "{} on {} as {}",
-                place.state,
-                place.device,
-                hex(&place.handle_id)
-            )
+            let token = match place.token_serial.as_str() {
+                "" => String::new(),
+                serial => format!(" (token serial {serial})"),
+            };
+            let (device, id) = (&place.device, hex(&place.handle_id));
+            format!("{} on {device}{token} as {id}", place.state)
         })
         .collect();
     let held = key.hold.as_ref().map(|hold| {

@@ -205,12 +205,14 @@ impl Run<'_> {
             return Some(Outcome::Generated {
                 public: adoption.public.clone(),
                 kid: adoption.kid.clone(),
+                token: None,
             });
         }
         let number = u64::from_be_bytes(*key.id.0.first_chunk::<8>()?);
         Some(Outcome::Generated {
             public: stand_in(key.key_type)?,
             kid: format!("{} #{number}", key.algorithm),
+            token: None,
         })
     }
 

@@ -152,6 +152,7 @@ fn foreign(id: KeyId, shown: &PublishedKey, plan: &Plan, now: Time) -> Key {
         published: Some(now),
         activated: None,
         placements: BTreeMap::new(),
+        tokens: BTreeMap::new(),
         sightings: BTreeMap::new(),
         exp_ceiling: None,
         longest_lifetime: Span::ZERO,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, What};
-use super::key::{Half, KeyId, Phase};
+use super::key::{Half, Key, KeyId, Phase};
 use super::rules::{self, Action};
 use super::set::{KeySet, Tick};
 use crate::jose::PublicKey;
@@ -79,6 +79,8 @@ pub enum Outcome {
         /// Its `kid`: the RFC 7638 thumbprint, or the one that it was adopted
         /// with.
         kid: String,
+        /// The serial of the token that holds it, where it says one.
+        token: Option<String>,
     },
     /// No object with this id is left in the device.
     Destroyed,
@@ -123,14 +125,36 @@ impl KeySet {
         let key = intent.task.key();
         let device = intent.task.device().to_owned();
         let events = match (&intent.task, outcome) {
-            (Task::Generate { .. }, Outcome::Generated { public, kid }) => {
-                self.generated(key, public, kid, tick)?
+            (Task::Generate { .. }, Outcome::Generated { public, kid, token }) => {
+                let events = self.generated(key, public, kid, tick)?;
+                self.key_mut(key)
+                    .tokens
+                    .extend(token.map(|token| (device, token)));
+                events
             }
             (Task::Destroy { .. }, Outcome::Destroyed) => self.destroyed(key, device, tick),
             _ => return Err(UnexpectedOutcome::OtherTask(id)),
         };
         self.intents.remove(&id);
         Ok(events)
+    }
+
+    /// The serial of the token that a task is for; none where the record does
+    /// not say. A private half is destroyed in the token that holds it, and in
+    /// no other is its absence a proof. A new one is made in the token that
+    /// holds the latest of its device: one of the same label that was put into
+    /// its place by mistake, or by somebody else, gets none.
+    #[must_use]
+    pub fn token_for(&self, task: &Task) -> Option<&str> {
+        let device = task.device();
+        let of = |key: &Key| key.placements.get(device) == Some(&Half::Present);
+        let key = match task {
+            Task::Destroy { key, .. } => self.keys.get(key),
+            Task::Generate { .. } => (self.keys.values())
+                .filter(|key| of(key) && key.tokens.contains_key(device))
+                .max_by_key(|key| (key.created, key.id)),
+        };
+        key?.tokens.get(device).map(String::as_str)
     }
 
     fn generated(

@@ -207,6 +207,11 @@ pub struct Key {
     /// The devices that hold, or held, its private half. None for a key that
     /// was imported for verification only.
     pub placements: BTreeMap<String, Half>,
+    /// For each device, the serial of the token that holds the private half:
+    /// a device is a place, and another token may come to stand in it. None
+    /// where the token was not asked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, String>,
     /// For each origin, the start of the latest unbroken run of sightings.
     pub sightings: BTreeMap<String, Time>,
     /// Nothing is signed whose `exp` lies above this. Only ever raised.

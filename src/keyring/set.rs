@@ -286,6 +286,7 @@ impl KeySet {
             published: None,
             activated: None,
             placements: BTreeMap::from([(plan.device.clone(), Half::Present)]),
+            tokens: BTreeMap::new(),
             sightings: BTreeMap::new(),
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,

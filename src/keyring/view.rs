@@ -1,7 +1,7 @@
 //! What readers see: an immutable picture of a key set, from which a signer
 //! is chosen without asking anybody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::{Half, Key, KeyId, Phase};
 use super::rules;
@@ -74,6 +74,9 @@ pub struct SigningKey {
     pub public: PublicKey,
     /// The devices that hold its private half.
     pub devices: Vec<String>,
+    /// For each device, the serial of the token that holds it, where it is
+    /// known.
+    pub tokens: BTreeMap<String, String>,
     /// Nothing is signed whose `exp` lies above this.
     pub exp_ceiling: Time,
 }
@@ -247,6 +250,7 @@ fn signing_key(key: &Key) -> Option<SigningKey> {
         algorithm: key.algorithm,
         public: key.public.clone()?,
         devices,
+        tokens: key.tokens.clone(),
         exp_ceiling: key.exp_ceiling?,
     })
 }

@@ -23,6 +23,7 @@ pub(crate) mod lab;
 mod last_key;
 mod observed;
 mod operator;
+mod other_token;
 mod recover;
 mod reload;
 mod rotation_under_load;

@@ -14,7 +14,7 @@ use super::kills::revoke;
 use super::lab::{CALM, Daemon, Lab, PIN, QUICK, wait_until};
 
 /// An agent that signs, with a standby that was seen.
-async fn at_work(schedule: &str) -> (Lab, Daemon, Vec<String>) {
+pub(super) async fn at_work(schedule: &str) -> (Lab, Daemon, Vec<String>) {
     let lab = Lab::new(schedule, &["ES256"]);
     lab.init();
     let mut daemon = lab.serve().await;
@@ -41,7 +41,7 @@ fn follows(told: &Value, kid: &str) -> String {
 }
 
 /// Every key of before is still there for those who verify.
-async fn still_shows(daemon: &Daemon, before: &[String]) {
+pub(super) async fn still_shows(daemon: &Daemon, before: &[String]) {
     let now = shown(daemon.jwks().await);
     assert!(before.iter().all(|kid| now.contains(kid)), "{now:?}");
 }
@@ -61,7 +61,7 @@ fn token_files(lab: &Lab) -> BTreeSet<PathBuf> {
 }
 
 /// Another token under the same label, with nothing on it; the first is kept.
-fn swap_token(lab: &Lab) {
+pub(super) fn swap_token(lab: &Lab) {
     fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
     fs::create_dir(lab.path("tokens")).expect("a folder");
     let made = Command::new("softhsm2-util")
@@ -73,7 +73,7 @@ fn swap_token(lab: &Lab) {
     assert!(made.status.success(), "{made:?}");
 }
 
-fn swap_back(lab: &Lab) {
+pub(super) fn swap_back(lab: &Lab) {
     fs::remove_dir_all(lab.path("tokens")).expect("the other token goes");
     fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
 }
@@ -222,7 +222,7 @@ async fn an_empty_token_empties_no_set() {
     swap_token(&lab);
     // With the record.
     let mut daemon = lab.serve().await;
-    refused(&mut daemon, &["KEY_MISSING"]).await;
+    refused(&mut daemon, &["OTHER_TOKEN"]).await;
     still_shows(&daemon, &before).await;
     daemon.kill();
     // Without it: the wrong token is no reason to give its keys up.
@@ -274,7 +274,7 @@ async fn a_key_is_revoked_with_the_wrong_token_in_place() {
     daemon.kill();
     swap_token(&lab);
     let mut daemon = lab.serve().await;
-    refused(&mut daemon, &["KEY_MISSING"]).await;
+    refused(&mut daemon, &["OTHER_TOKEN"]).await;
     revoke(&mut daemon, &kid).await;
     is_out(&daemon, &kid).await;
     let other = before.iter().find(|other| **other != kid).expect("two");

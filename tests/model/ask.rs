@@ -187,6 +187,7 @@ impl Lab {
             Task::Generate { key, .. } => Outcome::Generated {
                 public: self.publics[slot(*key)].clone(),
                 kid: kid(slot(*key)),
+                token: None,
             },
             Task::Destroy { .. } => Outcome::Destroyed,
         }

@@ -221,6 +221,7 @@ impl Frame {
             // For people.
             activated: _,
             placements,
+            tokens,
             sightings,
             exp_ceiling,
             longest_lifetime,
@@ -261,6 +262,7 @@ impl Frame {
             published: published.map(|at| order.shown(at)),
             activated: None,
             placements,
+            tokens,
             sightings: match is_published {
                 true => sightings
                     .into_iter()

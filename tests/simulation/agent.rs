@@ -239,7 +239,11 @@ impl World {
             return;
         }
         let kid = kid_of(&public);
-        let outcome = Outcome::Generated { public, kid };
+        let outcome = Outcome::Generated {
+            public,
+            kid,
+            token: None,
+        };
         self.complete(r, intent, &outcome);
     }
 

@@ -110,6 +110,10 @@ impl World {
             return None;
         }
         let kid = kid_of(&public);
-        Some(Outcome::Generated { public, kid })
+        Some(Outcome::Generated {
+            public,
+            kid,
+            token: None,
+        })
     }
 }

@@ -99,7 +99,11 @@ impl Device {
             Task::Generate { key, .. } => {
                 let public = public(*made.entry(*key).or_insert(next));
                 let kid = thumbprint(&public);
-                Outcome::Generated { public, kid }
+                Outcome::Generated {
+                    public,
+                    kid,
+                    token: None,
+                }
             }
             Task::Destroy { .. } => Outcome::Destroyed,
         }

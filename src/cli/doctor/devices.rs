@@ -8,7 +8,7 @@ use super::keys::Looked;
 use super::machine::user_name;
 use super::sockets::Agent;
 use super::state::Records;
-use super::{paths, pins};
+use super::{paths, pins, tokens};
 use crate::config::{self, Config};
 use crate::hsm::{Device, State};
 
@@ -71,7 +71,14 @@ fn held(config: &Config, device: &config::Device, agent: &Agent, report: &mut Re
     };
     if health.up {
         let found = format!("open in the agent: token {}", health.token);
-        return report.ok(DEVICE, name, found);
+        report.ok(DEVICE, name, found);
+        tokens::look(
+            name,
+            &health.token_serial,
+            &tokens::listed(agent, name),
+            report,
+        );
+        return;
     }
     if health.opening {
         let found = "the agent has just started and is opening it";
@@ -178,8 +185,13 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             let found = format!("opens: token {:?}, serial {}", token.label, token.serial);
             report.ok(DEVICE, name, found);
             mechanisms(config, &opened, report).await;
-            let token = format!("{:?}, serial {}", token.label, token.serial);
-            let looked = Looked::new(&opened, token, device.require_local);
+            tokens::look(
+                name,
+                &token.serial,
+                &tokens::recorded(records, name),
+                report,
+            );
+            let looked = Looked::new(&opened, &token, device.require_local);
             looked.keys(records, report).await;
         }
         State::Down {

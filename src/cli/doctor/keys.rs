@@ -4,7 +4,7 @@ use super::sockets::Agent;
 use super::state::Records;
 use super::{Report, counted};
 use crate::api::v1::{DeviceHealth, KeySetHealth, Phase as Listed, PrivateHalf};
-use crate::hsm::{Device, DeviceError, Evidence, ObjectId};
+use crate::hsm::{Device, DeviceError, Evidence, ObjectId, TokenIdentity};
 use crate::keyring::{Half, Key, Phase};
 
 /// A device that was opened here.
@@ -12,6 +12,7 @@ pub(super) struct Looked<'a> {
     device: &'a Device,
     /// The token's label and serial number.
     token: String,
+    serial: String,
     require_local: bool,
 }
 
@@ -24,10 +25,11 @@ enum Fault {
 }
 
 impl<'a> Looked<'a> {
-    pub(super) const fn new(device: &'a Device, token: String, require_local: bool) -> Self {
+    pub(super) fn new(device: &'a Device, token: &TokenIdentity, require_local: bool) -> Self {
         Self {
             device,
-            token,
+            token: format!("{:?}, serial {}", token.label, token.serial),
+            serial: token.serial.clone(),
             require_local,
         }
     }
@@ -40,6 +42,11 @@ impl<'a> Looked<'a> {
                 .keys
                 .values()
                 .filter(|key| key.placements.get(self.device.name()) == Some(&Half::Present))
+                // What is in another token is not looked for in this one.
+                .filter(|key| {
+                    let token = key.tokens.get(self.device.name());
+                    token.is_none_or(|token| *token == self.serial)
+                })
                 // The device is still to make it.
                 .filter(|key| !matches!(key.phase, Phase::Generating));
             let (mut good, mut faults) = (Vec::new(), Vec::new());

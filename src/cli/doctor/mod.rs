@@ -21,6 +21,7 @@ mod pins;
 mod rules;
 mod sockets;
 mod state;
+mod tokens;
 mod webhooks;
 
 use std::path::Path;

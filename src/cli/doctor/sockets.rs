@@ -122,6 +122,11 @@ fn explained(config: &Config, name: &str, reason: &str, report: &mut Report) {
                 report.explained_by("device", &set.device);
             }
         }
+        "OTHER_TOKEN" => {
+            if let Some(set) = config.key_sets.get(name) {
+                report.explained_by("token", &set.device);
+            }
+        }
         "DISK_FULL" => {
             report.explained_by("state_folder", config.state_dir.display().to_string());
             of_store(config, name, report);
@@ -189,6 +194,7 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "DEVICE_ABSENT" | "DEVICE_UNAVAILABLE" | "DEVICE_UNUSABLE" | "PIN_BLOCKED" => {
             "its device does not work: see `device`"
         }
+        "OTHER_TOKEN" => "see `token`",
         "KEY_BLOCKED" => "the key was revoked; `sealkeeper keys list` shows what comes next",
         _ => "wait a moment and look again; the agent's log says more",
     }

@@ -56,6 +56,19 @@ pub enum DeviceError {
         /// For people.
         why: String,
     },
+    /// Another token stands in its place than the one that is meant. Nothing
+    /// was asked of it.
+    #[error(
+        "device {device}: the token with serial {found:?} is in it, and what was asked is for the one with serial {expected:?}"
+    )]
+    OtherToken {
+        /// Its name.
+        device: String,
+        /// The serial that the record knows.
+        expected: String,
+        /// The serial of the token that is there.
+        found: String,
+    },
     /// The key is there and must not be used as it is.
     #[error("device {device}: {why}")]
     BadKey {

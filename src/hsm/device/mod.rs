@@ -14,7 +14,7 @@ mod supervisor;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -155,6 +155,7 @@ struct Inner {
     signs: Arc<Line>,
     controls: mpsc::Sender<Job>,
     state: watch::Receiver<State>,
+    token: Arc<OnceLock<TokenIdentity>>,
     stop: Arc<Notify>,
 }
 
@@ -200,6 +201,7 @@ impl Device {
         let (controls, control_jobs) = mpsc::channel(CONTROL_QUEUE);
         let (state_in, state) = watch::channel(State::Starting);
         let stop = Arc::new(Notify::new());
+        let token = Arc::default();
         let inner = Inner {
             name: config.name.clone(),
             call_timeout: config.call_timeout,
@@ -207,9 +209,10 @@ impl Device {
             signs: Arc::clone(&signs),
             controls,
             state,
+            token: Arc::clone(&token),
             stop: Arc::clone(&stop),
         };
-        let supervisor = Supervisor::new(config, signs, control_jobs, state_in, stop);
+        let supervisor = Supervisor::new(config, signs, control_jobs, state_in, token, stop);
         tokio::spawn(supervisor.run());
         Self {
             inner: Arc::new(inner),
@@ -226,6 +229,13 @@ impl Device {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<State> {
         self.inner.state.clone()
+    }
+
+    /// The token that was opened first: as long as this lives, no other is
+    /// opened in its place. None before one was.
+    #[must_use]
+    pub fn token(&self) -> Option<&TokenIdentity> {
+        self.inner.token.get()
     }
 
     /// Makes a key pair and proves it: attributes read back, a signature made

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -30,8 +30,8 @@ pub(super) struct Supervisor {
     controls: mpsc::Receiver<Job>,
     state: watch::Sender<State>,
     stop: Arc<Notify>,
-    /// The serial that every child must find.
-    serial: Option<String>,
+    /// The first token that was opened.
+    token: Arc<OnceLock<TokenIdentity>>,
     /// Signatures that a child died over, to be tried once more.
     again: VecDeque<Job>,
 }
@@ -55,14 +55,15 @@ impl Supervisor {
         signs: Arc<Line>,
         controls: mpsc::Receiver<Job>,
         state: watch::Sender<State>,
+        token: Arc<OnceLock<TokenIdentity>>,
         stop: Arc<Notify>,
     ) -> Self {
         Self {
-            serial: config.expected_serial.clone(),
             config,
             signs,
             controls,
             state,
+            token,
             stop,
             again: VecDeque::new(),
         }
@@ -115,7 +116,7 @@ impl Supervisor {
             serial = token.serial,
             "device up"
         );
-        self.serial.get_or_insert_with(|| token.serial.clone());
+        self.token.get_or_init(|| token.clone());
         self.state.send_replace(State::Up { token, pid });
         let mut flight = Flight::new(self.config.workers);
         match self.serve(&mut process, &mut flight).await {
@@ -168,7 +169,9 @@ impl Supervisor {
             Ok(Err(e)) => return Ok(Err(unavailable(Cure::Never, e.to_string()))),
             Err(fault) => return Ok(Err(fault)),
         };
-        let (config, serial) = (self.config.clone(), self.serial.clone());
+        let config = self.config.clone();
+        let serial = (self.token.get().map(|token| token.serial.clone()))
+            .or_else(|| config.expected_serial.clone());
         let opening = process.open(&config, serial.as_deref(), pin);
         self.meanwhile(pin!(opening)).await
     }

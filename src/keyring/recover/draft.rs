@@ -39,6 +39,7 @@ pub(super) struct Draft {
     abandoned: bool,
     pub(super) hold: Option<Hold>,
     pub(super) halves: BTreeMap<String, Half>,
+    pub(super) tokens: BTreeMap<String, String>,
     pub(super) exp_ceiling: Option<Time>,
     pub(super) longest_lifetime: Span,
     pub(super) forced: bool,
@@ -67,6 +68,7 @@ impl Draft {
             abandoned: false,
             hold: None,
             halves: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,
             forced: false,
@@ -95,6 +97,7 @@ impl Draft {
             phase: key.phase.clone(),
             hold: key.hold.clone(),
             halves: key.placements.clone(),
+            tokens: key.tokens.clone(),
             exp_ceiling: key.exp_ceiling,
             longest_lifetime: key.longest_lifetime,
             forced: key.forced,
@@ -351,8 +354,14 @@ impl Drafts {
         }
     }
 
-    /// Compares with what devices hold.
-    pub(super) fn look_into_devices(&mut self, witnesses: &Witnesses, plan: &Plan) {
+    /// Compares with what devices hold. What a token lacks that was never meant
+    /// to hold it is gone only where the operator vouches for that.
+    pub(super) fn look_into_devices(
+        &mut self,
+        witnesses: &Witnesses,
+        vouched: Vouched,
+        plan: &Plan,
+    ) {
         for draft in self.keys.values_mut() {
             let Some(named) = &draft.named else { continue };
             for (device, held) in &witnesses.devices {
@@ -360,6 +369,8 @@ impl Drafts {
                     continue;
                 }
                 draft.held_by.insert(device.clone());
+                let token = witnesses.tokens.get(device);
+                (draft.tokens).extend(token.map(|token| (device.clone(), token.clone())));
                 let half = draft.halves.entry(device.clone()).or_insert(Half::Present);
                 if *half == Half::Destroyed {
                     // Its destruction was ordered; somebody brought it back.
@@ -376,7 +387,10 @@ impl Drafts {
                 let answered = witnesses.devices.contains_key(device);
                 if answered && !draft.held_by.contains(device) {
                     draft.missing |= *half == Half::Present && live;
-                    *half = Half::Destroyed;
+                    let (holds, asked) = (draft.tokens.get(device), witnesses.tokens.get(device));
+                    if holds.is_none() || holds == asked || vouched.keys_are_lost {
+                        *half = Half::Destroyed;
+                    }
                 }
                 // Of a placeholder it goes as soon as it exists; of a key that
                 // is held it stays for whoever looks into what happened.

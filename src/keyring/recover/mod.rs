@@ -47,6 +47,8 @@ pub struct Witnesses {
     /// What each device that answered holds and may be used, by id; without
     /// what is known to belong to other key sets.
     pub devices: BTreeMap<String, BTreeMap<KeyId, PublicKey>>,
+    /// The serial of the token that answered, by device.
+    pub tokens: BTreeMap<String, String>,
     /// The last JWKS on disk.
     pub last_good: Vec<PublishedKey>,
     /// The placeholder on disk.
@@ -166,7 +168,7 @@ pub fn recover(
     }
     let mut drafts = Drafts::replay(witnesses, plan);
     let passed_over = drafts.show(witnesses, vouched, ids);
-    drafts.look_into_devices(witnesses, plan);
+    drafts.look_into_devices(witnesses, vouched, plan);
     let keys = drafts.keys.values();
     if !keys.clone().any(|draft| draft.named.is_some()) {
         return Err(RecoverError::NothingKnown(name.to_owned()));
@@ -276,6 +278,7 @@ impl KeySet {
             },
             activated: draft.activated,
             placements: draft.halves.clone(),
+            tokens: draft.tokens.clone(),
             sightings: BTreeMap::new(),
             exp_ceiling: match may_have_signed {
                 true => draft.exp_ceiling.max(Some(latest)),

@@ -28,6 +28,7 @@ impl Bench {
         let outcome = Outcome::Generated {
             public: adoption.public.clone(),
             kid: adoption.kid.clone(),
+            token: None,
         };
         self.set.complete(intent, outcome, &self.tick).unwrap()
     }
@@ -178,6 +179,7 @@ fn the_device_must_show_the_key_that_was_meant() {
     let outcome = Outcome::Generated {
         public,
         kid: kid.clone(),
+        token: None,
     };
     let refused = bench.set.complete(intent, outcome, &bench.tick);
     assert_eq!(refused, Err(UnexpectedOutcome::OtherKey { kid }));

@@ -285,6 +285,7 @@ pub(super) fn made(n: u8) -> Outcome {
     Outcome::Generated {
         public: public.unwrap(),
         kid: format!("k{n}"),
+        token: None,
     }
 }
 

@@ -170,3 +170,59 @@ fn a_confirmed_clock_may_be_earlier_than_the_record() {
     bench.run(&[200]);
     assert_eq!(bench.set.high_water, at(200));
 }
+
+#[test]
+fn a_task_is_for_the_token_that_holds_the_key_and_a_new_key_for_the_latest() {
+    let mut bench = Bench::with_standby();
+    let device = bench.plan.device.clone();
+    let ids: Vec<KeyId> = bench.set.keys.keys().copied().collect();
+    let ask = |key: KeyId, destroy: bool| match destroy {
+        true => Task::Destroy {
+            key,
+            device: device.clone(),
+        },
+        false => Task::Generate {
+            key,
+            device: device.clone(),
+        },
+    };
+    // Of the first records it is not known.
+    assert_eq!(bench.set.token_for(&ask(ids[0], true)), None);
+    assert_eq!(bench.set.token_for(&ask(KeyId([9; 16]), false)), None);
+
+    let published = bench.set.keys.values().filter(|key| key.is_published());
+    let mut published: Vec<(Time, KeyId)> = published.map(|key| (key.created, key.id)).collect();
+    published.sort();
+    let [(_, old), (_, new)] = published[..] else {
+        panic!("two keys: {published:?}");
+    };
+    for (id, token) in [(old, "A"), (new, "B")] {
+        let key = bench.set.keys.get_mut(&id).unwrap();
+        key.tokens.insert(device.clone(), token.to_owned());
+    }
+    assert_eq!(bench.set.token_for(&ask(old, true)), Some("A"));
+    assert_eq!(bench.set.token_for(&ask(new, true)), Some("B"));
+    assert_eq!(bench.set.token_for(&ask(KeyId([9; 16]), false)), Some("B"));
+    // What is gone from a token says nothing of where the next belongs.
+    let key = bench.set.keys.get_mut(&new).unwrap();
+    key.placements.insert(device.clone(), Half::Destroyed);
+    assert_eq!(bench.set.token_for(&ask(KeyId([9; 16]), false)), Some("A"));
+}
+
+#[test]
+fn a_key_remembers_the_token_that_holds_it() {
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    let intent = *bench.set.intents.keys().next().unwrap();
+    let Outcome::Generated { public, kid, .. } = made(3) else {
+        panic!("a key");
+    };
+    let outcome = Outcome::Generated {
+        public,
+        kid: kid.clone(),
+        token: Some("A".to_owned()),
+    };
+    bench.set.complete(intent, outcome, &bench.tick).unwrap();
+    let key = bench.set.by_kid(&kid).unwrap();
+    assert_eq!(key.tokens[&bench.plan.device], "A");
+}

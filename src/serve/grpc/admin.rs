@@ -221,6 +221,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             why: device.fault.unwrap_or_default(),
             pin_blocked: device.pin_blocked,
             token: device.token.unwrap_or_default(),
+            token_serial: device.serial.unwrap_or_default(),
             opening: device.opening,
         });
         Ok(Response::new(v1::GetHealthResponse {
@@ -445,6 +446,7 @@ fn placement(placement: PlacementStatus) -> v1::Placement {
         device: placement.device,
         handle_id: placement.handle_id,
         state: placement.state,
+        token_serial: placement.token.unwrap_or_default(),
     }
 }
 

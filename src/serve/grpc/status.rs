@@ -326,6 +326,7 @@ fn is_lasting(reason: &str) -> bool {
             | "DEVICE_UNUSABLE"
             | "DISK_FULL"
             | "KEY_MISSING"
+            | "OTHER_TOKEN"
             | "NOT_INITIALIZED"
             | "INIT_UNFINISHED"
             | "RECORD_LOST"
