@@ -8,7 +8,7 @@ use crate::audit::{Audit, AuditError, KeyEvent};
 use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
-use crate::keyring::Ending;
+use crate::keyring::{Ending, Reason, Revocation};
 use crate::metrics::{AuditLine, Metrics};
 use crate::store::Store;
 use crate::time::Time;
@@ -152,6 +152,23 @@ impl Context {
         let stones = self.tombstones.all()?;
         let ours = stones.into_iter().filter(|stone| stone.key_set == key_set);
         Ok(ours.map(|stone| (stone.kid.clone(), stone)).collect())
+    }
+
+    /// The same, as a record has it.
+    pub(super) fn buried(
+        &self,
+        key_set: &str,
+    ) -> Result<BTreeMap<String, Revocation>, DurableError> {
+        let stones = self.tombstones(key_set)?.into_iter();
+        let revocations = stones.map(|(kid, stone)| {
+            let revocation = Revocation {
+                at: stone.at,
+                reason: stone.reason.unwrap_or(Reason::Compromised),
+                mandate: stone.mandate.unwrap_or_default(),
+            };
+            (kid, revocation)
+        });
+        Ok(revocations.collect())
     }
 
     /// Revokes a key on disk.

@@ -23,7 +23,7 @@ use super::signing::{Published, SignError};
 use super::writer::Message;
 use super::{Agent, Context, Inner};
 use crate::jose::jws;
-use crate::keyring::{KeySet, Reason, Revocation, Told};
+use crate::keyring::{KeySet, Revocation, Told};
 use crate::metrics::Operation;
 use crate::time::Time;
 use document::{Document, TYP, claims, read_back};
@@ -347,19 +347,10 @@ async fn log_of(context: &Arc<Context>, name: &str) -> Result<Vec<Told>, NoHisto
 
 /// What was revoked on disk.
 fn buried(context: &Context, name: &str) -> Result<BTreeMap<String, Revocation>, NoHistory> {
-    let stones = context.tombstones(name).map_err(|e| NoHistory {
+    context.buried(name).map_err(|e| NoHistory {
         reason: "TOMBSTONE_UNREADABLE",
         why: e.to_string(),
-    })?;
-    let revocations = stones.into_iter().map(|(kid, stone)| {
-        let revocation = Revocation {
-            at: stone.at,
-            reason: stone.reason.unwrap_or(Reason::Compromised),
-            mandate: stone.mandate.unwrap_or_default(),
-        };
-        (kid, revocation)
-    });
-    Ok(revocations.collect())
+    })
 }
 
 /// The document that was signed last, if it is on disk and a key of this key

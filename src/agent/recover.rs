@@ -19,8 +19,8 @@ use crate::durable::{DurableError, OsDisk};
 use crate::hsm::Listed;
 use crate::jose::ServedSet;
 use crate::keyring::{
-    self, Finding, Genesis, KeyId, KeySet, Mandate, PublishedKey, Reason, RecoverError, Revocation,
-    Told, Vouched, Witnesses,
+    self, Finding, Genesis, KeyId, KeySet, Mandate, PublishedKey, RecoverError, Told, Vouched,
+    Witnesses,
 };
 use crate::observe;
 use crate::store::{StoreError, Version};
@@ -344,19 +344,9 @@ fn tombstones(
     witnesses: &mut Witnesses,
     said: &mut Vec<(String, Result<String, String>)>,
 ) -> Result<(), RecoverFailure> {
-    let stones = context
-        .tombstones(name)
-        .map_err(RecoverFailure::Tombstone)?;
-    said.push(("tombstones".to_owned(), Ok(stones.len().to_string())));
-    let revocations = stones.into_iter().map(|(kid, stone)| {
-        let revocation = Revocation {
-            at: stone.at,
-            reason: stone.reason.unwrap_or(Reason::Compromised),
-            mandate: stone.mandate.unwrap_or_default(),
-        };
-        (kid, revocation)
-    });
-    witnesses.tombstones = revocations.collect();
+    witnesses.tombstones = context.buried(name).map_err(RecoverFailure::Tombstone)?;
+    let number = witnesses.tombstones.len();
+    said.push(("tombstones".to_owned(), Ok(number.to_string())));
     Ok(())
 }
 
