@@ -127,6 +127,12 @@ impl Context {
         logs.get(key_set).cloned().unwrap_or_default()
     }
 
+    /// The key sets of which the log knows.
+    pub(super) fn logged(&self) -> Vec<String> {
+        let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.keys().cloned().collect()
+    }
+
     /// Puts a key event on record; synced when it returns.
     pub(super) async fn log_key_event(
         self: &Arc<Self>,

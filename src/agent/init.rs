@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::effects::{self, Errand};
 use super::record::Record;
+use super::unnamed::unnamed;
 use super::writer::{Clock, Held, StepError, Writer, random_id};
 use super::{Context, Wanted};
 use crate::hsm::DeviceError;
@@ -71,22 +72,35 @@ pub enum InitError {
         "the log knows {0} key events of this key set, but the store has no record: it was lost, and `init` would orphan every key that verifiers hold"
     )]
     Lost(u64),
+    /// It may be one of before, under another name.
+    #[error(
+        "{key_set:?} has no record, and there is one of {} that no configuration names: if it is the same key set under another name, verifiers hold the keys of that one, and refuse what `init` would sign with", .left.join(", ")
+    )]
+    Renamed {
+        /// The key set that was to begin.
+        key_set: String,
+        /// Those on record that the configuration does not name.
+        left: Vec<String>,
+    },
 }
 
 /// Begins a key set, or goes on with a beginning that was cut short, by the
 /// configuration of now.
 ///
 /// With it the operator asserts that no verifier holds an older set for this
-/// issuer: the first keys become active unobserved. Returns their `kid`s.
+/// issuer: the first keys become active unobserved. `configured` are all key
+/// sets that the configuration names; none where the operator asserts that no
+/// other one on record is this one. Returns their `kid`s.
 pub async fn init(
     context: Context,
     wanted: Wanted,
+    configured: Option<&BTreeSet<String>>,
     mut progress: impl FnMut(Progress),
 ) -> Result<Vec<String>, InitError> {
     let name = wanted.name.clone();
     let context = Arc::new(context);
     let mut writer = Writer::alone(Arc::clone(&context), &wanted);
-    writer.begin(&name).await?;
+    writer.begin(&name, configured).await?;
     let mut left = BTreeSet::new();
     loop {
         let held = writer.held.clone().ok_or_else(|| vanished(&name))?;
@@ -148,7 +162,11 @@ pub async fn init(
 
 impl Writer {
     /// Loads a beginning that was cut short, or writes a new one.
-    async fn begin(&mut self, name: &str) -> Result<(), InitError> {
+    async fn begin(
+        &mut self,
+        name: &str,
+        configured: Option<&BTreeSet<String>>,
+    ) -> Result<(), InitError> {
         self.load().await;
         if let Some(held) = &self.held {
             if let Genesis::Done { .. } = held.record.set.genesis {
@@ -175,6 +193,14 @@ impl Writer {
         let known = self.context.key_log(name).events;
         if known > 0 {
             return Err(InitError::Lost(known));
+        }
+        if let Some(configured) = configured {
+            let logged = self.context.logged();
+            let left = unnamed(self.context.store.as_ref(), logged, configured).await?;
+            if !left.is_empty() {
+                let key_set = name.to_owned();
+                return Err(InitError::Renamed { key_set, left });
+            }
         }
         let tick = self.tick_for(self.context.clock.read().wall);
         let (set, events) = KeySet::genesis(name, &self.plan, &tick, &mut random_id);

@@ -49,6 +49,7 @@ mod tasks;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 mod whole_device;
 mod writer;
 
@@ -92,6 +93,7 @@ pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
 pub use recover::{RecoverFailure, Recovered, Strange, Wish, recover};
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
+pub use unnamed::unnamed;
 
 /// A key set as the configuration wants it.
 #[derive(Clone, Debug)]

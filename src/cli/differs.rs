@@ -16,6 +16,9 @@ pub(super) async fn look(config: &Config) -> Vec<String> {
         return Vec::new();
     };
     let mut warnings = Vec::new();
+    let configured = config.key_sets.keys().cloned().collect();
+    let left = agent::unnamed(&store, [], &configured).await;
+    warnings.extend(left.unwrap_or_default().iter().map(|name| left_out(name)));
     for (name, wanted) in &config.key_sets {
         let Ok(Some(stored)) = store.load(name).await else {
             continue;
@@ -28,6 +31,13 @@ pub(super) async fn look(config: &Config) -> Vec<String> {
         warnings.extend(told.map(|warning| format!("key set {name}: {warning}")));
     }
     warnings
+}
+
+/// What it means that the configuration does not name a key set on record.
+pub(super) fn left_out(name: &str) -> String {
+    format!(
+        "key set {name}: it is on record, and the configuration does not name it: its JWKS is not served, and verifiers refuse its tokens once they fetch; nothing is signed with its keys, nor are they destroyed. If it was renamed, give it its name back; `init` under another name would begin with keys that no verifier holds. If it is to end: keep it until its last token is dead"
+    )
 }
 
 /// What keeps a key set from signing, or from rotating, once this

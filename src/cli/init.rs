@@ -1,5 +1,6 @@
 //! `init`: genesis, with progress.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,9 +14,17 @@ use crate::store::REBUILD;
 
 const IF_IN_USE: &str = "stop the agent, run `sealkeeper init` again, then start the agent; meanwhile nothing is signed";
 
-/// Begins one key set, or all that have not begun.
-pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(), Failure> {
+/// Begins one key set, or all that have not begun. `not_renamed` says that
+/// none of them is one of before under another name.
+pub(super) fn run(
+    path: &Path,
+    key_set: Option<&str>,
+    not_renamed: bool,
+    as_json: bool,
+) -> Result<(), Failure> {
     let config = compose::config(path)?;
+    let configured: BTreeSet<String> = config.key_sets.keys().cloned().collect();
+    let configured = (!not_renamed).then_some(&configured);
     let names: Vec<String> = match key_set {
         Some(name) => vec![compose::key_set(&config, Some(name.to_owned()))?],
         None => config.key_sets.keys().cloned().collect(),
@@ -26,7 +35,7 @@ pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(
             let context = compose::open(&config, IF_IN_USE)?;
             let wanted = compose::wanted(&config, name)?;
             let devices = context.devices();
-            let result = with_progress(context, wanted, as_json).await;
+            let result = with_progress(context, wanted, configured, as_json).await;
             for device in devices {
                 device.shut_down().await;
             }
@@ -59,6 +68,7 @@ pub(super) fn run(path: &Path, key_set: Option<&str>, as_json: bool) -> Result<(
 async fn with_progress(
     context: agent::Context,
     wanted: agent::Wanted,
+    configured: Option<&BTreeSet<String>>,
     quiet: bool,
 ) -> Result<Vec<String>, InitError> {
     let bar = ProgressBar::with_draw_target(
@@ -72,7 +82,7 @@ async fn with_progress(
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(Duration::from_millis(120));
-    let result = agent::init(context, wanted, |progress| match progress {
+    let result = agent::init(context, wanted, configured, |progress| match progress {
         Progress::Generating { algorithm, device } => {
             bar.set_message(format!("{algorithm}: the device {device} is making a key"));
         }
@@ -99,9 +109,22 @@ fn failure(error: &InitError) -> Failure {
         InitError::Lost(_) => {
             return Failure::failed(error).hint(REBUILD);
         }
+        InitError::Renamed { key_set, left } => {
+            return Failure::failed(error).hint(renamed(key_set, left));
+        }
         InitError::BadRecord(_) | InitError::Store(_) | InitError::Unexpected(_) => {
             "nothing was changed beyond what is in the record; look at the message above"
         }
     };
     Failure::failed(error).hint(hint)
+}
+
+/// What to do about a key set without a record, where there are those `left`
+/// that the configuration does not name.
+pub(super) fn renamed(key_set: &str, left: &[String]) -> String {
+    let names = left.join(" or ");
+    format!(
+        "give it its name back in the configuration, [key_set.{}], and start the agent: the store, the log and the address of the JWKS know a key set by its name. Only if {key_set:?} never was {names}: `sealkeeper init --key-set {key_set} --not-renamed` begins it",
+        left.first().map_or("NAME", String::as_str),
+    )
 }

@@ -94,6 +94,10 @@ enum Command {
         /// The key set; all that have not begun where absent.
         #[arg(long, value_name = "NAME")]
         key_set: Option<String>,
+        /// You assert that it is none of those on record which the
+        /// configuration does not name: it was not renamed.
+        #[arg(long)]
+        not_renamed: bool,
     },
     /// Run the agent.
     Serve {
@@ -395,7 +399,10 @@ pub fn run() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let (config, json) = (&cli.config, cli.json);
     match cli.command {
-        Command::Init { key_set } => init::run(config, key_set.as_deref(), json),
+        Command::Init {
+            key_set,
+            not_renamed,
+        } => init::run(config, key_set.as_deref(), not_renamed, json),
         Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
         Command::Config(command) => configuration::run(config, command, json),
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),

@@ -5,6 +5,7 @@
 //! stop signing, changes nothing: an agent that signs goes on.
 
 mod consequences;
+mod price;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -192,6 +193,8 @@ impl Reloading {
         for name in &follow {
             self.foresee(name, &config, &mut change, &mut outages).await;
         }
+        let prices = price::of(&self.running.key_sets, &config.key_sets);
+        change.warnings.extend(prices);
         Ok(Compared {
             config,
             written,

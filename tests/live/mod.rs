@@ -26,6 +26,7 @@ mod operator;
 mod other_token;
 mod recover;
 mod reload;
+mod renamed;
 mod rotation_under_load;
 mod systemd;
 mod waits;

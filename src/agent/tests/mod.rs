@@ -57,7 +57,7 @@ impl Bench {
             clock: Arc::new(ManualClock::new(Time::from_secs(1_800_000_000))),
             device: Device::new(),
         };
-        init(bench.context(), wanted(), |_| {}).await.unwrap();
+        init(bench.context(), wanted(), None, |_| {}).await.unwrap();
         bench
     }
 

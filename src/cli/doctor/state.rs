@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+use super::super::init::renamed;
 use super::machine::user_name;
 use super::sockets::{Agent, cure};
 use super::{Report, counted};
@@ -253,6 +254,15 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
         }
     };
     let mut good = true;
+    let configured = config.key_sets.keys().cloned().collect();
+    let logged = log.events.keys().cloned();
+    let left = agent::unnamed(&store, logged, &configured).await;
+    let left = left.unwrap_or_default();
+    for name in &left {
+        let found = "is on record, and the configuration does not name it: its JWKS is not served, and its keys are neither used nor destroyed";
+        let hint = "if it was renamed, give it its name back and restart the agent. If its tokens are dead, it only takes room";
+        report.warn(STORE, name, found, hint);
+    }
     for (name, wanted) in &config.key_sets {
         let found = match store.load(name).await {
             Ok(Some(stored)) => match agent::inspect(&stored.bytes, log.events_of(name)) {
@@ -270,6 +280,13 @@ async fn store(config: &Config, log: &Log, report: &mut Report) -> Records {
                 Some(known) => (
                     format!("its record is lost: the log has {known} of it"),
                     lost(),
+                ),
+                None if !left.is_empty() => (
+                    format!(
+                        "has no record, and there is one of {} that the configuration does not name: it looks renamed",
+                        left.join(", ")
+                    ),
+                    renamed(name, &left),
                 ),
                 None => not_begun(&format!("has no record in {of}"), config, log),
             }),
