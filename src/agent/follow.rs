@@ -11,9 +11,9 @@ use super::admin::AdminError;
 use super::pulse::Pulse;
 use super::reader::Reader;
 use super::terms::Terms;
-use super::writer::{Message, Writer};
+use super::writer::{Held, Message, Writer};
 use super::{Agent, Context, Wanted, gone, observe_every, observe_origin};
-use crate::keyring::{Genesis, OWN_LISTENER, Plan};
+use crate::keyring::{Genesis, Lowered, OWN_LISTENER, Plan};
 use crate::observe::Origin;
 
 /// Who asks the origins of a key set, each by its name. They end with it.
@@ -72,6 +72,24 @@ impl Writer {
             self.show(&held).await;
         }
         self.tick().await;
+    }
+
+    /// Says in the log that the configuration lowered a bound that holds on for
+    /// what was fetched before.
+    pub(super) fn tell_of_bounds(&self, before: Option<&Held>, now: &Held) {
+        let lowered = |held: &Held| held.record.set.bounds.and_then(|known| known.lowered);
+        let Some(longer) = lowered(now).filter(|it| before.and_then(lowered) != Some(*it)) else {
+            return;
+        };
+        let Lowered { bounds, until } = longer;
+        tracing::warn!(
+            key_set = self.reader.name,
+            verifier_cache = %bounds.verifier_cache,
+            propagation = %bounds.propagation,
+            skew = %bounds.skew,
+            %until,
+            "a bound was lowered: what was fetched before is kept for as long as by the one of before, and activations wait accordingly"
+        );
     }
 
     /// Whether an origin's answer counts: it may have been taken off the

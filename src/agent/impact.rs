@@ -241,7 +241,7 @@ impl Writer {
             next: None,
             placeholder: kept.is_some_and(|kept| kept.kids() == jwks),
             jwks,
-            trusted_until: rules::rule_5_compromise_exposure(now, None, timing).bounded_until,
+            trusted_until: rules::rule_5_compromise_exposure(now, None, timing, None).bounded_until,
             fresh: Fresh::Unplanned,
         }
     }

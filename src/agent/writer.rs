@@ -284,7 +284,8 @@ impl Writer {
             record,
             version: Some(version),
         };
-        self.held = Some(held.clone());
+        let before = self.held.replace(held.clone());
+        self.tell_of_bounds(before.as_ref(), &held);
         self.log_events(&held).await;
         if !matches!(held.record.set.genesis, Genesis::Pending { .. }) {
             self.show(&held).await;

@@ -32,7 +32,7 @@ struct Timeline {
 
 impl Timeline {
     fn of(timing: &Timing, begin: Time) -> Self {
-        let ready = rules::rule_1_pre_publish(begin, timing);
+        let ready = rules::rule_1_pre_publish(begin, timing, None);
         let rotated = rules::exception_window(begin + timing.rotate_every, ready, timing);
         let last_use = rules::rule_2_last_use(rotated, timing);
         let ceiling = last_use + timing.max_token_lifetime;

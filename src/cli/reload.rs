@@ -7,7 +7,7 @@
 mod consequences;
 mod price;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,10 +25,12 @@ use crate::agent::{self, Agent, Wanted};
 use crate::api::{timestamp, v1};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, Difference, KeySet, differences};
+use crate::keyring;
 use crate::observe::Origin;
 use crate::serve::grpc::{Reload, ReloadError, Reloaded, Reloads};
 use crate::serve::tls::Keeper;
 use crate::store::{Sqlite, Store};
+use crate::time::Time;
 use consequences::Consequence;
 
 /// The part of the agent that follows the configuration.
@@ -261,11 +263,11 @@ impl Reloading {
         outages.extend(outage.map(of_it));
         let warnings = differs::warnings_of(&record, after, &as_started);
         change.warnings.extend(warnings.map(of_it));
-        let shorter = shorter_caches(&self.running.key_sets[name], &config.key_sets[name]);
-        change.warnings.extend(shorter.map(of_it));
+        let now = SystemClock::new().read().wall;
+        let longer = longer_bounds(&record, after, now);
+        change.warnings.extend(longer.into_iter().map(of_it));
         let everywhere = || [String::from("everywhere")].into();
         let (before, after) = (before.plan(everywhere()), after.plan(everywhere()));
-        let now = SystemClock::new().read().wall;
         let coming =
             tokio::task::spawn_blocking(move || consequences::of(&record, &before, &after, now));
         let coming = coming
@@ -339,7 +341,7 @@ pub(super) fn wanted(
 async fn record(
     state_dir: &Path,
     name: &str,
-) -> Result<Option<crate::keyring::KeySet>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<Option<keyring::KeySet>, Box<dyn std::error::Error + Send + Sync>> {
     let store = Sqlite::open_read_only(state_dir.join("keys.sqlite"))?;
     let Some(stored) = store.load(name).await? else {
         return Ok(None);
@@ -349,13 +351,25 @@ async fn record(
 }
 
 /// What verifiers have fetched they keep for as long as they were told then.
-fn shorter_caches(before: &KeySet, after: &KeySet) -> Option<String> {
-    let (was, is) = (before.timing.verifier_cache, after.timing.verifier_cache);
-    (is < was).then(|| {
-        format!(
-            "verifier_cache is {is} from now on, and was {was}: a verifier that fetched the JWKS before this may keep it for up to {was}, and the agent does not count with that any more. Lower max_age first, and verifier_cache {was} later"
-        )
-    })
+fn longer_bounds(record: &keyring::KeySet, after: &KeySet, now: Time) -> Vec<String> {
+    let plan = after.plan(BTreeSet::new());
+    let (Some(lowered), is) = (record.lowered_by(&plan, now), &after.timing) else {
+        return Vec::new();
+    };
+    let (until, was) = (lowered.until, lowered.bounds);
+    let bounds = [
+        ("verifier_cache", was.verifier_cache, is.verifier_cache),
+        ("propagation", was.propagation, is.propagation),
+        ("skew", was.skew, is.skew),
+    ];
+    let longer = bounds.into_iter().filter(|(_, was, is)| was > is);
+    longer
+        .map(|(name, was, is)| {
+            format!(
+                "{name} is {is}, and was {was}: what verifiers fetched before, they keep for as long as they were told then, so activations and the answer to a revocation count with {was} until {until}"
+            )
+        })
+        .collect()
 }
 
 /// The key set's table, as it is written now.

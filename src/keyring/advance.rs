@@ -27,6 +27,7 @@ impl KeySet {
         }
         let mut events = Vec::new();
         self.join(tick);
+        self.remember_bounds(plan, tick.now);
         events.extend(self.switch_over(plan, tick));
         events.extend(self.adopt_tracks(plan, tick));
         self.raise_ceilings(plan, tick);
@@ -73,6 +74,7 @@ impl KeySet {
             }
         }
         next.extend(self.waivers.values().map(|waiver| waiver.until));
+        next.extend(self.bounds_end());
         for key in self.keys.values() {
             if let Phase::Retiring { last_sign, .. } = key.phase
                 && !key.is_held()
@@ -172,8 +174,7 @@ impl KeySet {
             // By the waivers that hold when it is active: one that ends before
             // had no part in it.
             let seen = self.observed(key, plan, switch.at);
-            let safe =
-                seen.is_some_and(|seen| rules::rule_1_pre_publish(seen, &plan.timing) <= switch.at);
+            let safe = seen.is_some_and(|seen| self.held_everywhere(seen, plan) <= switch.at);
             if !safe && tick.now + plan.timing.adoption <= switch.at {
                 events.push(Event::of(key, tick.now, What::ActivationCancelled));
                 self.take_switch(&seat_id);

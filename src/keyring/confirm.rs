@@ -26,6 +26,9 @@
 //! - Rule 5: what verifiers may trust of a revoked key counts from now. A key
 //!   made from now on is younger than every revocation on record already.
 //!
+//! - Rules 1 and 5, bounds that were lowered: they hold from now on for as long
+//!   as they may.
+//!
 //! What is wanted (a rotation that is due) comes sooner, which no rule minds:
 //! rule 1 still decides. Epochs count no time.
 
@@ -57,9 +60,11 @@ impl KeySet {
         self.epoch += 1;
         events.extend(self.postpone_switches(now, old, plan));
         let over = now - plan.timing.skew;
+        let lowered = self.lowered(plan);
+        self.bounds_begin_anew(now, old);
         for key in self.keys.values_mut() {
             for since in key.sightings.values_mut() {
-                if rules::rule_1_pre_publish(*since, &plan.timing) > old {
+                if rules::rule_1_pre_publish(*since, &plan.timing, lowered) > old {
                     *since = now;
                 }
             }
@@ -71,7 +76,8 @@ impl KeySet {
                     *last_sign = over.max(*last_sign);
                 }
                 Phase::Revoked { since, .. } => {
-                    let exposure = rules::rule_5_compromise_exposure(*since, None, &plan.timing);
+                    let timing = &plan.timing;
+                    let exposure = rules::rule_5_compromise_exposure(*since, None, timing, lowered);
                     if exposure.bounded_until > old {
                         *since = now;
                     }
@@ -91,6 +97,7 @@ impl KeySet {
             waiver.until = now + waiver.until.since(waiver.since);
             waiver.since = now;
         }
+        self.bounds_end_by(now);
         let last_use = rules::rule_2_last_use(now, &plan.timing);
         for key in self.keys.values_mut() {
             key.created = key.created.min(now);
@@ -121,7 +128,8 @@ impl KeySet {
             let key = self.key(switch.to);
             let seat_id = key.seat();
             let seen = key.sightings.values().max().copied().unwrap_or(now);
-            let wanted = rules::rule_1_pre_publish(seen, &plan.timing)
+            let wanted = self
+                .held_everywhere(seen, plan)
                 .max(self.due(&seat_id, plan).unwrap_or(now))
                 .max(now + ahead(plan));
             if switch.at <= wanted {

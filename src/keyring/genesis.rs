@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bounds::Known;
 use super::event::{Event, What};
 use super::intent::Task;
 use super::key::{Half, Key, KeyId, Phase};
@@ -44,6 +45,7 @@ impl KeySet {
             requests: BTreeMap::new(),
             last_request: 0,
             waivers: BTreeMap::new(),
+            bounds: None,
         };
         set.join(tick);
         let events = set.resume_genesis(plan, tick, ids);
@@ -63,6 +65,7 @@ impl KeySet {
         if !rules::exception_genesis(&self.genesis) {
             return Vec::new();
         }
+        self.bounds = Some(Known::of(&plan.timing));
         let mut events = self.give_up_unwanted(plan, tick);
         let seats = self.seats_of(plan);
         self.seats.retain(|seat, _| seats.contains(seat));

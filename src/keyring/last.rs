@@ -14,7 +14,6 @@ use super::intent::{IntentId, Outcome, Task, UnexpectedOutcome};
 use super::key::{Key, KeyId, Phase};
 use super::operator::{Ending, Revoked};
 use super::refusal::OperatorError;
-use super::rules;
 use super::set::{INSTANT, KeySet, Plan, SeatId, Tick};
 use crate::jose::KeyType;
 
@@ -79,8 +78,8 @@ impl KeySet {
         // now is younger than whatever verifiers may hold.
         let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
         let newest = mine.map(|key| key.created).max();
+        let exposure = self.exposed(tick.now, newest, plan);
         let seat = self.seats.entry(seat_id.clone()).or_default();
-        let exposure = rules::rule_5_compromise_exposure(tick.now, newest, &plan.timing);
         seat.fresh_after = seat.fresh_after.max(Some(exposure.fresh_after));
         let intent = IntentId(self.next_intent);
         let event = self

@@ -13,6 +13,7 @@
 mod adopt;
 mod advance;
 mod approval;
+mod bounds;
 mod clock;
 mod confirm;
 mod destroy;
@@ -45,6 +46,7 @@ mod window;
 pub use adopt::{AdoptError, Adoption};
 pub use approval::{MOST_REQUESTS, Request, Wish};
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
+pub use bounds::{Bounds, Known, Lowered};
 pub use event::{Event, What};
 pub use forecast::{Forecast, Life, Progress};
 pub use genesis::GenesisError;

@@ -115,7 +115,7 @@ impl KeySet {
             return Ok(Revoked {
                 successor: successor.and_then(|event| event.kid.clone()),
                 events,
-                exposure: rules::rule_5_compromise_exposure(left, None, &plan.timing),
+                exposure: self.exposed(left, None, plan),
             });
         }
         let key = self.find(kid)?;
@@ -205,7 +205,7 @@ impl KeySet {
     fn exposure(&self, seat: &SeatId, plan: &Plan, now: Time) -> Exposure {
         let mine = self.keys.values().filter(|key| key.seat() == *seat);
         let newest = mine.map(|key| key.created).max();
-        rules::rule_5_compromise_exposure(now, newest, &plan.timing)
+        self.exposed(now, newest, plan)
     }
 
     /// Ends several keys in one change. The order is the one in which each
@@ -292,7 +292,7 @@ impl KeySet {
     ) -> (Option<KeyId>, Option<Time>) {
         let earliest = |key: &Key| {
             self.observed(key, plan, now)
-                .map(|observed| rules::rule_1_pre_publish(observed, &plan.timing))
+                .map(|observed| self.held_everywhere(observed, plan))
         };
         let fresh_after = self.seats.get(seat).and_then(|seat| seat.fresh_after);
         // Of those that are ready, one that was made after an earlier
@@ -374,7 +374,7 @@ impl KeySet {
         }
         let at = tick.now + ahead(plan);
         let observed = self.observed(key, plan, at);
-        if observed.is_none_or(|since| rules::rule_1_pre_publish(since, &plan.timing) > at) {
+        if observed.is_none_or(|since| self.held_everywhere(since, plan) > at) {
             return Err(OperatorError::NotObserved { kid });
         }
         let what = What::RollbackScheduled { activates: at };

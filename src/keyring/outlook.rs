@@ -138,7 +138,7 @@ impl KeySet {
             // Not even asked for: after a revocation it is younger than that.
             None => (seat.fresh_after)
                 .filter(|_| self.owes_fresh(seat_id))
-                .map(|at| rules::rule_1_pre_publish(at, &plan.timing)),
+                .map(|at| self.held_everywhere(at, plan)),
         };
         self.wanted(seat_id, allowed.unwrap_or_default(), plan)
     }
@@ -165,7 +165,7 @@ impl KeySet {
         });
         let first = coming.map(|key| self.earliest(key, plan)).min();
         // Not even asked for.
-        let from_now = rules::rule_1_pre_publish(now, &plan.timing);
+        let from_now = self.held_everywhere(now, plan);
         Some(first.unwrap_or(from_now).max(soon))
     }
 
@@ -263,7 +263,7 @@ impl KeySet {
     fn earliest(&self, key: &Key, plan: &Plan) -> Time {
         let seen = self.observed(key, plan, self.wanted_at(key, plan));
         let since = seen.or(key.published).unwrap_or(key.created);
-        rules::rule_1_pre_publish(since, &plan.timing)
+        self.held_everywhere(since, plan)
     }
 
     /// An origin that keeps a key from being activated.

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bounds::Lowered;
 use super::clock::{Anchor, Doubt};
 use super::key::Half;
 use super::set::Genesis;
@@ -22,9 +23,19 @@ use crate::time::{Span, Time};
 /// Why: a verifier may have fetched the set just before the key reached its
 /// nearest cache, and keeps it for C. Nothing here counts on a re-fetch at an
 /// unknown `kid`: it is rate-limited everywhere and absent in some verifiers.
+///
+/// Where one of the three was `lowered`, no earlier than by the longer ones of
+/// before, as long as those hold.
 #[must_use]
-pub fn rule_1_pre_publish(observed_everywhere: Time, timing: &Timing) -> Time {
-    observed_everywhere + timing.propagation + timing.verifier_cache + timing.skew
+pub fn rule_1_pre_publish(
+    observed_everywhere: Time,
+    timing: &Timing,
+    lowered: Option<Lowered>,
+) -> Time {
+    let wait = timing.propagation + timing.verifier_cache + timing.skew;
+    let held = lowered
+        .map(|Lowered { bounds, until }| (observed_everywhere + bounds.pre_publish()).min(until));
+    (observed_everywhere + wait).max(held.unwrap_or_default())
 }
 
 /// Rule 2, last use: the latest instant at which a signature of the
@@ -102,15 +113,20 @@ pub struct Exposure {
 /// until `removal + P + C`; the others until they meet a key generated *after*
 /// the revocation, because the standby of before is in their cache already.
 /// `newest` is when the youngest key of the seat was made: a clock that stands
-/// still makes none of those fresh.
+/// still makes none of those fresh. What was `lowered` counts as in rule 1.
 #[must_use]
 pub fn rule_5_compromise_exposure(
     removed: Time,
     newest: Option<Time>,
     timing: &Timing,
+    lowered: Option<Lowered>,
 ) -> Exposure {
+    let bounded_until = removed + timing.propagation + timing.verifier_cache;
+    let held = lowered.map(|Lowered { bounds, until }| {
+        (removed + bounds.propagation + bounds.verifier_cache).min(until)
+    });
     Exposure {
-        bounded_until: removed + timing.propagation + timing.verifier_cache,
+        bounded_until: bounded_until.max(held.unwrap_or_default()),
         fresh_after: newest.map_or(removed, |newest| newest.max(removed)),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::approval::Request;
+use super::bounds::Known;
 use super::clock::ClockNote;
 use super::event::{Event, What};
 use super::intent::{Intent, IntentId, Task};
@@ -189,6 +190,10 @@ pub struct KeySet {
     /// The origins that are not waited for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waivers: BTreeMap<String, Waiver>,
+    /// How old a set may be that verifiers go by; none in a record of before
+    /// this was kept, until the next step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Known>,
 }
 
 #[expect(

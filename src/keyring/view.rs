@@ -166,7 +166,7 @@ impl KeySet {
             _ => None,
         });
         let last = revoked.max()?;
-        Some(rules::rule_5_compromise_exposure(last, None, &plan.timing).bounded_until)
+        Some(self.exposed(last, None, plan).bounded_until)
     }
 
     fn seat_view(&self, algorithm: Algorithm, seat: &Seat, plan: &Plan) -> SeatView {

@@ -168,7 +168,7 @@ impl KeySet {
         loop {
             let required = self.required(plan, at);
             let observed = rules::exception_observers(&required, &key.sightings, live)?;
-            let earliest = rules::rule_1_pre_publish(observed, &plan.timing);
+            let earliest = self.held_everywhere(observed, plan);
             if earliest <= at {
                 return Some(at);
             }

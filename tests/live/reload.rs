@@ -167,7 +167,10 @@ async fn rules_and_schedules_follow() {
     assert_eq!(settings(&seen), names);
     // What verifiers hold already they hold for as long as before.
     let warning = seen["warnings"][0].as_str().expect("a warning");
-    assert!(warning.contains("verifier_cache is 1h"), "{warning}");
+    assert!(
+        warning.contains("verifier_cache is 1h, and was 1day") && warning.contains("until 20"),
+        "{warning}"
+    );
     assert!(what(&seen).contains("is replaced"), "{seen}");
     let people = lab.ok(&["config", "diff"]);
     for said in [
@@ -187,6 +190,38 @@ async fn rules_and_schedules_follow() {
     token(&mut signer).await;
     let log = lab.logged("the configuration is in force").await;
     assert!(log.contains("key_set.main.rule[me].operations"), "{log}");
+}
+
+/// A shorter cache is a word about what is fetched from now on. It is seen
+/// across a restart, too.
+#[tokio::test]
+async fn a_lower_bound_does_not_count_for_what_was_fetched_before() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    let kid = lab.keys()[0]["kid"].as_str().expect("a kid").to_owned();
+    let trusted_until = || {
+        let told = json(&lab, &["keys", "revoke", &kid, "--dry-run"]);
+        let at = told["trusted_until"].as_str().expect("a date").to_owned();
+        humantime::parse_rfc3339(&at).expect("a date")
+    };
+    let by_a_day = trusted_until();
+    lab.amend(
+        "rotate_every = \"90d\"",
+        "rotate_every = \"90d\"\nverifier_cache = \"1h\"",
+    );
+    // What the diff says is what a reload does.
+    let seen = diff(&lab)["warnings"].to_string();
+    assert!(seen.contains("count with 1day until"), "{seen}");
+    daemon.ask_to_stop();
+    assert!(daemon.end().await.success());
+    let _daemon = lab.serve().await;
+    lab.logged("a bound was lowered").await;
+    assert!(trusted_until() >= by_a_day, "{by_a_day:?}");
+    reload(&lab);
+    assert!(trusted_until() >= by_a_day, "{by_a_day:?}");
+    let still = json(&lab, &["config", "diff"])["warnings"].to_string();
+    assert_eq!(still, "[]", "nothing changes");
 }
 
 /// What cannot follow is named, and whatever else is in the file follows.

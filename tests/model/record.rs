@@ -113,6 +113,8 @@ impl Frame {
             requests,
             last_request,
             waivers,
+            // The schedule never changes, and nothing is lowered.
+            bounds,
         } = set;
         let order = Order::of(&seats, &keys);
         let seats = seats
@@ -180,6 +182,7 @@ impl Frame {
             requests,
             last_request,
             waivers,
+            bounds,
         }
     }
 

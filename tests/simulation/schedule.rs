@@ -56,7 +56,19 @@ pub(crate) fn changed(timing: &Timing, random: &mut Random) -> Timing {
         };
         let mut new = *timing;
         match random.below(4) {
-            0 | 1 => new.max_token_lifetime = scale(timing.max_token_lifetime, random),
+            // Only lowered: what holds at once needs no world to show it.
+            1 => {
+                let tenths = random.between(2, 9);
+                for span in [
+                    &mut new.verifier_cache,
+                    &mut new.propagation,
+                    &mut new.max_age,
+                    &mut new.cdn_stale,
+                ] {
+                    *span = millis(span.as_millis() * tenths / 10);
+                }
+            }
+            0 => new.max_token_lifetime = scale(timing.max_token_lifetime, random),
             2 => new.rollback_window = scale(timing.rollback_window, random),
             _ => new.rotate_every = scale(timing.rotate_every, random),
         }

@@ -78,6 +78,7 @@ pub(crate) const EXPECTED: &[&str] = &[
     "timing changed",
     "track added",
     "track taken off",
+    "verifier cache lowered",
     "verifier: refused what was revoked",
     "verifier: refused, its origin had nothing yet",
     "verifier: refused, its origin was dead",

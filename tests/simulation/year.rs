@@ -287,7 +287,16 @@ impl World {
     fn configuration(&mut self) {
         if self.random.chance(500) {
             self.totals.count("timing changed");
-            self.plan.timing = schedule::changed(&self.plan.timing, &mut self.random);
+            let before = self.plan.timing;
+            self.plan.timing = schedule::changed(&before, &mut self.random);
+            if self.plan.timing.verifier_cache < before.verifier_cache {
+                self.totals.count("verifier cache lowered");
+                // What came to them until now.
+                self.verifiers();
+                let now = self.now;
+                let after = self.plan.timing;
+                self.population.lowers(now, &before, &after);
+            }
             let longest = &mut self.ledger.longest;
             *longest = self.plan.timing.max_token_lifetime.max(*longest);
             self.ledger.oversize = true;
@@ -346,7 +355,9 @@ impl World {
         let longest = lifetimes.fold(timing.max_token_lifetime, |longest, key| {
             longest.max(key.longest_lifetime)
         });
-        timing.pre_publish().times(2)
+        let lowered = self.store.record.lowered(&self.plan);
+        let wait = lowered.map_or(Span::ZERO, |before| before.bounds.pre_publish());
+        timing.pre_publish().max(wait).times(2)
             + longest
             + timing.ceiling_step()
             + timing.rollback_window
@@ -437,8 +448,14 @@ fn instants(world: &World) -> Vec<Time> {
     for key in record.keys.values() {
         if let Phase::Published { .. } = key.phase {
             for seen in key.sightings.values() {
-                found.push(rules::rule_1_pre_publish(*seen, timing) - lead);
-                found.push(rules::rule_1_pre_publish(*seen, timing));
+                found.push(
+                    rules::rule_1_pre_publish(*seen, timing, record.lowered(&world.plan)) - lead,
+                );
+                found.push(rules::rule_1_pre_publish(
+                    *seen,
+                    timing,
+                    record.lowered(&world.plan),
+                ));
             }
         }
         if let Phase::Retiring { last_sign, .. } = key.phase {

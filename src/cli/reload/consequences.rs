@@ -49,7 +49,7 @@ fn horizon(plan: &Plan) -> Span {
     let timing = &plan.timing;
     let none = Time::default();
     let overlap = rules::rule_3_overlap(none, none, timing.max_token_lifetime, timing).since(none);
-    let waits = rules::rule_1_pre_publish(none, timing).since(none);
+    let waits = rules::rule_1_pre_publish(none, timing, None).since(none);
     timing.rotate_every.times(2) + overlap.times(2) + waits.times(2)
 }
 

@@ -31,7 +31,7 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn rule_1_pre_publish() {
-    assert_eq!(super::rule_1_pre_publish(at(0), &timing()), at(1110));
+    assert_eq!(super::rule_1_pre_publish(at(0), &timing(), None), at(1110));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn rule_4_destruction_by_order() {
 
 #[test]
 fn rule_5_compromise_exposure() {
-    let exposure = super::rule_5_compromise_exposure(at(0), None, &timing());
+    let exposure = super::rule_5_compromise_exposure(at(0), None, &timing(), None);
     assert_eq!(
         exposure,
         Exposure {
@@ -92,8 +92,9 @@ fn rule_5_compromise_exposure() {
             fresh_after: at(0)
         }
     );
-    let fresh_after =
-        |newest| super::rule_5_compromise_exposure(at(0), Some(at(newest)), &timing()).fresh_after;
+    let fresh_after = |newest| {
+        super::rule_5_compromise_exposure(at(0), Some(at(newest)), &timing(), None).fresh_after
+    };
     assert_eq!([fresh_after(-1), fresh_after(1)], [at(0), at(1)]);
 }
 

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod approval;
+mod bounds;
 mod confirm;
 mod destroy;
 mod forecast;

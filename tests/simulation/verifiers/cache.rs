@@ -29,6 +29,8 @@ pub(crate) struct Verifier {
     /// keeps them for ever, it neither asks at an unknown key nor renews them.
     pub(crate) lies: bool,
     max_age: Span,
+    /// The numbers of before, for what its origin served then.
+    former: Vec<Former>,
     set: Option<Copy>,
     keys: BTreeMap<String, Copy>,
     fetched: Option<Time>,
@@ -37,6 +39,18 @@ pub(crate) struct Verifier {
     pub(super) figures: Figures,
     /// Keys of which it has taken tokens.
     taken: BTreeSet<String>,
+}
+
+/// Numbers that were lowered since.
+pub(crate) struct Former {
+    /// What was served before this goes by them.
+    until: Time,
+    lag: Span,
+    cdn: Span,
+    max_age: Span,
+    keeps: Keeps,
+    renews: Option<Span>,
+    verifier_cache: Span,
 }
 
 /// What it got from a fetch.
@@ -86,6 +100,7 @@ impl Verifier {
             oldest: None,
             lies: false,
             max_age: timing.max_age,
+            former: Vec::new(),
             set: None,
             keys: BTreeMap::new(),
             fetched: None,
@@ -116,6 +131,46 @@ impl Verifier {
     pub(crate) fn fits(&self, timing: &Timing) -> bool {
         self.oldest
             .is_some_and(|oldest| oldest <= timing.verifier_cache)
+    }
+
+    /// Everybody goes by lower numbers from now on, but for what was served
+    /// before.
+    pub(crate) fn lowers(&mut self, now: Time, before: &Timing, after: &Timing) {
+        self.former.push(Former {
+            until: now,
+            lag: self.lag,
+            cdn: self.cdn,
+            max_age: self.max_age,
+            keeps: self.kind.keeps,
+            renews: self.kind.renews,
+            verifier_cache: before.verifier_cache,
+        });
+        let (by, of) = (after.verifier_cache, before.verifier_cache);
+        self.scale(by.as_millis(), of.as_millis().max(1));
+        self.lag = self.lag.min(after.propagation);
+        self.cdn = self.cdn.min(after.max_age + after.cdn_stale);
+        self.max_age = after.max_age;
+        self.oldest = self.bound();
+    }
+
+    /// The numbers for what was served then, where they were others.
+    fn former(&self, as_of: Time) -> Option<&Former> {
+        self.former.iter().find(|former| as_of < former.until)
+    }
+
+    /// How old a set may be, at a verifier whose bound the plan covers.
+    pub(crate) fn most(&self, as_of: Time, timing: &Timing) -> Span {
+        self.former(as_of)
+            .map_or(self.lag + timing.verifier_cache, |former| {
+                former.lag + former.verifier_cache
+            })
+    }
+
+    /// When a copy is renewed at the next token.
+    pub(crate) fn due(&self, copy: &Copy) -> Option<Time> {
+        let former = self.former(copy.as_of);
+        let renews = former.map_or(self.kind.renews, |it| it.renews);
+        renews.map(|age| copy.fetched + age)
     }
 
     fn scale(&mut self, by: i64, of: i64) {
@@ -149,18 +204,20 @@ impl Verifier {
             Keeps::MaxAge { least, .. } if self.minds_age => {
                 Some(self.max_age.max(self.cdn + least))
             }
-            Keeps::MaxAge { .. } => Some(self.cdn + self.keeps(Span::ZERO)?),
+            Keeps::MaxAge { .. } => {
+                Some(self.cdn + self.keeps(&self.kind.keeps, self.max_age, Span::ZERO)?)
+            }
         }
     }
 
     /// For how long it uses a copy of this age.
-    fn keeps(&self, age: Span) -> Option<Span> {
-        match self.kind.keeps {
+    fn keeps(&self, keeps: &Keeps, max_age: Span, age: Span) -> Option<Span> {
+        match *keeps {
             Keeps::Ever => None,
             Keeps::For(keeps) => Some(keeps),
             Keeps::MaxAge { less, least, most } => {
                 let age = if self.minds_age { age } else { Span::ZERO };
-                let left = self::less(self::less(self.max_age, age), less);
+                let left = self::less(self::less(max_age, age), less);
                 Some(left.max(least).min(most.max(least)))
             }
         }
@@ -177,16 +234,23 @@ impl Verifier {
     /// It starts, and its edge has the oldest copy that it may have.
     pub(crate) fn wake(&mut self, at: Time, as_of: Time, past: &Past) {
         self.restart();
-        if self.kind.holds == Holds::TheSet && at - self.lag - self.cdn <= as_of {
-            self.set = self.copy(at, as_of.min(at - self.lag), past);
+        let former = self.former(as_of);
+        let (lag, cdn) = former.map_or((self.lag, self.cdn), |it| (it.lag, it.cdn));
+        if self.kind.holds == Holds::TheSet && at - lag - cdn <= as_of {
+            self.set = self.copy(at, as_of.min(at - lag), past);
             self.fetched = Some(at);
         }
     }
 
     fn copy(&self, at: Time, as_of: Time, past: &Past) -> Option<Copy> {
         let kids = past.at(as_of).filter(|_| !past.is_dead(at))?;
-        let age = (at - self.lag).since(as_of);
-        let keeps = self.keeps(age);
+        let former = self.former(as_of);
+        let (lag, max_age, keeps) = former
+            .map_or((self.lag, self.max_age, &self.kind.keeps), |it| {
+                (it.lag, it.max_age, &it.keeps)
+            });
+        let age = (at - lag).since(as_of);
+        let keeps = self.keeps(keeps, max_age, age);
         let keeps = keeps.map(|keeps| keeps.times(if self.lies { 3 } else { 1 }));
         Some(Copy {
             kids: Rc::clone(kids),
@@ -197,9 +261,17 @@ impl Verifier {
     }
 
     fn fetch(&mut self, at: Time, past: &Past, random: &mut Random) -> Option<Copy> {
-        let age = random.span(Span::ZERO, self.cdn);
+        let of_before = self.former.iter().find_map(|former| {
+            let age = random.span(Span::ZERO, former.cdn);
+            Some(at - former.lag - age).filter(|as_of| *as_of < former.until)
+        });
+        let as_of = of_before.unwrap_or_else(|| {
+            let latest = self.former.last().map_or(Time::default(), |it| it.until);
+            let age = random.span(Span::ZERO, self.cdn);
+            (at - self.lag - age).max(latest.min(at - self.lag))
+        });
         self.fetched = Some(at);
-        let copy = self.copy(at, at - self.lag - age, past);
+        let copy = self.copy(at, as_of, past);
         self.figures.fetches += 1;
         self.figures.in_vain += u64::from(copy.is_none());
         copy

@@ -165,7 +165,7 @@ impl Population {
     /// Whether no token came, or nobody answered, since the set was to be
     /// renewed.
     fn slept(&self, client: &Verifier, copy: &Copy, verdict: &Verdict) -> bool {
-        let due = client.kind.renews.map(|age| copy.fetched + age);
+        let due = client.due(copy);
         let in_vain = |before| self.pasts[client.origin].is_dead(before);
         let awake = |before| due.is_some_and(|due| due <= before) && !in_vain(before);
         !verdict.before.is_some_and(awake)
@@ -173,8 +173,7 @@ impl Population {
 
     /// Whether a set is older than any that a bounded verifier uses.
     fn is_too_old(&self, client: &Verifier, copy: &Copy, at: Time) -> bool {
-        let most = client.lag + self.truth.verifier_cache;
-        at.since(copy.as_of) > most
+        at.since(copy.as_of) > client.most(copy.as_of, &self.truth)
     }
 }
 

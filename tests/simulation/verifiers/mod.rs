@@ -36,6 +36,8 @@ pub(crate) struct Population {
     random: Random,
     /// The numbers as they are, whatever the agents were told.
     truth: Timing,
+    /// The longest that a set is ever used.
+    oldest: Span,
     clients: Vec<Verifier>,
     /// What each origin has served.
     pasts: Vec<Past>,
@@ -90,6 +92,7 @@ impl Population {
         Self {
             random,
             truth: *timing,
+            oldest: timing.propagation + timing.verifier_cache,
             clients,
             pasts: (0..origins).map(|_| Past::default()).collect(),
             ahead: BinaryHeap::new(),
@@ -101,6 +104,14 @@ impl Population {
             without_overlap: false,
             breaches: None,
             answered: BTreeMap::new(),
+        }
+    }
+
+    /// The configuration lowers bounds, and everybody but the caches knows.
+    pub(super) fn lowers(&mut self, now: Time, before: &Timing, after: &Timing) {
+        self.truth = *after;
+        for client in &mut self.clients {
+            client.lowers(now, before, after);
         }
     }
 
@@ -215,9 +226,8 @@ impl Population {
     /// Somebody forges tokens with a key that was revoked.
     fn forges(&mut self, kid: &str, now: Time, answered: Time) {
         let kid: Rc<str> = kid.into();
-        let timing = self.truth;
+        let most = self.oldest.times(2);
         for client in 0..self.clients.len() {
-            let most = (timing.propagation + timing.verifier_cache).times(2);
             let some = now + self.random.span(Span::ZERO, most);
             for at in [shift(answered, 1).max(now), some] {
                 self.plan(at, client, What::Token(Rc::clone(&kid)));
