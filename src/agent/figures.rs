@@ -123,6 +123,7 @@ impl Writer {
             ..saw
         }));
         self.page();
+        self.tell_of_crowds();
     }
 }
 

@@ -93,6 +93,7 @@ pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
 pub use recover::{RecoverFailure, Recovered, Strange, Wish, recover};
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
+pub(crate) use status::no_standby;
 pub use unnamed::unnamed;
 
 /// A key set as the configuration wants it.

@@ -73,6 +73,30 @@ impl Writer {
         self.paged = paged;
     }
 
+    /// Says in the log that a track has no standby because the set is full, and
+    /// until when. Once, until that is over.
+    pub(super) fn tell_of_crowds(&mut self) {
+        let Some(held) = &self.held else { return };
+        let set = &held.record.set;
+        let mut crowded = BTreeSet::new();
+        for seat in set.seats.keys() {
+            let Some(crowd) = set.no_room(seat, &self.plan) else {
+                continue;
+            };
+            if !self.crowded.contains(seat) {
+                tracing::warn!(
+                    key_set = self.reader.name,
+                    algorithm = %seat.algorithm,
+                    reason = "NO_STANDBY",
+                    "{}",
+                    status::no_standby(&crowd)
+                );
+            }
+            crowded.insert(seat.clone());
+        }
+        self.crowded = crowded;
+    }
+
     /// What the rotation of an active key waits for, in the operator's words.
     pub(super) fn rotation_waits_for(
         &self,

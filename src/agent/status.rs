@@ -7,7 +7,9 @@ use super::admin::{
 use super::origins::OriginHealth;
 use super::reader::Reader;
 use super::writer::Held;
-use crate::keyring::{Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong};
+use crate::keyring::{
+    Crowd, Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong,
+};
 use crate::time::Time;
 
 /// A record's version, as operators quote it.
@@ -215,10 +217,19 @@ fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time)
         event.waits_for = event.waits_for.map(|waits| waits + &way_out(held, key));
         event
     });
+    // The standby that is to be made once there is room: it has no id yet.
+    let generates = match wait {
+        Some(Wait::Room(crowd)) => crowd.until.map(|at| Upcoming {
+            kid: None,
+            ..event(at, "generate", wait)
+        }),
+        _ => None,
+    };
     // The public half leaves the set by the clock, whatever a device does.
     let removal = wait.filter(|wait| matches!(wait, Wait::Hold(_) | Wait::Rollback));
     [
         activates,
+        generates,
         outlook.retires.map(|at| event(at, "retire", wait)),
         outlook.destroyed.map(|at| event(at, "destroy", wait)),
         outlook.removed.map(|at| event(at, "remove", removal)),
@@ -237,11 +248,29 @@ fn way_out(held: &Held, key: &Key) -> String {
     format!("; `sealkeeper keys revoke {kid} --then activate` has it sign earlier")
 }
 
+/// Why there is no standby, and until when.
+pub(crate) fn no_standby(crowd: &Crowd) -> String {
+    let Crowd {
+        published,
+        allowed,
+        until,
+    } = crowd;
+    let many = format!("{published} keys are published, and rule 6 allows {allowed}");
+    match until {
+        Some(until) if published == allowed => {
+            format!("no standby until {until}: {many}; the oldest leaves then")
+        }
+        Some(until) => format!("no standby until {until}: {many}; enough of them have left then"),
+        None => format!("no standby: {many}, and none of them leaves before it is released"),
+    }
+}
+
 pub(super) fn waits_for(wait: &Wait, key: &Key) -> String {
     match wait {
         Wait::Hold(kid) if key.kid.as_ref() == Some(kid) => "the key is held".to_owned(),
         Wait::Hold(kid) => format!("the next key {kid} is held"),
         Wait::Generation { device } => format!("the device {device} to make the next key"),
+        Wait::Room(crowd) => format!("a next key: {}", no_standby(crowd)),
         Wait::NoSuccessor => "a next key: none is there yet".to_owned(),
         Wait::Unseen { origin, kid } => format!("the origin {origin} to show the key {kid}"),
         Wait::Rule1 { until, kid } => {

@@ -31,7 +31,7 @@ use super::whole_device::OnDevice;
 use super::{Context, Wanted};
 use crate::clock::Reading;
 use crate::jose::Algorithm;
-use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, Tick};
+use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, SeatId, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
@@ -85,6 +85,8 @@ pub(super) struct Writer {
     pub(super) owed: BTreeMap<String, Owed>,
     /// The tracks of whose late rotation the log says already.
     pub(super) paged: BTreeSet<Algorithm>,
+    /// The seats of which the log says that no standby is made.
+    pub(super) crowded: BTreeSet<SeatId>,
     /// What is on disk of what readers see.
     pub(super) kept: Kept,
     /// What devices are at.
@@ -159,6 +161,7 @@ impl Writer {
             logged: 0,
             owed: BTreeMap::new(),
             paged: BTreeSet::new(),
+            crowded: BTreeSet::new(),
             kept: Kept::default(),
             tasks: Tasks::default(),
             looking: None,

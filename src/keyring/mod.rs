@@ -44,9 +44,10 @@ mod waiver;
 mod window;
 
 pub use adopt::{AdoptError, Adoption};
+pub use advance::Crowd;
 pub use approval::{MOST_REQUESTS, Request, Wish};
-pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use bounds::{Bounds, Known, Lowered};
+pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use event::{Event, What};
 pub use forecast::{Forecast, Life, Progress};
 pub use genesis::GenesisError;

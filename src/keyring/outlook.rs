@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::advance::{ahead, removal};
+use super::advance::{Crowd, ahead, removal};
 use super::intent::Task;
 use super::key::{Half, Key, Phase};
 use super::rules;
@@ -36,6 +36,9 @@ pub enum Wait {
     },
     /// There is no next key, and none is on its way.
     NoSuccessor,
+    /// There is none, and none is made before others have left the set (rule
+    /// 6).
+    Room(Crowd),
     /// An origin does not show the next key, or does not answer.
     Unseen {
         /// Which origin.
@@ -211,7 +214,9 @@ impl KeySet {
                             device: self.generated_on(coming, plan),
                         },
                         (Some(held), None) => hold(held),
-                        (None, None) => Wait::NoSuccessor,
+                        (None, None) => self
+                            .no_room(&seat_id, plan)
+                            .map_or(Wait::NoSuccessor, Wait::Room),
                     });
                 };
                 self.unseen(next, plan, silent).or_else(|| {
@@ -224,6 +229,21 @@ impl KeySet {
             Phase::Retiring { .. } => self.leaving(key),
             _ => None,
         }
+    }
+
+    /// Why no standby is made for a seat whose key is active, and when one is:
+    /// the set is as large as rule 6 allows, after rotations that came quickly.
+    /// `None` where there is a standby, or one may be made.
+    #[must_use]
+    pub fn no_room(&self, seat_id: &SeatId, plan: &Plan) -> Option<Crowd> {
+        let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
+        let mut ahead = mine.filter(|key| {
+            let published = matches!(key.phase, Phase::Published { .. });
+            (published || key.is_coming()) && self.placeholder != Some(key.id)
+        });
+        let active = self.seats.get(seat_id)?.active.is_some();
+        (active && ahead.next().is_none() && !self.owes_fresh(seat_id))
+            .then(|| self.crowd(seat_id, plan))?
     }
 
     /// Where nothing is active, the clock alone decides, and there is a way

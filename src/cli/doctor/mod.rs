@@ -24,6 +24,7 @@ mod state;
 mod tokens;
 mod webhooks;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
@@ -31,6 +32,7 @@ use serde_json::json;
 use super::advice::Advice;
 use super::output::{Failure, say};
 use super::{compose, differs};
+use crate::agent::no_standby;
 use crate::config::Config;
 
 /// What was found.
@@ -290,9 +292,28 @@ fn differences(config: &Config, records: &state::Records, report: &mut Report) {
     }
 }
 
+/// Tracks for which no standby is made, as the set is full.
+fn standbys(config: &Config, records: &state::Records, report: &mut Report) {
+    for (name, record) in records {
+        let Some(wanted) = config.key_sets.get(name) else {
+            continue;
+        };
+        let plan = wanted.plan(BTreeSet::new());
+        for seat in record.seats.keys() {
+            let Some(crowd) = record.no_room(seat, &plan) else {
+                continue;
+            };
+            let found = format!("{}: {}", seat.algorithm, no_standby(&crowd));
+            let hint = "one is made by itself then; until it is in every cache, `sealkeeper keys revoke` of the active key asks for --then, and nothing rotates. `sealkeeper keys list` has the dates; rotate by hand more rarely, or shorten max_token_lifetime or rollback_window";
+            report.warn("standby", name, found, hint);
+        }
+    }
+}
+
 async fn look(config: &Config, report: &mut Report) {
     let records = state::look(config, report).await;
     differences(config, &records, report);
+    standbys(config, &records, report);
     let agent = sockets::look(config, report).await;
     devices::look(config, &records, agent.as_ref(), report).await;
     state::clock(config, &records, agent.as_ref(), report);

@@ -121,3 +121,62 @@ fn a_private_half_that_is_late_says_why() {
     let device = "hsm".to_owned();
     assert_eq!(bench.wait("k1"), Some(Wait::Destruction { device }));
 }
+
+/// The seat after rotations that came quickly, and when that is.
+fn full(bench: &mut Bench) -> (SeatId, i64) {
+    let seat = bench.set.seats.keys().next().unwrap().clone();
+    assert_eq!(bench.set.no_room(&seat, &bench.plan), None, "there is one");
+    let mut now = 1131;
+    while bench.set.no_room(&seat, &bench.plan).is_none() {
+        assert!(now < 20_000, "rule 6 allows three keys");
+        bench.tick.now = at(now);
+        let set = &mut bench.set;
+        set.rotate(Algorithm::Ed25519, &anna(), &bench.plan, &bench.tick)
+            .unwrap();
+        bench.run(&[now, now + 61]);
+        bench.device(now + 61);
+        bench.observe_all(now + 62);
+        now += 1200;
+    }
+    (seat, now)
+}
+
+/// It is said that no standby is made, why, and until when.
+#[test]
+fn a_full_set_says_until_when_there_is_no_standby() {
+    let mut bench = Bench::with_standby();
+    let (seat, now) = full(&mut bench);
+    let crowd = bench.set.no_room(&seat, &bench.plan).unwrap();
+    assert_eq!((crowd.published, crowd.allowed), (3, 3));
+    let leaves = bench.outlook("k1").removed;
+    assert_eq!(crowd.until, leaves, "the oldest leaves");
+    let active = bench.signer(now).unwrap();
+    assert_eq!(bench.wait(&active), Some(Wait::Room(crowd)));
+    // It holds: nothing is made before, and one is asked for then.
+    let until = crowd.until.unwrap();
+    let making = |bench: &Bench| {
+        bench
+            .set
+            .keys
+            .values()
+            .filter(|key| key.is_coming())
+            .count()
+    };
+    bench.advance_at(just_before(until));
+    let before = making(&bench);
+    bench.advance_at(until);
+    assert_eq!(making(&bench), before + 1);
+    assert_eq!(bench.set.no_room(&seat, &bench.plan), None);
+}
+
+#[test]
+fn a_full_set_has_no_date_where_every_key_that_might_leave_is_held() {
+    let mut bench = Bench::with_standby();
+    let (seat, now) = full(&mut bench);
+    bench.hold("k1", now);
+    let crowd = bench.set.no_room(&seat, &bench.plan).unwrap();
+    assert_eq!(crowd.until, bench.outlook("k3").removed);
+    bench.hold("k3", now);
+    let crowd = bench.set.no_room(&seat, &bench.plan).unwrap();
+    assert_eq!(crowd.until, None);
+}
