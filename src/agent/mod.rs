@@ -55,7 +55,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::StreamExt;
@@ -347,6 +347,7 @@ async fn observe_origin(origin: Origin, every: Duration, news: Weak<News>) {
     let mut unanswered = 0;
     loop {
         ticks.tick().await;
+        let began = Instant::now();
         let shown = observe::look(&origin, patience).await;
         let Some(news) = news.upgrade() else {
             return;
@@ -354,7 +355,7 @@ async fn observe_origin(origin: Origin, every: Duration, news: Weak<News>) {
         match shown {
             Ok(shown) => {
                 unanswered = 0;
-                news.seen(origin.name(), shown);
+                news.looked(origin.name(), shown, began);
             }
             // Once for each outage, and not at a start, when the set that it
             // should show is still being loaded.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -46,12 +47,42 @@ struct Waiting {
     seen: BTreeMap<String, Answers>,
     unanswered: BTreeMap<String, String>,
     lost: BTreeSet<String>,
+    /// The `kid`s of revoked keys, and when readers got the first set without
+    /// them: whoever looked before that saw what was right then.
+    left: BTreeMap<String, Instant>,
 }
 
 impl News {
     pub(super) fn store_changed(&self) {
         self.waiting().store_changed = true;
         self.arrived.notify_one();
+    }
+
+    /// Readers get no more of these revoked keys from now on. Says which of
+    /// them that is new of.
+    pub(super) fn left<'a>(&self, kids: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+        let now = Instant::now();
+        let mut waiting = self.waiting();
+        let new = kids.filter(|kid| !waiting.left.contains_key(*kid));
+        let new: BTreeSet<String> = new.cloned().collect();
+        if !new.is_empty() {
+            waiting
+                .left
+                .extend(new.iter().map(|kid| (kid.clone(), now)));
+            for answers in waiting.seen.values_mut() {
+                answers.all = std::mem::take(&mut answers.all).less(&new);
+                answers.latest = std::mem::take(&mut answers.latest).less(&new);
+            }
+        }
+        new
+    }
+
+    /// An origin answered with these keys whoever asked it from `began` on.
+    pub(super) fn looked(&self, origin: &str, shown: Shown, began: Instant) {
+        let since = |left: &Instant| began < *left;
+        let left = self.waiting().left.clone();
+        let left = left.into_iter().filter(|(_, left)| since(left));
+        self.seen(origin, shown.less(&left.map(|(kid, _)| kid).collect()));
     }
 
     /// An origin answered with these keys.

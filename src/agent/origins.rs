@@ -61,6 +61,18 @@ impl Origins {
         seen.why = None;
     }
 
+    /// What was seen of these keys was right then: they have just been
+    /// revoked. The next look shows what is wrong.
+    pub(super) fn saw_nothing_of(&mut self, kids: &BTreeSet<String>) {
+        for (shown, _) in self
+            .seen
+            .values_mut()
+            .filter_map(|seen| seen.shown.as_mut())
+        {
+            *shown = std::mem::take(shown).less(kids);
+        }
+    }
+
     /// Forgets all others.
     pub(super) fn only(&mut self, asked: impl Fn(&str) -> bool) {
         self.seen.retain(|name, _| asked(name));

@@ -33,6 +33,8 @@ impl Writer {
         let published = PublishedSet::of(&view);
         self.keep(held, &published.body).await;
         self.show_view(view, published, set.high_water);
+        let left = self.news.left(set.revoked.keys());
+        self.origins.saw_nothing_of(&left);
         self.shown = self.guard.clone();
         self.adopted = set.epoch;
     }

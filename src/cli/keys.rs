@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::advice::Advice;
 use super::compose;
 use super::output::{Failure, say, table};
-use super::show::rough;
+use super::show::{rough, unseen_waived};
 use super::timeline;
 use crate::api;
 use crate::api::v1::{self, ListKeysRequest, Phase, PrivateHalf, RevocationReason};
@@ -159,6 +159,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
         "private_half": half(key.private_half()),
         "published": rfc3339(key.published.as_ref()),
         "observed": rfc3339(key.observed.as_ref()),
+        "observed_but_by": unseen_waived(key),
         "sightings": key.sightings.iter().map(|seen| json!({
             "origin": seen.origin,
             "since": rfc3339(seen.since.as_ref()),
@@ -209,8 +210,13 @@ fn notes(key: &v1::Key) -> String {
         let told = told(&hold.by, &cut(&hold.note));
         notes.push(format!("held since {since}{told}"));
     }
-    if key.phase() == Phase::Published && key.observed.is_none() {
-        notes.push("not seen everywhere".to_owned());
+    if key.phase() == Phase::Published {
+        let but = unseen_waived(key);
+        match key.observed {
+            None => notes.push("not seen everywhere".to_owned()),
+            Some(_) if but.is_empty() => {}
+            Some(_) => notes.push(format!("seen by all but the waived {}", but.join(", "))),
+        }
     }
     if let Some(revocation) = &key.revocation {
         notes.push(format!(

@@ -71,6 +71,7 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         let reason = keys::reason(revocation.reason());
         format!("{} ({reason}){by}", at.unwrap_or_default())
     });
+    let but = unseen_waived(key);
     let facts = [
         ("kid", Some(key.kid.clone())),
         ("key set", Some(format!("{} ({})", set.name, set.issuer))),
@@ -83,7 +84,16 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         ),
         ("generated", when(&key.created)),
         ("published", when(&key.published)),
-        ("seen everywhere", when(&key.observed)),
+        (
+            "seen everywhere",
+            when(&key.observed).filter(|_| but.is_empty()),
+        ),
+        (
+            "seen",
+            when(&key.observed)
+                .filter(|_| !but.is_empty())
+                .map(|at| format!("{at}, by all but the waived {}", but.join(", "))),
+        ),
         ("activates", when(&key.activates)),
         ("first active", when(&key.activated)),
         ("active since", when(&key.active_since)),
@@ -123,6 +133,18 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         text.push_str(&table(&["NEXT", "AT"], rows));
     }
     text
+}
+
+/// The waived origins that did not show a key yet when all others did: where
+/// there are any, it was not seen everywhere.
+pub(super) fn unseen_waived(key: &Key) -> Vec<&str> {
+    let Some(observed) = key.observed.as_ref().map(time) else {
+        return Vec::new();
+    };
+    let late = |since: &Option<Timestamp>| since.as_ref().is_none_or(|at| time(at) > observed);
+    let waived = key.sightings.iter();
+    let waived = waived.filter(|seen| seen.waived_until.is_some() && late(&seen.since));
+    waived.map(|seen| seen.origin.as_str()).collect()
 }
 
 /// What keeps the key from its next step, besides the clock.
@@ -167,6 +189,7 @@ pub(super) fn rough(span: Span) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::v1::Sighting;
 
     #[test]
     fn dates_are_told_from_now() {
@@ -184,6 +207,39 @@ mod tests {
         assert_eq!(
             told(&at(1_800_000_000), now),
             "2027-01-15T08:00:00Z, 0s ago"
+        );
+    }
+
+    /// Found by review: a waived origin, which shows nothing, counted as one
+    /// that shows the key.
+    #[test]
+    fn a_waived_origin_is_no_witness() {
+        let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        let seen = |origin: &str, since, waived_until| Sighting {
+            origin: origin.into(),
+            since,
+            waived_until,
+            ..Default::default()
+        };
+        let key = Key {
+            phase: Phase::Published.into(),
+            observed: at(100),
+            sightings: vec![
+                seen("a", at(100), None),
+                seen("b", None, at(900)),
+                seen("c", at(101), at(900)),
+                seen("d", at(99), at(900)),
+            ],
+            ..Default::default()
+        };
+        let now = Time::from_secs(200);
+        assert_eq!(unseen_waived(&key), ["b", "c"]);
+        assert_eq!(json_of_key(&key, now)["observed_but_by"], json!(["b", "c"]));
+        let text = text_of(&KeySet::default(), &key, &[], now);
+        let told = "1970-01-01T00:01:40Z, 1m 40s ago, by all but the waived b, c";
+        assert!(
+            text.contains(told) && !text.contains("everywhere"),
+            "{text}"
         );
     }
 }

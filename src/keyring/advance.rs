@@ -364,48 +364,6 @@ impl KeySet {
         !coming && (self.owes_fresh(seat_id) || self.crowd(seat_id, plan).is_none())
     }
 
-    /// Why a seat has no room for one more key (rule 6); `None` where it has.
-    pub(super) fn crowd(&self, seat_id: &SeatId, plan: &Plan) -> Option<Crowd> {
-        // Keys of an older system take no room from ours.
-        let ours = |key: &&Key| key.is_published() && !key.placements.is_empty();
-        let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
-        let mut there: Vec<&Key> = mine.filter(ours).collect();
-        let allowed = |there: &[&Key]| {
-            let longest = plan.timing.max_token_lifetime;
-            let longest = there
-                .iter()
-                .map(|key| key.longest_lifetime)
-                .fold(longest, Span::max);
-            rules::rule_6_set_size(longest, &plan.timing)
-        };
-        let (published, allowed_now) = (there.len(), allowed(&there));
-        if published < allowed_now {
-            return None;
-        }
-        // As they leave, one after the other.
-        let leaves = |key: &Key| match key.phase {
-            Phase::Retiring { last_sign, .. } if !key.is_held() => {
-                Some(removal(key, last_sign, plan))
-            }
-            _ => None,
-        };
-        there.sort_by_key(|key| {
-            std::cmp::Reverse((leaves(key).unwrap_or(Time::FAR_FUTURE), key.id))
-        });
-        let mut until = None;
-        while there.len() >= allowed(&there) {
-            until = there.pop().and_then(leaves);
-            if until.is_none() {
-                break;
-            }
-        }
-        Some(Crowd {
-            published,
-            allowed: allowed_now,
-            until,
-        })
-    }
-
     /// Takes standbys of before a compromise off, once a key of after it is
     /// active: none of them may be active any more.
     fn withdraw_stale(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
@@ -498,18 +456,6 @@ impl KeySet {
             .values()
             .any(|seat| seat.switch.as_ref().is_some_and(|s| s.to == id))
     }
-}
-
-/// That a seat has as many keys in the set as rule 6 allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Crowd {
-    /// How many are published.
-    pub published: usize,
-    /// How many may be.
-    pub allowed: usize,
-    /// When enough of them have left; `None` where no date is known, as one is
-    /// held.
-    pub until: Option<Time>,
 }
 
 /// Which of two standbys is next: the lesser.

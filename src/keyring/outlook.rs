@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::advance::{Crowd, ahead, removal};
+use super::advance::{ahead, removal};
+use super::crowd::Crowd;
 use super::intent::Task;
 use super::key::{Half, Key, Phase};
 use super::rules;
@@ -229,21 +230,6 @@ impl KeySet {
             Phase::Retiring { .. } => self.leaving(key),
             _ => None,
         }
-    }
-
-    /// Why no standby is made for a seat whose key is active, and when one is:
-    /// the set is as large as rule 6 allows, after rotations that came quickly.
-    /// `None` where there is a standby, or one may be made.
-    #[must_use]
-    pub fn no_room(&self, seat_id: &SeatId, plan: &Plan) -> Option<Crowd> {
-        let mine = self.keys.values().filter(|key| key.seat() == *seat_id);
-        let mut ahead = mine.filter(|key| {
-            let published = matches!(key.phase, Phase::Published { .. });
-            (published || key.is_coming()) && self.placeholder != Some(key.id)
-        });
-        let active = self.seats.get(seat_id)?.active.is_some();
-        (active && ahead.next().is_none() && !self.owes_fresh(seat_id))
-            .then(|| self.crowd(seat_id, plan))?
     }
 
     /// Where nothing is active, the clock alone decides, and there is a way

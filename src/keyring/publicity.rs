@@ -60,6 +60,15 @@ impl Shown {
         }
     }
 
+    /// Without these `kid`s: of them it says nothing.
+    #[must_use]
+    pub fn less(mut self, kids: &BTreeSet<String>) -> Self {
+        self.everywhere.retain(|kid| !kids.contains(kid));
+        let among = |offer: &Offer| offer.kid.as_ref().is_some_and(|kid| kids.contains(kid));
+        self.anywhere.retain(|offer| !among(offer));
+        self
+    }
+
     /// The entries of this `kid`.
     fn under<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = &'a Offer> {
         let all = self.anywhere.iter();

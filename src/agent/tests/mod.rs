@@ -11,6 +11,7 @@ mod last_key;
 mod notes;
 mod overdue;
 mod probes;
+mod publicity;
 mod revoke;
 mod troubles;
 

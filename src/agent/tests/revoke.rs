@@ -313,7 +313,7 @@ async fn a_successor_that_is_not_stored_is_not_active() {
     }
 }
 
-fn revoke_then(kid: &str, then: AfterRevocation) -> Change {
+pub(super) fn revoke_then(kid: &str, then: AfterRevocation) -> Change {
     Change::Revoke {
         kid: kid.to_owned(),
         reason: RevocationReason::Unspecified,
