@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use super::super::{REBUILD, StoreError, Stored, Version};
 use super::aside::sync_directory_of;
 use super::failed;
+use super::open_file::OpenFile;
 use super::upgrade::{self, STEPS};
 
 /// Says whose file this is, in SQLite's header: `SKst`.
@@ -43,6 +44,7 @@ pub(super) fn version(number: i64) -> Version {
 pub(super) struct Database {
     path: PathBuf,
     connection: Connection,
+    file: OpenFile,
     read_only: bool,
     /// What `PRAGMA data_version` said when `newest` was looked up. It changes
     /// when another connection commits.
@@ -115,6 +117,7 @@ impl Database {
         let database = Self {
             path: path.to_owned(),
             connection,
+            file: OpenFile::at(path)?,
             read_only,
             data_version: -1,
             newest: 0,
@@ -179,6 +182,7 @@ impl Database {
     }
 
     pub(super) fn load(&mut self, key_set: &str) -> Result<Option<Stored>, StoreError> {
+        self.file.in_place(&self.path)?;
         let row = (self.connection)
             .prepare_cached("SELECT version, sum, bytes FROM record WHERE key_set = ?1")
             .and_then(|mut statement| {
@@ -214,6 +218,7 @@ impl Database {
                 path: self.path.clone(),
             });
         }
+        self.file.in_place(&self.path)?;
         let fault = fault("write to", &self.path);
         // Takes the write lock at once: a lock taken after reading could meet
         // a record that changed in between.
@@ -253,6 +258,7 @@ impl Database {
 
     /// The number of the newest change, by whichever process.
     pub(super) fn newest(&mut self) -> Result<i64, StoreError> {
+        self.file.in_place(&self.path)?;
         let data_version = (self.connection)
             .pragma_query_value(None, "data_version", |row| row.get(0))
             .map_err(self.fault("read"))?;

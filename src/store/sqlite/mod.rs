@@ -6,6 +6,7 @@
 
 mod aside;
 mod database;
+mod open_file;
 mod upgrade;
 
 use std::path::{Path, PathBuf};

@@ -377,3 +377,25 @@ fn two_processes_that_create_at_once_share_one_store() {
         assert!(stores[1].load("main").await.unwrap().is_some());
     });
 }
+
+/// What is written to a file that was removed is gone with the process.
+#[tokio::test]
+async fn a_file_that_was_removed_or_replaced_takes_no_write() {
+    let (dir, path) = place();
+    let version = filled(&path).await;
+    let store = Sqlite::open(&path).unwrap();
+    let away = dir.path().join("away");
+    fs::rename(&path, &away).unwrap();
+    let write = || store.compare_and_swap("main", Some(version.clone()), b"more");
+    let said = write().await.unwrap_err();
+    assert!(said.may_pass(), "{said}");
+    assert!(said.to_string().contains("was removed"), "{said}");
+    store.load("main").await.unwrap_err();
+    fs::copy(&away, &path).unwrap();
+    let said = write().await.unwrap_err().to_string();
+    assert!(said.contains("another file was put in its place"), "{said}");
+    // It is back, and nothing was written meanwhile.
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(store.load("main").await.unwrap().unwrap().version, version);
+    write().await.unwrap();
+}
