@@ -1,5 +1,7 @@
 //! A record that is lost or too old: what each witness says of it, and the
-//! record made again.
+//! record made again. So is a good one whose keys are all lost with their
+//! token, where the operator says that they are: it is one of the witnesses
+//! then, and none of its keys signs on.
 //!
 //! Nothing is changed unless [`Wish::write`] says so; then the record goes into
 //! the store in one write, and the log learns of it as of any other change. A
@@ -19,8 +21,8 @@ use crate::durable::{DurableError, OsDisk};
 use crate::hsm::Listed;
 use crate::jose::ServedSet;
 use crate::keyring::{
-    self, Finding, Genesis, KeyId, KeySet, Mandate, PublishedKey, RecoverError, Told, Vouched,
-    Witnesses,
+    self, Finding, Genesis, KeyId, KeySet, Mandate, Phase, PublishedKey, RecoverError, Recovery,
+    Told, Vouched, Witnesses,
 };
 use crate::observe;
 use crate::store::{StoreError, Version};
@@ -36,6 +38,9 @@ pub struct Wish {
     pub write: bool,
     /// Go on though the device does not answer.
     pub without_device: bool,
+    /// Where no key signs on, the next one does so as soon as there is one,
+    /// whoever does not hold it yet.
+    pub activate_early: bool,
     /// What they vouch for.
     pub vouched: Vouched,
     /// Who they are, and what they note.
@@ -79,6 +84,14 @@ pub enum RecoverFailure {
     /// The record is good.
     #[error("the key set {0:?} has a good record: there is nothing to recover")]
     Good(String),
+    /// The record is good, and so is a key that signs or is next.
+    #[error("the key set {key_set:?} has a good record, and its key {kid} is not lost")]
+    NotLost {
+        /// The key set.
+        key_set: String,
+        /// A key that its device holds, or that no device was asked about.
+        kid: String,
+    },
     /// It never began.
     #[error("the `init` of the key set {0:?} was not finished, and no verifier holds a key of it")]
     Unfinished(String),
@@ -111,6 +124,8 @@ pub enum RecoverFailure {
 struct Stored {
     record: Option<Record>,
     version: Option<Version>,
+    /// Whether the record is as the log has it.
+    good: bool,
     said: Result<String, String>,
 }
 
@@ -136,7 +151,7 @@ pub async fn recover(
     let log: Result<Vec<Told>, String> = log.collect();
     let log = log.map_err(RecoverFailure::Newer)?;
     let logged = mine.iter().map(|event| event.number).max().unwrap_or(0);
-    let stored = stored(&context, &name, logged).await?;
+    let stored = stored(&context, &name, logged, wish.vouched).await?;
     let mut said = vec![
         ("log".to_owned(), Ok(format!("{logged} key events"))),
         ("store".to_owned(), stored.said.clone()),
@@ -156,7 +171,7 @@ pub async fn recover(
 
     let mut writer = Writer::alone(Arc::clone(&context), &wanted);
     let tick = writer.tick_for(context.clock.read().wall);
-    let made = keyring::recover(
+    let mut made = keyring::recover(
         &name,
         &witnesses,
         wish.vouched,
@@ -165,8 +180,19 @@ pub async fn recover(
         &tick,
         &mut random_id,
     )?;
+    if stored.good {
+        all_lost(&name, &made)?;
+    }
+    if wish.activate_early {
+        made.activate_early(&wish.mandate, tick.now);
+    }
     if wish.write {
         let mut record = Record::new(made.set.clone());
+        // What the log may not have yet of a good one.
+        record.outbox = (stored.record.into_iter())
+            .filter(|_| stored.good)
+            .flat_map(|record| record.outbox)
+            .collect();
         // Numbers go on from what anybody has: an older copy stays refused.
         record.events = (witnesses.record.as_ref()).map_or(logged, |(_, known)| logged.max(*known));
         record.post(made.events);
@@ -186,11 +212,35 @@ pub async fn recover(
     })
 }
 
-/// An older record, where the store has one.
-async fn stored(context: &Context, name: &str, logged: u64) -> Result<Stored, RecoverFailure> {
+/// Refuses to make a good record again, unless each key that signs or is next
+/// is lost. Where one is there it signs on, or takes over by itself; made
+/// again, it would wait once more.
+fn all_lost(name: &str, made: &Recovery) -> Result<(), RecoverFailure> {
+    let mut live = made.set.keys.values().filter(|key| {
+        let signs = matches!(key.phase, Phase::Published { .. } | Phase::Active { .. });
+        signs && key.has_private_half()
+    });
+    if let Some(kid) = live.find_map(|key| key.kid.clone()) {
+        let key_set = name.to_owned();
+        return Err(RecoverFailure::NotLost { key_set, kid });
+    }
+    match made.findings.iter().any(|finding| finding.missing) {
+        true => Ok(()),
+        false => Err(RecoverFailure::Good(name.to_owned())),
+    }
+}
+
+/// An older record, where the store has one; or a good one of lost keys.
+async fn stored(
+    context: &Context,
+    name: &str,
+    logged: u64,
+    vouched: Vouched,
+) -> Result<Stored, RecoverFailure> {
     let nothing = |why: String| Stored {
         record: None,
         version: None,
+        good: false,
         said: Err(why),
     };
     let found = match context.store.load(name).await {
@@ -210,16 +260,22 @@ async fn stored(context: &Context, name: &str, logged: u64) -> Result<Stored, Re
             });
         }
     };
-    if record.check_against_log(logged).is_ok() {
-        return Err(match record.set.genesis {
-            Genesis::Done { .. } => RecoverFailure::Good(name.to_owned()),
-            Genesis::Pending { .. } => RecoverFailure::Unfinished(name.to_owned()),
-        });
+    let good = record.check_against_log(logged).is_ok();
+    match record.set.genesis {
+        Genesis::Pending { .. } if good => {
+            return Err(RecoverFailure::Unfinished(name.to_owned()));
+        }
+        Genesis::Done { .. } if good && !vouched.keys_are_lost => {
+            return Err(RecoverFailure::Good(name.to_owned()));
+        }
+        _ => {}
     }
-    let said = format!("an old copy, with {} key events", record.events);
+    let which = if good { "a good record" } else { "an old copy" };
+    let said = format!("{which}, with {} key events", record.events);
     Ok(Stored {
         record: Some(record),
         version,
+        good,
         said: Ok(said),
     })
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::compose;
 use super::output::{Failure, say, table};
+use super::{ThenArg, compose};
 use crate::agent::{self, RecoverFailure, Recovered, Wish};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -29,13 +29,20 @@ pub(super) struct Args {
     #[arg(long)]
     without_device: bool,
     /// You assert that the private halves which no device holds are lost for
-    /// good, though none is left, and that this is the right token.
+    /// good, though none is left, and that this is the right token. A good
+    /// record is made again too then: no lost key signs on, their public
+    /// halves stay until no token of them is alive, and new keys are made.
     #[arg(long)]
     keys_are_lost: bool,
     /// You assert that keys which nobody but a public origin shows are yours:
     /// they are published for as long as tokens of them may be about.
     #[arg(long)]
     trust_origins: bool,
+    /// What to do where no key signs on: wait until every verifier can hold
+    /// the next one, or activate it as soon as there is one; verifiers that do
+    /// not hold it refuse its tokens until they fetch.
+    #[arg(long, value_enum, default_value = "wait")]
+    then: ThenArg,
     /// A remark, for the log.
     #[arg(long, default_value = "", value_name = "TEXT")]
     note: String,
@@ -53,6 +60,7 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
     let wish = Wish {
         write: args.write,
         without_device: args.without_device,
+        activate_early: matches!(args.then, ThenArg::Activate),
         vouched: Vouched {
             keys_are_lost: args.keys_are_lost,
             origins_are_true: args.trust_origins,
@@ -136,8 +144,16 @@ fn signers(recovered: &Recovered) -> Vec<String> {
     let seats = set.seats.iter().map(|(id, seat)| {
         let active = seat.active.and_then(|id| set.keys.get(&id)?.kid.clone());
         let algorithm = id.algorithm;
+        let early = "at once: verifiers that do not hold it refuse its tokens until they fetch";
         match (active, set.standby(id)) {
             (Some(kid), _) => format!("{algorithm}: {kid} signs on"),
+            (None, Some(next)) if seat.force => format!(
+                "{algorithm}: {} signs {early}",
+                next.kid.as_deref().unwrap_or_default()
+            ),
+            (None, None) if seat.force => {
+                format!("{algorithm}: nothing signs until a key is made, and that one then {early}")
+            }
             (None, Some(next)) => format!(
                 "{algorithm}: nothing signs until {} was seen at each origin for long enough",
                 next.kid.as_deref().unwrap_or_default()
@@ -251,7 +267,12 @@ fn describe(recovered: &Recovered, aside: Option<&Path>) -> Value {
 
 fn failure(error: RecoverFailure) -> Failure {
     let hint = match &error {
-        RecoverFailure::Good(_) => "start the agent",
+        RecoverFailure::Good(_) => {
+            "start the agent. Only if its HSM is gone for good: with a new, empty token in its place, --keys-are-lost goes on without its keys"
+        }
+        RecoverFailure::NotLost { .. } => {
+            "start the agent: what is there signs, or takes over by itself once verifiers hold it. `sealkeeper keys revoke` ends a key that is lost"
+        }
         RecoverFailure::Unfinished(_) => "run `sealkeeper init` again",
         RecoverFailure::Store(_) | RecoverFailure::Newer(_) => "nothing was changed",
         RecoverFailure::Tombstone(_) | RecoverFailure::Log(_) => {

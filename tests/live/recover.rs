@@ -267,6 +267,112 @@ async fn lost_keys_stay_until_their_tokens_are_dead_and_a_new_one_waits() {
     );
 }
 
+/// One command, though the record is good: what was signed verifies on, and a
+/// new key is made in the new token, which no verifier is surprised by.
+#[tokio::test]
+async fn a_lost_token_is_given_up_with_a_good_record() {
+    let (lab, mut daemon, before) = at_work(QUICK).await;
+    daemon.kill();
+    // Nothing is lost yet, whatever the operator says.
+    let said = fails(&lab.run(&["recover", "--write", "--keys-are-lost"]));
+    assert!(said.contains("is not lost"), "{said}");
+    swap_token(&lab);
+    let last = shown_on_disk(&lab);
+    let said = fails(&lab.run(&["recover", "--write"]));
+    assert!(said.contains("--keys-are-lost"), "{said}");
+    let (copy, log) = (copy_store(&lab), key_log(&lab));
+    let told = recover(&lab, &["--keys-are-lost"]);
+    assert_eq!(told["written"], false);
+    assert_eq!((copy_store(&lab), key_log(&lab)), (copy, log));
+    let told = recover(&lab, &["--write", "--keys-are-lost", "--note", "INC-7"]);
+    for kid in &last {
+        assert_eq!(follows(&told, kid), "retiring");
+    }
+    assert!(key_log(&lab).contains("INC-7"));
+    let again = fails(&lab.run(&["recover", "--write", "--keys-are-lost"]));
+    assert!(again.contains("there is nothing to recover"), "{again}");
+
+    let mut daemon = lab.serve().await;
+    still_shows(&daemon, &last).await;
+    refused(&mut daemon, &["NO_ACTIVE_KEY"]).await;
+    signs(&mut daemon).await;
+    let now = active(&lab);
+    assert!(!before.contains(&now) && !last.contains(&now), "{now}");
+    let keys = lab.keys();
+    let key = keys.iter().find(|key| key["kid"] == now.as_str());
+    let key = key.expect("it is listed");
+    assert!(
+        key["observed"].is_string() && key["forced"] != true,
+        "{key}"
+    );
+    assert!(!lab.objects_in_token().is_empty(), "in the new token");
+}
+
+/// Where the standby is there it takes over by itself, and sooner.
+#[tokio::test]
+async fn a_good_record_is_not_made_again_while_one_key_is_there() {
+    // Verifiers may wait for a day; replicas hear of a switch at once.
+    let soon = "skew = \"200ms\"\nadoption = \"200ms\"\nsigning_deadline = \"1s\"\n";
+    let (lab, mut daemon, before) = at_work(&format!("{CALM}{soon}")).await;
+    let lost = active(&lab);
+    let key = lab
+        .keys()
+        .into_iter()
+        .find(|key| key["kid"] == lost.as_str());
+    let id = key.expect("it is listed")["placements"][0]["handle_id"].clone();
+    daemon.kill();
+    delete_private(&lab, id.as_str().expect("an id"));
+    let said = fails(&lab.run(&["recover", "--write", "--keys-are-lost"]));
+    assert!(said.contains("is not lost"), "{said}");
+    assert!(!said.contains(&lost), "{said}");
+
+    // Then the whole token goes; and somebody pays for not waiting.
+    swap_token(&lab);
+    let early = ["--write", "--keys-are-lost", "--then", "activate"];
+    let told = recover(&lab, &early);
+    let price = told["signers"].to_string();
+    assert!(price.contains("verifiers that do not hold it"), "{told:#}");
+    assert!(key_log(&lab).contains("successor-forced"));
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    still_shows(&daemon, &before).await;
+}
+
+/// Nothing is called durable that would be lost with the process.
+#[tokio::test]
+async fn a_store_that_is_removed_under_the_agent_takes_no_order() {
+    let (lab, daemon, before) = at_work(CALM).await;
+    let kid = active(&lab);
+    let (store, away) = (lab.path("state/keys.sqlite"), lab.path("away.sqlite"));
+    fs::rename(&store, &away).expect("the store goes");
+    let refused = lab.run(&["keys", "hold", &kid]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(said.contains("was removed while the agent"), "{said}");
+    // Without an order too, somebody is told.
+    lab.logged("was removed while the agent").await;
+    still_shows(&daemon, &before).await;
+    fs::rename(&away, &store).expect("it is back");
+    wait_until(async || lab.run(&["keys", "hold", &kid]).status.success()).await;
+}
+
+fn shown_on_disk(lab: &Lab) -> Vec<String> {
+    let last = fs::read(lab.path("state/jwks/main.jwks.json")).expect("the last set");
+    super::lab::kids(&last)
+}
+
+fn delete_private(lab: &Lab, id: &str) {
+    let gone = Command::new("pkcs11-tool")
+        .arg("--module")
+        .arg(super::lab::softhsm_module())
+        .args(["--token-label", "lab", "--login", "--pin", PIN])
+        .args(["--delete-object", "--type", "privkey", "--id", id])
+        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
+        .output()
+        .expect("pkcs11-tool");
+    assert!(gone.status.success(), "{gone:?}");
+}
+
 #[tokio::test]
 async fn a_key_is_revoked_with_the_wrong_token_in_place() {
     let (lab, mut daemon, before) = at_work(CALM).await;
@@ -317,16 +423,7 @@ async fn a_key_that_the_device_lost_gives_way_to_the_standby() {
         .find(|key| key["kid"] == lost.as_str());
     let id = key.expect("it is listed")["placements"][0]["handle_id"].clone();
     daemon.kill();
-    let gone = Command::new("pkcs11-tool")
-        .arg("--module")
-        .arg(super::lab::softhsm_module())
-        .args(["--token-label", "lab", "--login", "--pin", PIN])
-        .args(["--delete-object", "--type", "privkey", "--id"])
-        .arg(id.as_str().expect("an id"))
-        .env("SOFTHSM2_CONF", lab.path("softhsm2.conf"))
-        .output()
-        .expect("pkcs11-tool");
-    assert!(gone.status.success(), "{gone:?}");
+    delete_private(&lab, id.as_str().expect("an id"));
     let mut daemon = lab.serve().await;
     refused(&mut daemon, &["KEY_MISSING", "KEY_UNUSABLE"]).await;
     still_shows(&daemon, &before).await;

@@ -193,12 +193,13 @@ fn hex(bytes: &[u8]) -> String {
 /// What to do about an active key that this token does not hold. `standby`
 /// says which one is next, and where it is.
 fn lost_key(kid: &str, token: &str, standby: Option<&str>) -> String {
-    let next = standby.map_or(
-        "nothing is signed until a device has made the next key".to_owned(),
-        |standby| format!("the standby {standby} signs next"),
-    );
+    let Some(standby) = standby else {
+        return format!(
+            "is this the right token: {token}? If not, put the right one back; if the keys were deleted, restore the token's backup: the next signature finds them. Only if they are lost for good: stop the agent, run `sealkeeper recover --keys-are-lost`, and start the agent: what they signed verifies on, and a new key signs once verifiers hold it"
+        );
+    };
     format!(
-        "is this the right token: {token}? If not, put the right one back; if the key was deleted, restore the token's backup: the next signature finds it. The standby takes over by itself where the token holds that one and verifiers do. Only if the key is lost for good: `sealkeeper keys revoke {kid}` ends it for ever; {next}. Where verifiers may not hold that one yet, revoke asks for --then: `wait` until they do, or `activate` it at once, and some refuse its tokens for a while"
+        "is this the right token: {token}? If not, put the right one back; if the key was deleted, restore the token's backup: the next signature finds it. The standby takes over by itself where the token holds that one and verifiers do. Only if the key is lost for good: `sealkeeper keys revoke {kid}` ends it for ever; the standby {standby} signs next. Where verifiers may not hold that one yet, revoke asks for --then: `wait` until they do, or `activate` it at once, and some refuse its tokens for a while"
     )
 }
 

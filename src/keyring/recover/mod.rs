@@ -83,6 +83,28 @@ pub struct Recovery {
     pub findings: Vec<Finding>,
 }
 
+impl Recovery {
+    /// Has the next key of each seat in which none is active sign as soon as
+    /// there is one: verifiers that do not hold it refuse its tokens until they
+    /// fetch. The log has it with the key that signed there last.
+    pub fn activate_early(&mut self, mandate: &Mandate, now: Time) {
+        let mut forced = Vec::new();
+        for (id, seat) in &mut self.set.seats {
+            if seat.active.is_some() {
+                continue;
+            }
+            seat.force = true;
+            let keys = self.set.keys.values();
+            let last = keys
+                .filter(|key| key.seat() == *id && key.kid.is_some())
+                .max_by_key(|key| key.activated);
+            forced.extend(last.map(|key| Event::of(key, now, What::SuccessorForced)));
+        }
+        let forced = ordered(forced, Action::ForceActivation, mandate);
+        self.events.extend(forced);
+    }
+}
+
 /// What is known of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -358,7 +380,14 @@ impl KeySet {
                 };
             }
         }
-        // Rule 5: after a compromise the next key is one that was made later.
+        // Rule 5: after a compromise the next key is one that was made later;
+        // and where every key was lost, which take up room (rule 6), one is
+        // made at once.
+        let able: BTreeSet<SeatId> = (self.keys.values())
+            .filter(|key| matches!(key.phase, Phase::Published { .. } | Phase::Active { .. }))
+            .filter(|key| key.has_private_half())
+            .map(Key::seat)
+            .collect();
         for (id, seat) in &mut self.seats {
             let mine = self.keys.values().filter(|key| key.seat() == *id);
             let revoked = mine.filter_map(|key| match key.phase {
@@ -366,7 +395,7 @@ impl KeySet {
                 _ => None,
             });
             let mut after = revoked.max();
-            if drafts.revoked_unseen {
+            if drafts.revoked_unseen || !able.contains(id) {
                 after = Some(now);
             }
             let made = seat.active.and_then(|id| drafts.keys.get(&id)?.created);

@@ -82,6 +82,6 @@ fn breakage_3_a_token_that_lost_its_keys() {
         "the token does not hold its private half",
         "(object id ",
         "hint: is this the right token: \"lab\", serial ",
-        "ends it for ever",
+        "`sealkeeper recover --keys-are-lost`",
     ]);
 }
