@@ -18,7 +18,7 @@ const KEY_EVENTS: &str = "audit/keys.log";
 
 /// A file system of its own, in memory, in a mount namespace that a process of
 /// ours keeps alive: nobody else sees it, and it goes with that process.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     holder: Child,
     /// Whether we are somebody else, root, in there.
     as_root: bool,
@@ -26,18 +26,15 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// How much fits: the agent's state, and its database's log several times.
-    const SIZE: &str = "4m";
-
     /// Mounts it; none where this machine is said to have no namespaces.
-    fn mounted(at: &Path) -> Option<Self> {
+    fn mounted(at: &Path, size: &str) -> Option<Self> {
         if std::env::var_os("SEALKEEPER_NO_NAMESPACES").is_some_and(|v| v == "1") {
             return None;
         }
         fs::create_dir(at).expect("the mount point");
         let mut why = Vec::new();
         for as_root in [false, true] {
-            match Self::try_mount(at, as_root) {
+            match Self::try_mount(at, size, as_root) {
                 Ok(disk) => return Some(disk),
                 Err(e) => why.push(e),
             }
@@ -50,7 +47,7 @@ impl SmallDisk {
         );
     }
 
-    fn try_mount(at: &Path, as_root: bool) -> Result<Self, String> {
+    fn try_mount(at: &Path, size: &str, as_root: bool) -> Result<Self, String> {
         let script = r#"mount -t tmpfs -o size=$2,mode=0700 none "$1" && echo mounted && exec cat"#;
         let user: &[&str] = match as_root {
             true => &["--user", "--map-root-user"],
@@ -61,7 +58,7 @@ impl SmallDisk {
             .args(user)
             .args(["--", "sh", "-c", script, "sh"])
             .arg(at)
-            .arg(Self::SIZE)
+            .arg(size)
             // It ends when this end of the pipe closes, however we end.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,14 +90,14 @@ impl SmallDisk {
     }
 
     /// A file on it, as seen from here.
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         root.join(self.at.strip_prefix("/").expect("an absolute path"))
             .join(name)
     }
 
     /// Takes all the room that there is.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let filler = self.path("filler");
         let mut filler = OpenOptions::new()
             .append(true)
@@ -131,10 +128,15 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A laboratory whose agent keeps its state on a small disk.
 fn lab() -> Option<(Lab, SmallDisk)> {
+    // The agent's state fits, and its database's log several times.
+    lab_on("4m")
+}
+
+/// A laboratory whose agent keeps its state on a small disk.
+pub(crate) fn lab_on(size: &str) -> Option<(Lab, SmallDisk)> {
     let mut lab = Lab::new(ORDERS_ONLY, &["ES256"]);
-    let disk = SmallDisk::mounted(&lab.path("state"))?;
+    let disk = SmallDisk::mounted(&lab.path("state"), size)?;
     if disk.as_root {
         // Who calls from outside is root in there, as its only user.
         let path = lab.path("sealkeeper.toml");

@@ -13,7 +13,7 @@ pub(crate) mod crowds;
 mod destroy;
 mod fifty_rotations;
 mod figures;
-mod full_disk;
+pub(crate) mod full_disk;
 mod historical;
 mod hostile;
 mod import;

@@ -54,6 +54,8 @@ runbooks! {
     algorithm: "Algorithm change";
     pin_change: "PIN change";
     pin_refused: "The token refused the PIN";
+    clock: "Doubted clock";
+    full_disk: "Full disk";
     stolen_certificate: "Stolen caller certificate";
     migrate: "Device migration";
 }
@@ -106,7 +108,10 @@ fn the_table_leads_to_every_part() {
 }
 
 /// Follows a runbook to its end.
-async fn follow(title: &str, mut place: Place) {
+async fn follow(title: &str, place: impl Into<Option<Place>>) {
+    let Some(mut place) = place.into() else {
+        return;
+    };
     let document = Document::read();
     let mut runbooks = document.runbooks.iter();
     let runbook = runbooks.find(|runbook| runbook.title == title);
@@ -179,7 +184,12 @@ fn once(
     let path = std::env::var("PATH").unwrap_or_default();
     let definitions = place.here(&document.definitions);
     let script = format!("exec 2>&1\n{definitions}\n{command}");
-    let output = Command::new("sh")
+    let (first, more) = match lab.starter.split_first() {
+        Some((first, more)) => (first.as_str(), [more, &["sh".to_owned()]].concat()),
+        None => ("sh", Vec::new()),
+    };
+    let output = Command::new(first)
+        .args(more)
         .args(["-c", &script])
         .current_dir(lab.path("."))
         .env("PATH", format!("{}:{path}", lab.path("bin").display()))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::edges::authority::{Authority, Folder, client_config, connect};
 use crate::live::bad_days::{shown, signs};
+use crate::live::full_disk::{SmallDisk, lab_on};
 use crate::live::lab::{CALM, Daemon, Lab, PIN, QUICK, sign, softhsm_module, wait_until};
 
 /// A laboratory in trouble.
@@ -19,6 +20,8 @@ pub(super) struct Place {
     kids: [String; 2],
     /// What goes on beside it, to its end.
     _beside: Option<(Folder, tokio::task::JoinSet<()>)>,
+    /// The file system of its state, where that is one of its own.
+    _disk: Option<SmallDisk>,
 }
 
 impl Place {
@@ -31,6 +34,7 @@ impl Place {
             daemon,
             kids,
             _beside: None,
+            _disk: None,
         }
     }
 
@@ -308,6 +312,44 @@ pub(super) async fn stolen_certificate() -> Place {
     let mut place = Place::new(lab, Some(daemon), kids);
     place._beside = Some((folder, beside));
     place
+}
+
+/// The clock leapt, the agent doubts it since, and it was put right.
+pub(super) async fn clock() -> Place {
+    let lab = Lab::new(&brisk(), &["ES256"]);
+    let clock = lab.path("clock");
+    fs::write(&clock, "0").expect("the clock");
+    lab.init();
+    let told = clock.to_str().expect("text");
+    let mut daemon = lab
+        .serve_with(&[("SEALKEEPER_TEST_CLOCK_OFFSET", told)])
+        .await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let kids = [kid(&lab, "active"), kid(&lab, "published")];
+    fs::write(&clock, "3600000").expect("the clock");
+    let doubted = || lab.ok(&["keys", "list"]).contains("the clock is in doubt");
+    wait_until(async || doubted()).await;
+    fs::write(&clock, "0").expect("the clock");
+    assert!(doubted(), "nobody has vouched for it");
+    Place::new(lab, Some(daemon), kids)
+}
+
+/// Something else has filled the file system of the state. None where this
+/// machine has no namespaces.
+pub(super) async fn full_disk() -> Option<Place> {
+    let (lab, disk) = lab_on("24m")?;
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let kids = [kid(&lab, "active"), kid(&lab, "published")];
+    disk.fill();
+    fs::rename(disk.path("filler"), disk.path("core")).expect("another name");
+    let mut place = Place::new(lab, Some(daemon), kids);
+    place._disk = Some(disk);
+    refused(&mut place).await;
+    Some(place)
 }
 
 /// With the new token there, and its PIN.
