@@ -368,6 +368,9 @@ pub enum PrivateHalf {
     Wanted,
     /// A device holds it.
     Present,
+    /// A device should hold it, and did not when it was to sign; or another
+    /// token is in its place.
+    Missing,
     /// No device holds it any more.
     Destroyed,
     /// Imported for verification; there never was one here.

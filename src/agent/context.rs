@@ -33,6 +33,8 @@ pub struct Context {
     /// What is counted.
     pub(super) metrics: Metrics,
     logs: Mutex<BTreeMap<String, KeyLog>>,
+    /// By key set and by the id of the key.
+    dates: Mutex<BTreeMap<(String, String), Dates>>,
     /// Carries out what devices are asked, in their place.
     #[cfg(test)]
     pub(super) hands: Option<Hands>,
@@ -56,6 +58,15 @@ pub(super) struct KeyLog {
     pub(super) events: u64,
     /// Every `kid` that it saw revoked.
     pub(super) revoked: BTreeSet<String>,
+}
+
+/// What became of a key that the record says no date of any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dates {
+    /// Since when another key signed in its place, the last time.
+    pub(super) retiring: Option<Time>,
+    /// When the last private half was destroyed.
+    pub(super) destroyed: Option<Time>,
 }
 
 /// The ports, as whoever composes the agent opens them.
@@ -83,7 +94,9 @@ impl Context {
     #[must_use]
     pub fn new(ports: Ports) -> Self {
         let mut logs: BTreeMap<String, KeyLog> = BTreeMap::new();
+        let mut dates = BTreeMap::new();
         for recorded in ports.audit.key_events() {
+            date(&mut dates, &recorded.what);
             logs.entry(recorded.what.key_set.clone())
                 .or_default()
                 .learn(&recorded.what);
@@ -98,6 +111,7 @@ impl Context {
             devices: ports.devices,
             metrics: ports.metrics,
             logs: Mutex::new(logs),
+            dates: Mutex::new(dates),
             #[cfg(test)]
             hands: None,
         }
@@ -127,6 +141,13 @@ impl Context {
         logs.get(key_set).cloned().unwrap_or_default()
     }
 
+    /// When what happened to a key, by its id, as far as the log tells.
+    pub(super) fn dates(&self, key_set: &str, key: &str) -> Dates {
+        let dates = self.dates.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = dates.get(&(key_set.to_owned(), key.to_owned()));
+        of_it.copied().unwrap_or_default()
+    }
+
     /// The key sets of which the log knows.
     pub(super) fn logged(&self) -> Vec<String> {
         let logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,6 +162,8 @@ impl Context {
         let (context, line) = (Arc::clone(self), event.clone());
         let done = blocking(move || context.audit.key_event(line)).await;
         done.inspect_err(|_| self.metrics.audit_failed(AuditLine::KeyEvent))?;
+        let mut dates = self.dates.lock().unwrap_or_else(PoisonError::into_inner);
+        date(&mut dates, event);
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.entry(event.key_set.clone()).or_default().learn(event);
         Ok(())
@@ -258,6 +281,16 @@ impl Context {
             context.last_good.put_placeholder(&name, &jwks)
         })
         .await
+    }
+}
+
+/// Takes up what an event says of a key's past.
+fn date(dates: &mut BTreeMap<(String, String), Dates>, event: &KeyEvent) {
+    let of_it = || (event.key_set.clone(), event.key.clone());
+    match event.event.as_str() {
+        "retiring" => dates.entry(of_it()).or_default().retiring = Some(event.at),
+        "destroyed" => dates.entry(of_it()).or_default().destroyed = Some(event.at),
+        _ => {}
     }
 }
 

@@ -247,7 +247,13 @@ impl Writer {
             (None, Some(kid)) => Some(Stuck::Owed(kid)),
             (None, None) => None,
         };
-        Ok(status::key_set(&held, &self.reader, &self.plan, stuck))
+        Ok(status::key_set(
+            &held,
+            &self.reader,
+            &self.context,
+            &self.plan,
+            stuck,
+        ))
     }
 
     pub(super) fn dark(&self) -> AdminError {

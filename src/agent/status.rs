@@ -1,12 +1,15 @@
 //! A key set in the operator's words.
 
+use super::Context;
 use super::admin::{
     HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RequestStatus,
     RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
+use super::context::Dates;
 use super::origins::OriginHealth;
 use super::reader::Reader;
 use super::writer::Held;
+use crate::hsm::Device;
 use crate::keyring::{
     Crowd, Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong,
 };
@@ -47,6 +50,7 @@ pub(super) fn confirm(key_set: &str) -> String {
 pub(super) fn key_set(
     held: &Held,
     reader: &Reader,
+    context: &Context,
     plan: &Plan,
     stuck: Option<Stuck>,
 ) -> KeySetStatus {
@@ -79,7 +83,11 @@ pub(super) fn key_set(
         issuer: reader.terms().rules.issuer().to_owned(),
         keys: keys
             .into_iter()
-            .map(|key| status(held, key, plan, &seen.origins, seen.at))
+            .map(|key| {
+                let dates = context.dates(&set.name, &key.id.to_string());
+                let known = status(held, key, plan, &seen.origins, seen.at).dated(key, dates);
+                known.sought(key, reader, context)
+            })
             .collect(),
         next,
         clock_in_doubt: doubt,
@@ -117,11 +125,12 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
     let outlook = held.record.set.outlook(key, plan);
     let (active_since, retiring_since) = match key.phase {
         Phase::Active { since } => (Some(since), None),
-        Phase::Retiring { since, .. } => (None, Some(since)),
+        Phase::Retiring { since, .. } => (key.activated(), Some(since)),
+        Phase::Retired { .. } | Phase::Revoked { .. } => (key.activated(), None),
         _ => (None, None),
     };
     let removed = match key.phase {
-        Phase::Retired { since } => Some(since),
+        Phase::Retired { since } | Phase::Revoked { since, .. } => Some(since),
         _ => outlook.removed,
     };
     KeyStatus {
@@ -178,6 +187,40 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 reason: revocation_reason(revocation.reason),
                 note: revocation.mandate.note,
             }),
+    }
+}
+
+impl KeyStatus {
+    /// With what the log knows of the past, and the record does not.
+    fn dated(mut self, key: &Key, dates: Dates) -> Self {
+        if let Phase::Retired { .. } | Phase::Revoked { .. } = key.phase {
+            self.retiring_since = dates.retiring;
+        }
+        if self.private_half == PrivateHalf::Destroyed {
+            self.private_destroyed = dates.destroyed;
+        }
+        self
+    }
+
+    /// With what the device said of the private half, where it should be.
+    fn sought(mut self, key: &Key, reader: &Reader, context: &Context) -> Self {
+        let lacked = reader.missing().is_some() && reader.missing() == key.kid;
+        let present = key
+            .placements
+            .iter()
+            .filter(|(_, half)| **half == Half::Present);
+        let mut elsewhere = present.map(|(device, _)| {
+            let there = context.devices.get(device).and_then(Device::token);
+            let there = there.map(|token| token.serial.clone());
+            let wanted = key.tokens.get(device).cloned();
+            matches!((there, wanted), (Some(there), Some(wanted)) if there != wanted)
+        });
+        let first = elsewhere.next().unwrap_or_default();
+        let elsewhere = first && elsewhere.all(|it| it);
+        if self.private_half == PrivateHalf::Present && (lacked || elsewhere) {
+            self.private_half = PrivateHalf::Missing;
+        }
+        self
     }
 }
 

@@ -289,6 +289,7 @@ pub(super) fn half(half: PrivateHalf) -> &'static str {
     match half {
         PrivateHalf::Unspecified => "unknown",
         PrivateHalf::Present => "present",
+        PrivateHalf::Missing => "missing",
         PrivateHalf::Destroyed => "destroyed",
         PrivateHalf::None => "none",
         PrivateHalf::Wanted => "wanted",

@@ -19,6 +19,13 @@ fn placement(lab: &Lab, kid: &str) -> [String; 3] {
     })
 }
 
+/// What `keys list --json` says of a key.
+fn fact(lab: &Lab, kid: &str, of: &str) -> serde_json::Value {
+    let keys = lab.keys();
+    let key = keys.iter().find(|key| key["kid"] == kid);
+    key.expect("a key of that kid")[of].clone()
+}
+
 #[tokio::test]
 async fn what_another_token_lacks_is_neither_destroyed_nor_lost_and_it_gets_no_key() {
     let (lab, mut daemon, before) = at_work(CALM).await;
@@ -32,6 +39,8 @@ async fn what_another_token_lacks_is_neither_destroyed_nor_lost_and_it_gets_no_k
     let said = refused(&mut daemon, &["OTHER_TOKEN"]).await;
     assert!(said.contains(&serial), "{said}");
     still_shows(&daemon, &before).await;
+    assert_eq!(fact(&lab, &kid, "private_half"), "missing");
+    assert!(fact(&lab, &kid, "private_destroyed").is_null());
     revoke(&mut daemon, &kid).await;
     wait_until(async || !shown(daemon.jwks().await).contains(&kid)).await;
     // Both are tried: the end of this key, and the making of the next.
@@ -55,6 +64,11 @@ async fn what_another_token_lacks_is_neither_destroyed_nor_lost_and_it_gets_no_k
     assert!(lab.objects_in_token().contains_key(&id), "it is back");
     let _daemon = lab.serve().await;
     wait_until(async || placement(&lab, &kid)[1] == "destroyed").await;
+    assert_eq!(fact(&lab, &kid, "private_half"), "destroyed");
+    wait_until(async || fact(&lab, &kid, "private_destroyed").is_string()).await;
+    for when in ["active_since", "removed"] {
+        assert!(fact(&lab, &kid, when).is_string(), "{when}");
+    }
     assert!(!lab.objects_in_token().contains_key(&id), "it is gone");
     let made = async || {
         let kids = lab.keys().into_iter();

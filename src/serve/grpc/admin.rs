@@ -412,6 +412,7 @@ fn key(key: KeyStatus) -> v1::Key {
     let private_half = match key.private_half {
         PrivateHalf::Wanted => v1::PrivateHalf::Wanted,
         PrivateHalf::Present => v1::PrivateHalf::Present,
+        PrivateHalf::Missing => v1::PrivateHalf::Missing,
         PrivateHalf::Destroyed => v1::PrivateHalf::Destroyed,
         PrivateHalf::None => v1::PrivateHalf::None,
     };
