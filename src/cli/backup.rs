@@ -94,14 +94,17 @@ pub(super) fn restore(path: &Path, args: &RestoreArgs, as_json: bool) -> Result<
     };
     if as_json {
         let mut said = describe(&args.from, &backup);
-        let fates = fates.iter().map(|(name, fate)| {
-            let fate = match fate {
-                Fate::PutBack { .. } => "put-back",
-                Fate::Stays => "stays",
-                Fate::TooOld { .. } => "too-old",
-            };
-            (name.clone(), json!(fate))
+        let checked = fates.iter().map(|(name, fate)| {
+            json!({
+                "key_set": name,
+                "fate": name_of(fate),
+                "says": sentence(fate),
+                "configured": config.key_sets.contains_key(name),
+            })
         });
+        said["checked"] = checked.collect();
+        let fates = fates.iter();
+        let fates = fates.map(|(name, fate)| (name.clone(), json!(name_of(fate))));
         said["restored"] = json!(!args.check);
         said["fates"] = Value::Object(fates.collect());
         said["put_aside"] = json!(aside);
@@ -182,6 +185,14 @@ fn refused(fates: &BTreeMap<String, Fate>, without_log: bool) -> Option<Failure>
         Failure::failed("the store has each record of the backup, as new or newer")
             .hint("there is nothing to restore")
     })
+}
+
+const fn name_of(fate: &Fate) -> &'static str {
+    match fate {
+        Fate::PutBack { .. } => "put-back",
+        Fate::Stays => "stays",
+        Fate::TooOld { .. } => "too-old",
+    }
 }
 
 fn sentence(fate: &Fate) -> String {

@@ -79,6 +79,10 @@ async fn a_backup_of_a_running_agent_replaces_a_lost_store() {
     let told = lab.ok(&["restore", "--from", &file, "--json"]);
     let told: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!(told["fates"]["main"], "put-back", "{told}");
+    let checked = &told["checked"][0];
+    assert_eq!(checked["key_set"], "main", "{told}");
+    assert_eq!(checked["configured"], true, "{told}");
+    assert!(checked["says"].to_string().contains("put back"), "{told}");
     let mut daemon = lab.serve().await;
     signs(&mut daemon).await;
     assert_eq!(shown(daemon.jwks().await), before);
