@@ -34,7 +34,8 @@ pub(super) fn of(record: &KeySet, before: &Plan, after: &Plan, now: Time) -> Vec
         all.extend(taken_off(*algorithm, &will, now));
     }
     all.extend(default(&had, &has, &will, now));
-    for life in &was {
+    // What a key is called that is still to be made says nothing to people.
+    for life in was.iter().filter(|life| record.by_kid(&life.kid).is_some()) {
         let kept = life.algorithm.is_some_and(|it| has.contains(&it));
         if let (true, Some(then)) = (kept, will.iter().find(|it| it.kid == life.kid)) {
             all.extend(moved(life, then, now));
