@@ -1,5 +1,6 @@
 //! `recover`: a lost record, made again from what others know.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
@@ -123,6 +124,11 @@ fn tell(recovered: &Recovered) -> Result<(), Failure> {
             strange.label, strange.id, strange.device
         ))?;
     }
+    for (device, serial) in tokens_of_lost(recovered) {
+        say(format!(
+            "what {device} lacks is in the token with serial {serial}: go on only if that one is gone for good"
+        ))?;
+    }
     say("")?;
     for line in signers(recovered) {
         say(line)?;
@@ -136,6 +142,13 @@ fn tell(recovered: &Recovered) -> Result<(), Failure> {
         true => say("the record is in the store; start the agent"),
         false => say("nothing was changed: --write puts this into the store"),
     }
+}
+
+/// The tokens that hold keys which no device has now, by device and serial.
+fn tokens_of_lost(recovered: &Recovered) -> BTreeSet<(&String, &String)> {
+    let lost = recovered.findings.iter().filter(|finding| finding.missing);
+    let lost = lost.filter_map(|finding| recovered.set.keys.get(&finding.id?));
+    lost.flat_map(|key| &key.tokens).collect()
 }
 
 /// Who signs, in words.
@@ -152,7 +165,7 @@ fn signers(recovered: &Recovered) -> Vec<String> {
                 next.kid.as_deref().unwrap_or_default()
             ),
             (None, None) if seat.force => {
-                format!("{algorithm}: nothing signs until a key is made, and that one then {early}")
+                format!("{algorithm}: nothing signs until a key is made, and that one signs {early}")
             }
             (None, Some(next)) => format!(
                 "{algorithm}: nothing signs until {} was seen at each origin for long enough",
