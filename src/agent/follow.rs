@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::admin::AdminError;
+use super::context::blocking;
 use super::pulse::Pulse;
 use super::reader::Reader;
 use super::terms::Terms;
@@ -63,7 +64,10 @@ impl Writer {
     /// key, and no key signs before its activation is stored.
     pub(super) async fn follow(&mut self, wanted: Wanted) {
         let before = self.reader.terms();
-        self.reader.agree(Terms::of(&wanted, Some(&before)));
+        // There may be tens of thousands of rules: whoever signs does not wait
+        // for them.
+        let (terms, wanted) = blocking(move || (Terms::of(&wanted, Some(&before)), wanted)).await;
+        self.reader.agree(terms);
         self.plan = plan(&wanted);
         self.watch(wanted.origins.into_iter().chain(wanted.own));
         if let (None, Some(held)) = (&self.dark, self.held.clone())

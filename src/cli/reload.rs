@@ -15,6 +15,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::block_in_place;
 use toml::Table;
 
 use super::keys::hex;
@@ -38,9 +39,9 @@ pub(super) struct Reloading {
     /// The file.
     pub(super) path: PathBuf,
     /// What is in force.
-    pub(super) running: Config,
+    pub(super) running: Arc<Config>,
     /// The same as it was written.
-    pub(super) written: Table,
+    pub(super) written: Arc<Table>,
     pub(super) agent: Arc<Agent>,
     pub(super) callers: Arc<Callers>,
     /// Each key set's JWKS on our own listener.
@@ -87,7 +88,7 @@ impl Reloads for Desk {
 
 /// A file that was read again, beside what is in force.
 struct Compared {
-    config: Config,
+    config: Arc<Config>,
     written: Table,
     change: v1::ConfigurationChange,
     /// The key sets that follow without a restart.
@@ -158,91 +159,28 @@ impl Reloading {
 
     /// Reads the file, and compares it with what is in force.
     async fn compare(&self) -> Result<Compared, ReloadError> {
-        let path = self.path.clone();
-        // A file, which may be on a disk that hangs.
-        let read = tokio::task::spawn_blocking(move || Config::read(&path)).await;
-        let read = read.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
-        let (config, text) = read.map_err(|e| match e {
-            ConfigError::Invalid(invalid) => ReloadError::Invalid {
-                why: invalid.to_string(),
-                hint: invalid.hints(),
-            },
-            e @ ConfigError::Read { .. } => ReloadError::Invalid {
-                why: e.to_string(),
-                hint: "put the file back; the agent goes on without it until it is restarted"
-                    .to_owned(),
-            },
-        })?;
-        // It has just been read as one.
-        let written: Table = text.parse().unwrap_or_default();
-        let changed =
-            |name: &&String| config.key_sets.get(*name) != self.running.key_sets.get(*name);
-        let follow: Vec<String> = (config.key_sets.keys().filter(changed))
-            .filter(|name| self.follows(name, &config))
-            .cloned()
-            .collect();
-        let mut change = v1::ConfigurationChange {
-            file: self.path.display().to_string(),
-            digest: hex(digest(&SHA256, text.as_bytes()).as_ref()),
-            ..Default::default()
-        };
-        let all = differences(&self.written, &written);
-        change.differences = all
-            .into_iter()
-            .map(|difference| to_api(difference, &follow))
-            .collect();
-        let mut outages = Vec::new();
-        for name in &follow {
-            self.foresee(name, &config, &mut change, &mut outages).await;
+        let (path, running) = (self.path.clone(), Arc::clone(&self.running));
+        let before = Arc::clone(&self.written);
+        // A file, which may be on a disk that hangs, and tens of thousands of
+        // rules in it: whoever signs is not to wait for either.
+        let looked = tokio::task::spawn_blocking(move || look(&path, &running, &before)).await;
+        let mut compared = looked.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+        for name in compared.follow.clone() {
+            self.foresee(&name, &mut compared).await;
         }
-        let prices = price::of(&self.running.key_sets, &config.key_sets);
-        change.warnings.extend(prices);
-        Ok(Compared {
-            config,
-            written,
-            change,
-            follow,
-            outages,
-        })
-    }
-
-    /// Whether a key set can follow without a restart: it was there at the
-    /// start, and so were its device and its documents.
-    fn follows(&self, name: &str, config: &Config) -> bool {
-        let (Some(found), Some(running)) =
-            (config.key_sets.get(name), self.running.key_sets.get(name))
-        else {
-            return false;
-        };
-        let KeySet {
-            device,
-            timing,
-            tracks,
-            rules,
-            observe,
-            approvals,
-            ..
-        } = found.clone();
-        let followed = KeySet {
-            device,
-            timing,
-            tracks,
-            rules,
-            observe,
-            approvals,
-            ..running.clone()
-        };
-        followed == *found && self.running.devices.contains_key(&found.device)
+        let prices = price::of(&self.running.key_sets, &compared.config.key_sets);
+        compared.change.warnings.extend(prices);
+        Ok(compared)
     }
 
     /// What comes of a key set, from its record.
-    async fn foresee(
-        &self,
-        name: &str,
-        config: &Config,
-        change: &mut v1::ConfigurationChange,
-        outages: &mut Vec<String>,
-    ) {
+    async fn foresee(&self, name: &str, compared: &mut Compared) {
+        let Compared {
+            config,
+            change,
+            outages,
+            ..
+        } = compared;
         let (before, after) = (&self.running.key_sets[name], &config.key_sets[name]);
         let record = match record(&self.running.state_dir, name).await {
             Ok(Some(record)) => record,
@@ -256,8 +194,11 @@ impl Reloading {
         let of_it = |warning: String| format!("key set {name}: {warning}");
         // Devices are as they were at the start.
         let as_started = Config {
+            state_dir: config.state_dir.clone(),
+            serve: config.serve.clone(),
             devices: self.running.devices.clone(),
-            ..config.clone()
+            key_sets: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
         };
         let outage = differs::outage(&record, after, &as_started);
         outages.extend(outage.map(of_it));
@@ -299,24 +240,93 @@ impl Reloading {
             ..
         } = compared;
         for name in follow {
-            let wanted = wanted(&config, &name, &self.own)?;
+            // So many rules are not copied where somebody waits to sign.
+            let wanted = block_in_place(|| wanted(&config, &name, &self.own))?;
             let followed = self.agent.follow(wanted).await;
             followed.map_err(|e| ReloadError::Failed { why: e.to_string() })?;
-            self.running
-                .key_sets
-                .insert(name.clone(), config.key_sets[&name].clone());
-            put(&mut self.written, &written, &name);
+            block_in_place(|| {
+                let running = &mut Arc::make_mut(&mut self.running).key_sets;
+                running.insert(name.clone(), config.key_sets[&name].clone());
+                put(Arc::make_mut(&mut self.written), &written, &name);
+            });
         }
-        if let Some(people) = written.get("person") {
-            self.written.insert("person".to_owned(), people.clone());
-        } else {
-            self.written.remove("person");
-        }
-        let rules = self.running.key_sets.values().map(|set| set.rules.clone());
-        self.callers.follow(rules.collect());
+        block_in_place(|| {
+            let known = Arc::make_mut(&mut self.written);
+            match written.get("person") {
+                Some(people) => known.insert("person".to_owned(), people.clone()),
+                None => known.remove("person"),
+            };
+            let rules = self.running.key_sets.values().map(|set| set.rules.clone());
+            self.callers.follow(rules.collect());
+            drop((config, written));
+        });
         change.reloaded = true;
         Ok(change)
     }
+}
+
+/// Reads a file, and compares it with what is in force.
+fn look(path: &Path, running: &Config, before: &Table) -> Result<Compared, ReloadError> {
+    let (config, text) = Config::read(path).map_err(|e| match e {
+        ConfigError::Invalid(invalid) => ReloadError::Invalid {
+            why: invalid.to_string(),
+            hint: invalid.hints(),
+        },
+        e @ ConfigError::Read { .. } => ReloadError::Invalid {
+            why: e.to_string(),
+            hint: "put the file back; the agent goes on without it until it is restarted"
+                .to_owned(),
+        },
+    })?;
+    // It has just been read as one.
+    let written: Table = text.parse().unwrap_or_default();
+    let changed = |name: &&String| config.key_sets.get(*name) != running.key_sets.get(*name);
+    let follow: Vec<String> = (config.key_sets.keys().filter(changed))
+        .filter(|name| follows(name, running, &config))
+        .cloned()
+        .collect();
+    let all = differences(before, &written).into_iter();
+    let change = v1::ConfigurationChange {
+        file: path.display().to_string(),
+        digest: hex(digest(&SHA256, text.as_bytes()).as_ref()),
+        differences: all.map(|difference| to_api(difference, &follow)).collect(),
+        ..Default::default()
+    };
+    Ok(Compared {
+        config: Arc::new(config),
+        written,
+        change,
+        follow,
+        outages: Vec::new(),
+    })
+}
+
+/// Whether a key set can follow without a restart: it was there at the
+/// start, and so were its device and its documents.
+fn follows(name: &str, running: &Config, config: &Config) -> bool {
+    let (Some(found), Some(before)) = (config.key_sets.get(name), running.key_sets.get(name))
+    else {
+        return false;
+    };
+    let KeySet {
+        device,
+        timing,
+        tracks,
+        rules,
+        observe,
+        approvals,
+        ..
+    } = found.clone();
+    let followed = KeySet {
+        device,
+        timing,
+        tracks,
+        rules,
+        observe,
+        approvals,
+        ..before.clone()
+    };
+    followed == *found && running.devices.contains_key(&found.device)
 }
 
 /// A key set for the agent. Where nobody said where verifiers are, it is

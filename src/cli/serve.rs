@@ -73,8 +73,8 @@ async fn serve(
     let (desk, orders) = reload::desk();
     let reloading = Reloading {
         path: path.to_owned(),
-        running: config.clone(),
-        written: text.parse().unwrap_or_default(),
+        running: Arc::new(config.clone()),
+        written: Arc::new(text.parse().unwrap_or_default()),
         agent: Arc::clone(&agent),
         callers: Arc::clone(&callers),
         own,

@@ -1,6 +1,6 @@
 //! Two texts of a configuration, compared: setting by setting, as written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
@@ -80,20 +80,18 @@ fn named(value: Option<&Value>) -> Option<Vec<(String, Value)>> {
 
 /// By name; and their order, which says for instance which track is the
 /// default.
-fn arrays(
+fn arrays<'a>(
     place: &str,
-    before: &[(String, Value)],
-    after: &[(String, Value)],
+    before: &'a [(String, Value)],
+    after: &'a [(String, Value)],
     found: &mut Vec<Difference>,
 ) {
-    let get = |all: &[(String, Value)], name: &str| {
-        let mut all = all.iter();
-        all.find(|(it, _)| it == name).map(|(_, v)| v.clone())
-    };
-    let names: BTreeSet<&String> = before.iter().chain(after).map(|(name, _)| name).collect();
-    let both = |all: &[(String, Value)], other: &[(String, Value)]| {
-        let kept = all.iter().map(|(name, _)| name.clone());
-        let kept: Vec<String> = kept.filter(|name| get(other, name).is_some()).collect();
+    // There may be tens of thousands of rules.
+    let (had, has) = (by_name(before), by_name(after));
+    let names: BTreeSet<&str> = had.keys().chain(has.keys()).copied().collect();
+    let both = |all: &'a [(String, Value)], other: &ByName<'a>| {
+        let kept = all.iter().map(|(name, _)| name.as_str());
+        let kept: Vec<&str> = kept.filter(|name| other.contains_key(name)).collect();
         kept
     };
     let order = |all: &[(String, Value)]| {
@@ -101,7 +99,7 @@ fn arrays(
         names.join(", ")
     };
     let first = |all: &[(String, Value)]| all.first().map(|(name, _)| name.clone());
-    let moved = both(before, after) != both(after, before);
+    let moved = both(before, &has) != both(after, &had);
     let other_first = first(before) != first(after) && !before.is_empty() && !after.is_empty();
     if moved || other_first {
         found.push(Difference {
@@ -112,9 +110,17 @@ fn arrays(
     }
     for name in names {
         let place = format!("{place}[{name}]");
-        let (before, after) = (get(before, name), get(after, name));
-        values(&place, before.as_ref(), after.as_ref(), found);
+        let (before, after) = (had.get(name).copied(), has.get(name).copied());
+        values(&place, before, after, found);
     }
+}
+
+type ByName<'a> = BTreeMap<&'a str, &'a Value>;
+
+/// The first of each name.
+fn by_name(all: &[(String, Value)]) -> ByName<'_> {
+    let all = all.iter().rev();
+    all.map(|(name, value)| (name.as_str(), value)).collect()
 }
 
 fn shown(place: &str, value: &Value) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
@@ -202,7 +202,10 @@ async fn a_lower_bound_does_not_count_for_what_was_fetched_before() {
     let kid = lab.keys()[0]["kid"].as_str().expect("a kid").to_owned();
     let trusted_until = || {
         let told = json(&lab, &["keys", "revoke", &kid, "--dry-run"]);
-        let at = told["trusted_until"].as_str().expect("a date").to_owned();
+        let at = told["impact"]["trusted_until"]
+            .as_str()
+            .expect("a date")
+            .to_owned();
         humantime::parse_rfc3339(&at).expect("a date")
     };
     let by_a_day = trusted_until();
@@ -222,6 +225,43 @@ async fn a_lower_bound_does_not_count_for_what_was_fetched_before() {
     assert!(trusted_until() >= by_a_day, "{by_a_day:?}");
     let still = json(&lab, &["config", "diff"])["warnings"].to_string();
     assert_eq!(still, "[]", "nothing changes");
+}
+
+/// Whoever signs goes on while twenty thousand rules are read, with one thread
+/// for all requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_of_very_many_rules_delays_no_signature() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve_with(&[("TOKIO_WORKER_THREADS", "1")]).await;
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    let rules: String = (0..20_000)
+        .map(|n| {
+            format!(
+                "[[key_set.main.rule]]\nname = \"r{n}\"\nuid = [{}]\noperations = [\"sign-jwt\"]\n",
+                10_000 + n
+            )
+        })
+        .collect();
+    lab.amend(
+        "[[key_set.main.rule]]",
+        &format!("{rules}[[key_set.main.rule]]"),
+    );
+    let mut command = lab.command(&["config", "reload", "--json"]);
+    let reload = tokio::task::spawn_blocking(move || command.output().expect("a reload"));
+    let (began, mut slowest, mut signed) = (Instant::now(), Duration::ZERO, 0);
+    while !reload.is_finished() {
+        let asked = Instant::now();
+        token(&mut signer).await;
+        slowest = slowest.max(asked.elapsed());
+        signed += 1;
+    }
+    let took = began.elapsed();
+    let done = reload.await.expect("a reload");
+    assert!(done.status.success(), "{done:?}");
+    println!("{signed} signatures in {took:?}, the slowest {slowest:?}");
+    // A share of what the reload takes, however slow the machine is.
+    assert!(slowest < took / 4, "{slowest:?} of {took:?}");
 }
 
 /// What cannot follow is named, and whatever else is in the file follows.
