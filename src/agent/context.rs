@@ -188,16 +188,7 @@ impl Context {
         &self,
         key_set: &str,
     ) -> Result<BTreeMap<String, Revocation>, DurableError> {
-        let stones = self.tombstones(key_set)?.into_iter();
-        let revocations = stones.map(|(kid, stone)| {
-            let revocation = Revocation {
-                at: stone.at,
-                reason: stone.reason.unwrap_or(Reason::Compromised),
-                mandate: stone.mandate.unwrap_or_default(),
-            };
-            (kid, revocation)
-        });
-        Ok(revocations.collect())
+        Ok(revocations(self.tombstones(key_set)?))
     }
 
     /// Revokes a key on disk.
@@ -301,6 +292,19 @@ impl KeyLog {
             self.revoked.insert(kid.clone());
         }
     }
+}
+
+/// Tombstones as a record has them.
+pub(super) fn revocations(stones: BTreeMap<String, Tombstone>) -> BTreeMap<String, Revocation> {
+    let revocations = stones.into_iter().map(|(kid, stone)| {
+        let revocation = Revocation {
+            at: stone.at,
+            reason: stone.reason.unwrap_or(Reason::Compromised),
+            mandate: stone.mandate.unwrap_or_default(),
+        };
+        (kid, revocation)
+    });
+    revocations.collect()
 }
 
 /// Runs what syncs files where it may block.

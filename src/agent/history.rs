@@ -1,6 +1,7 @@
 //! The historical-keys document of a key set (OpenID Federation 1.0, section
-//! 8.7): the keys that left it, with what was revoked and why, signed by the
-//! key that signs now.
+//! 8.7; the response is 8.7.2, the reasons of revocations are 8.7.3): the keys
+//! that left it, with what was revoked and why, signed by the key that signs
+//! now.
 //!
 //! It is made and signed beside everything else, when what it says changes,
 //! when another key signs, or when it gets old. Whoever fetches it gets the
@@ -9,21 +10,23 @@
 
 mod document;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::context::blocking;
+use super::context::{blocking, revocations};
 use super::record::from_log;
 use super::sign::Allowed;
 use super::signing::{Published, SignError};
 use super::writer::Message;
 use super::{Agent, Context, Inner};
+use crate::audit::{KeyEvent, Recorded};
+use crate::durable::Tombstone;
 use crate::jose::jws;
-use crate::keyring::{KeySet, Revocation, Told};
+use crate::keyring::{History, KeySet, Revocation, Told};
 use crate::metrics::Operation;
 use crate::time::Time;
 use document::{Document, TYP, claims, read_back};
@@ -81,6 +84,61 @@ impl Archive {
     fn write(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// The document as it is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptHistory {
+    /// The `kid` that signed it.
+    pub kid: String,
+    /// When.
+    pub at: Time,
+    /// The `kid`s that it names.
+    pub names: BTreeSet<String>,
+}
+
+/// The keys that left a key set, from what is on disk: for tools that only
+/// look. `log` has the key events of all key sets.
+///
+/// # Errors
+/// What is wrong with the log.
+pub fn past(
+    record: &KeySet,
+    log: &[Recorded<KeyEvent>],
+    stones: Vec<Tombstone>,
+) -> Result<History, String> {
+    let stones = stones.into_iter().filter(|it| it.key_set == record.name);
+    let stones = stones.map(|stone| (stone.kid.clone(), stone)).collect();
+    Ok(record.history(&told(log, &record.name)?, &revocations(stones)))
+}
+
+/// Reads the document that is kept on disk, as a start of the agent does.
+///
+/// # Errors
+/// Why it would not be served.
+pub fn kept(
+    key_set: &str,
+    token: &[u8],
+    log: &[Recorded<KeyEvent>],
+) -> Result<KeptHistory, String> {
+    let Document {
+        kid, at, claims, ..
+    } = read_back(token, &told(log, key_set)?)?;
+    let keys = claims.get("keys").and_then(Value::as_array);
+    let names = keys
+        .into_iter()
+        .flatten()
+        .filter_map(|key| key["kid"].as_str());
+    let names = names.map(str::to_owned).collect();
+    Ok(KeptHistory { kid, at, names })
+}
+
+fn told(log: &[Recorded<KeyEvent>], key_set: &str) -> Result<Vec<Told>, String> {
+    let mine = log
+        .iter()
+        .filter(|recorded| recorded.what.key_set == key_set);
+    mine.filter_map(|recorded| from_log(&recorded.what).transpose())
+        .collect()
 }
 
 impl Agent {
@@ -332,14 +390,8 @@ fn reduced(mut record: KeySet) -> KeySet {
 /// What the log says of a key set.
 async fn log_of(context: &Arc<Context>, name: &str) -> Result<Vec<Told>, NoHistory> {
     let (context, name) = (Arc::clone(context), name.to_owned());
-    let read = move || {
-        let events = context.audit.key_events().into_iter();
-        let mine = events.filter(|recorded| recorded.what.key_set == name);
-        let told = mine.filter_map(|recorded| from_log(&recorded.what).transpose());
-        told.collect::<Result<Vec<Told>, String>>()
-    };
-    let told = blocking(read).await;
-    told.map_err(|why| NoHistory {
+    let read = move || told(&context.audit.key_events(), &name);
+    blocking(read).await.map_err(|why| NoHistory {
         reason: "LOG_UNREADABLE",
         why,
     })

@@ -28,6 +28,7 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
             // Answered by `keys::list`, `show::run`, `revoke::run` and
             // `import::run`.
             KeysCommand::List { .. }
+            | KeysCommand::History { .. }
             | KeysCommand::Show { .. }
             | KeysCommand::Revoke(_)
             | KeysCommand::Import(_)

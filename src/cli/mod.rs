@@ -15,6 +15,7 @@ mod descriptors;
 mod device;
 mod differs;
 mod doctor;
+mod history;
 mod impact;
 mod import;
 mod init;
@@ -227,6 +228,13 @@ enum KeysCommand {
         #[arg(long)]
         all: bool,
     },
+    /// List the keys that left a set, and why: from the record, the log of key
+    /// events, and the revocations on disk. Works with the agent stopped.
+    History {
+        /// The key set; all where absent.
+        #[arg(long, value_name = "NAME")]
+        key_set: Option<String>,
+    },
     /// Show everything that is known of one key, and what it waits for.
     Show {
         /// The key's id, or the start of it: at least 6 characters, which no
@@ -406,6 +414,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Serve { ready_file } => serve::run(config, ready_file.as_deref()),
         Command::Config(command) => configuration::run(config, command, json),
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
+        Command::Keys(KeysCommand::History { key_set }) => history::run(config, key_set, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
         Command::Keys(KeysCommand::Revoke(args)) => revoke::run(config, args, json),
         Command::Keys(KeysCommand::Import(args)) => import::run(config, args, json),

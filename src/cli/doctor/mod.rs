@@ -13,6 +13,7 @@
 
 mod callers;
 mod devices;
+mod history;
 mod keys;
 mod machine;
 mod origins;
@@ -314,6 +315,7 @@ async fn look(config: &Config, report: &mut Report) {
     let records = state::look(config, report).await;
     differences(config, &records, report);
     standbys(config, &records, report);
+    history::look(config, &records, report);
     let agent = sockets::look(config, report).await;
     devices::look(config, &records, agent.as_ref(), report).await;
     state::clock(config, &records, agent.as_ref(), report);
