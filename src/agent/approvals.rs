@@ -64,35 +64,94 @@ impl Writer {
     }
 
     /// Ends a key. To have the next one sign before its time takes two people
-    /// where two are asked for; to block a key and to take it out of the set
-    /// takes one, and does not wait for what the second may say.
+    /// where two are asked for, and so does the destruction of the private
+    /// half: both are asked for in the name of whoever revokes. To block a key
+    /// and to take it out of the set takes one, and does not wait for what the
+    /// second may say.
     pub(super) async fn revoke_by(
         &mut self,
         caller: &Caller,
         kid: &str,
         ending: Ending,
     ) -> Result<Did, AdminError> {
-        let two = self.reader.terms().approvals.is_some();
-        if !two || ending.then != Some(Then::Activate) {
+        if self.reader.terms().approvals.is_none() {
             return self.revoke(kid, ending).await;
         }
+        let activates = ending.then == Some(Then::Activate);
         let note = ending.mandate.note.clone();
-        let mut did = self.revoke(kid, ending.or_later()).await?;
-        let held = self.held.as_ref();
-        let empty = held.is_some_and(|held| {
-            let set = &held.record.set;
+        let ending = match activates {
+            true => ending.or_later(),
+            false => ending,
+        };
+        let mut did = self.revoke(kid, ending).await?;
+        let set = self.held.as_ref().map(|held| &held.record.set);
+        // Else another key signs, or the store has it not yet.
+        let empty = set.is_some_and(|set| {
             set.by_kid(kid).is_some_and(|key| {
                 let last = set.emptied_by(&key.seat());
                 last.is_some_and(|last| last.id == key.id)
             })
         });
-        if !empty {
-            return Ok(did); // Another key signs, or the store has it not yet.
+        if activates && empty {
+            let kid = kid.to_owned();
+            // The key is blocked all the same.
+            let without = "no key signs in its place before its time, which takes two people";
+            self.wish_too(&mut did, caller, &note, &Wish::Activate { kid }, without)
+                .await;
         }
-        let kid = kid.to_owned();
-        let wished = match self.asker(caller, &note) {
-            Ok(Some(asker)) => self.wish(&asker, &Wish::Activate { kid }).await,
-            Ok(None) => return Ok(did),
+        self.ask_to_destroy(&mut did, caller, kid, &note).await;
+        Ok(did)
+    }
+
+    /// Asks that the private half of a key that was just revoked be destroyed,
+    /// and says what becomes of it until somebody agrees.
+    async fn ask_to_destroy(&mut self, did: &mut Did, caller: &Caller, kid: &str, note: &str) {
+        let known = self.held.as_ref().or(self.last.as_ref());
+        let known = known.map(|held| &held.record.set);
+        let key = known.and_then(|set| set.by_kid(kid));
+        let (Some(set), Some(key)) = (known, key) else {
+            return;
+        };
+        if !key.has_private_half() || key.is_held() {
+            return;
+        }
+        let Some(until) = set.kept_for_second(key, &self.plan) else {
+            did.pending.push(format!(
+                "the private half is not destroyed before the store has the revocation: then `sealkeeper keys destroy {kid}` asks for a second person"
+            ));
+            return;
+        };
+        did.pending.push(format!(
+            "the private half of {kid} is kept: to destroy it takes two people. It signs nothing; at {until} it is destroyed all the same, as that of a retired key"
+        ));
+        if let Some(number) = set.asked_to_destroy(kid) {
+            did.pending.push(format!(
+                "its destruction was asked for before: `sealkeeper approvals approve {number} --key-set {}`",
+                self.reader.name
+            ));
+            return;
+        }
+        let wish = Wish::Destroy {
+            kid: kid.to_owned(),
+            end_rollback: false,
+        };
+        let again = format!("`sealkeeper keys destroy {kid}` asks for it again");
+        self.wish_too(did, caller, note, &wish, &again).await;
+    }
+
+    /// Puts a wish on record that goes along with what is done already.
+    /// `without` says what holds where that cannot be.
+    async fn wish_too(
+        &mut self,
+        did: &mut Did,
+        caller: &Caller,
+        note: &str,
+        wish: &Wish,
+        without: &str,
+    ) {
+        let wished = match self.asker(caller, note) {
+            Ok(Some(asker)) => self.wish(&asker, wish).await,
+            Ok(None) => return,
             Err(e) => Err(e),
         };
         match wished {
@@ -100,12 +159,8 @@ impl Writer {
                 did.done.extend(wished.done);
                 did.pending.extend(wished.pending);
             }
-            // The key is blocked all the same.
-            Err(e) => did.pending.push(format!(
-                "no key signs in its place before its time, which takes two people: {e}"
-            )),
+            Err(e) => did.pending.push(format!("{without}: {e}")),
         }
-        Ok(did)
     }
 
     /// The second person agrees.

@@ -117,7 +117,7 @@ impl Writer {
         let set = &held.record.set;
         let planned = set.outlook(key, &self.plan).retires;
         match (set.waits_for(key, &self.plan, silent), planned) {
-            (Some(wait), _) => status::waits_for(&wait, key),
+            (Some(wait), _) => status::waits_for(&wait, key, key_set),
             (None, Some(at)) => format!("its instant alone, {at}"),
             (None, None) => "its instant alone".to_owned(),
         }

@@ -253,7 +253,7 @@ fn upcoming(held: &Held, key: &Key, plan: &Plan, wait: Option<&Wait>, now: Time)
         waits_for: wait
             // Agents say so with their next write, long before it matters.
             .filter(|wait| at <= now || !matches!(wait, Wait::Replica(_)))
-            .map(|wait| waits_for(wait, key)),
+            .map(|wait| waits_for(wait, key, &held.record.set.name)),
     };
     let activates = outlook.activates.map(|at| {
         let mut event = event(at, "activate", wait);
@@ -308,7 +308,7 @@ pub(crate) fn no_standby(crowd: &Crowd) -> String {
     }
 }
 
-pub(super) fn waits_for(wait: &Wait, key: &Key) -> String {
+pub(super) fn waits_for(wait: &Wait, key: &Key, key_set: &str) -> String {
     match wait {
         Wait::Hold(kid) if key.kid.as_ref() == Some(kid) => "the key is held".to_owned(),
         Wait::Hold(kid) => format!("the next key {kid} is held"),
@@ -322,6 +322,15 @@ pub(super) fn waits_for(wait: &Wait, key: &Key) -> String {
         Wait::Destruction { device } => format!("the device {device} to destroy the private half"),
         Wait::Replica(name) => format!("the agent {name} to sign no more with it"),
         Wait::Rollback => "it is to be active again".to_owned(),
+        Wait::SecondPerson { request } => match (request, &key.kid) {
+            (Some(number), _) => format!(
+                "a second person until then: `sealkeeper approvals approve {number} --key-set {key_set}`"
+            ),
+            (None, kid) => format!(
+                "two people until then: `sealkeeper keys destroy {}` asks for the second",
+                kid.as_deref().unwrap_or("KID")
+            ),
+        },
     }
 }
 

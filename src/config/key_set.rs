@@ -48,6 +48,7 @@ impl KeySet {
             device: self.device.clone(),
             group: ONLY_GROUP.to_owned(),
             origins,
+            two_people: self.approvals.is_some(),
         }
     }
 }

@@ -84,6 +84,8 @@ impl KeySet {
                 }
                 next.push(removal(key, last_sign, plan));
             }
+            let kept = self.kept_for_second(key, plan);
+            next.extend(kept.filter(|_| !key.is_held()));
         }
         next.extend(self.requests.values().map(|request| request.expires));
         // What is overdue but blocked (a dead origin, a replica that has not
@@ -401,7 +403,11 @@ impl KeySet {
                 let over = rules::rule_4_destruction(last_sign, &plan.timing);
                 tick.now >= over && !self.is_next(key.id)
             }
-            Phase::Retired { .. } | Phase::Revoked { .. } => true,
+            Phase::Retired { .. } => true,
+            Phase::Revoked { .. } => {
+                let kept = self.kept_for_second(key, plan);
+                kept.is_none_or(|until| tick.now >= until)
+            }
             _ => false,
         };
         let over: Vec<KeyId> = self

@@ -99,9 +99,11 @@ impl KeySet {
         plan: &Plan,
         tick: &Tick,
     ) -> Result<(Option<u64>, Vec<Event>), OperatorError> {
-        let mut trial = self.clone();
-        if trial.grant(wish, mandate, plan, tick)?.is_empty() {
-            return Ok((None, Vec::new()));
+        match self.clone().grant(wish, mandate, plan, tick) {
+            Ok(events) if events.is_empty() => return Ok((None, Vec::new())),
+            // Agents say so within moments, and people take longer.
+            Ok(_) | Err(OperatorError::InUse { .. }) => {}
+            Err(e) => return Err(e),
         }
         let mut waiting = self.requests.iter();
         let same = |request: &Request| request.wish == *wish && request.person == person;
@@ -130,6 +132,19 @@ impl KeySet {
         };
         let event = self.about(wish, plan, tick.now, what, Some(mandate));
         Ok((Some(request), event.into_iter().collect()))
+    }
+
+    /// The request to destroy the private half of a key that waits for a
+    /// second person, where there is one.
+    #[must_use]
+    pub fn asked_to_destroy(&self, wanted: &str) -> Option<u64> {
+        let asks = |request: &Request| match &request.wish {
+            Wish::Destroy { kid, .. } => kid == wanted,
+            _ => false,
+        };
+        let mut waiting = self.requests.iter();
+        let (number, _) = waiting.find(|(_, request)| asks(request))?;
+        Some(*number)
     }
 
     /// A second person agrees: it is done, in the name of the first.

@@ -6,6 +6,7 @@ use super::operator::ordered;
 use super::refusal::OperatorError;
 use super::rules::{self, Action};
 use super::set::{KeySet, Plan, Tick};
+use crate::time::Time;
 
 impl KeySet {
     /// Destroys the private half of a key that signs no more. The public half
@@ -67,6 +68,26 @@ impl KeySet {
         let id = key.id;
         let events = self.begin_destruction(id, tick);
         Ok(ordered(events, Action::Destroy, mandate))
+    }
+
+    /// Until when the private half of a revoked key waits for a second person;
+    /// none where it waits for nobody. Then it is destroyed all the same, as if
+    /// the key had retired when it was revoked (rules 2 and 4), or when it did
+    /// where it was retiring already.
+    ///
+    /// Why then: one person alone has automation destroy the half of any key
+    /// by that time, with a rotation. A revocation brings it no nearer.
+    #[must_use]
+    pub fn kept_for_second(&self, key: &Key, plan: &Plan) -> Option<Time> {
+        let Phase::Revoked { since, .. } = key.phase else {
+            return None;
+        };
+        let waits = plan.two_people && key.has_private_half();
+        let retires = rules::rule_2_last_use(since, &plan.timing);
+        let last_sign = key
+            .was_to_sign_until
+            .map_or(retires, |retired| retired.min(retires));
+        waits.then(|| rules::rule_4_destruction(last_sign, &plan.timing))
     }
 
     /// A replica that has not said that it signs no more with a key.

@@ -160,5 +160,6 @@ fn foreign(id: KeyId, shown: &PublishedKey, plan: &Plan, now: Time) -> Key {
         hold: None,
         forced: false,
         adopted: None,
+        was_to_sign_until: None,
     }
 }

@@ -229,6 +229,11 @@ pub struct Key {
     /// What it was before, where another tool made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Box<Adoption>>,
+    /// After which no signature by it was to leave, where it was revoked while
+    /// it retired and its private half waits for a second person: no
+    /// revocation gives the half a longer life than it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was_to_sign_until: Option<Time>,
 }
 
 impl Key {

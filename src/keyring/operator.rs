@@ -134,7 +134,7 @@ impl KeySet {
             Some(Then::Wait) | None => None,
         };
 
-        let mut events = vec![self.end(id, ending, exposure, now)];
+        let mut events = vec![self.end(id, ending, exposure, plan, now)];
         let forced = Event::of(self.key(id), now, What::SuccessorForced);
         let mut successor = None;
         if let Some(seat) = self.seats.get_mut(&seat_id)
@@ -169,18 +169,29 @@ impl KeySet {
             let Ok(key) = self.find(kid) else { continue };
             let (id, seat) = (key.id, key.seat());
             let exposure = self.exposure(&seat, plan, tick.now);
-            self.end(id, ending, exposure, tick.now);
+            self.end(id, ending, exposure, plan, tick.now);
         }
     }
 
     /// The half of a revocation that permits nothing: the key leaves the set,
     /// and its seat.
-    fn end(&mut self, id: KeyId, ending: &Ending, exposure: Exposure, now: Time) -> Event {
+    fn end(
+        &mut self,
+        id: KeyId,
+        ending: &Ending,
+        exposure: Exposure,
+        plan: &Plan,
+        now: Time,
+    ) -> Event {
         let reason = ending.reason;
         let at = ending.at.unwrap_or(now);
         self.epoch += 1;
         let left_epoch = self.epoch;
         let key = self.key_mut(id);
+        key.was_to_sign_until = match key.phase {
+            Phase::Retiring { last_sign, .. } if plan.two_people => Some(last_sign),
+            _ => None,
+        };
         key.phase = Phase::Revoked { since: now, reason };
         key.left_epoch = left_epoch;
         let (kid, seat) = (key.kid.clone(), key.seat());

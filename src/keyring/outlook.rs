@@ -63,6 +63,11 @@ pub enum Wait {
     Replica(String),
     /// A rollback makes the key active again.
     Rollback,
+    /// Another person may have the private half destroyed before its time.
+    SecondPerson {
+        /// The request that asks for it, while one is on record.
+        request: Option<u64>,
+    },
 }
 
 impl KeySet {
@@ -91,6 +96,7 @@ impl KeySet {
                     Some(removal(key, last_sign, plan)),
                 )
             }
+            Phase::Revoked { .. } if !key.is_held() => (self.kept_for_second(key, plan), None),
             _ => (None, None),
         };
         Outlook {
@@ -228,6 +234,13 @@ impl KeySet {
                 })
             }
             Phase::Retiring { .. } => self.leaving(key),
+            Phase::Revoked { .. } if self.kept_for_second(key, plan).is_some() => {
+                let request = key
+                    .kid
+                    .as_deref()
+                    .and_then(|kid| self.asked_to_destroy(kid));
+                Some(Wait::SecondPerson { request })
+            }
             _ => None,
         }
     }

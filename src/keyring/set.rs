@@ -41,6 +41,8 @@ pub struct Plan {
     pub group: String,
     /// The origins that must show a key before it may become active.
     pub origins: BTreeSet<String>,
+    /// Whether what cannot be undone takes two people.
+    pub two_people: bool,
 }
 
 /// Which agent does a step, and what it alone knows.
@@ -299,6 +301,7 @@ impl KeySet {
             hold: None,
             forced: false,
             adopted: None,
+            was_to_sign_until: None,
         };
         let event = Event::of(&key, tick.now, What::GenerationBegun);
         self.keys.insert(id, key);

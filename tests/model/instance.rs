@@ -97,6 +97,7 @@ fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
         device: "hsm".to_owned(),
         group: ONLY_GROUP.to_owned(),
         origins: (0..origins).map(origin).collect(),
+        two_people: false,
     };
     Instance {
         name,

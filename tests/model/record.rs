@@ -232,6 +232,7 @@ impl Frame {
             hold,
             forced,
             adopted,
+            was_to_sign_until,
         } = key;
         let before = |age: Span| move |at: Time| (at - passed).max(NOW - age);
         Key {
@@ -291,6 +292,8 @@ impl Frame {
             }),
             forced,
             adopted,
+            // One person is enough here, and nothing is kept for a second.
+            was_to_sign_until,
         }
     }
 }

@@ -26,6 +26,7 @@ pub(crate) fn plan(random: &mut Random) -> Plan {
         device: DEVICE.to_owned(),
         group: ONLY_GROUP.to_owned(),
         origins: (0..origins).map(origin).collect::<BTreeSet<_>>(),
+        two_people: false,
     }
 }
 

@@ -114,6 +114,7 @@ fn wanted() -> Wanted {
             device: "hsm".to_owned(),
             group: ONLY_GROUP.to_owned(),
             origins: BTreeSet::from(["web".to_owned()]),
+            two_people: false,
         },
         rules: Rules::try_from(draft).unwrap(),
         origins: Vec::new(),

@@ -19,6 +19,7 @@ mod machine;
 mod origins;
 mod paths;
 mod pins;
+mod revoked;
 mod rules;
 mod sockets;
 mod state;

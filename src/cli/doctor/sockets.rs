@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys;
 use super::machine::{self, Access};
 use super::state::Records;
-use super::{Report, counted, origins};
+use super::{Report, counted, origins, revoked};
 use crate::api::client::{self, ConnectError};
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
@@ -81,6 +81,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                 late_rotations(set, report);
                 origins::told(config, set, report);
             }
+            revoked::told(&agent, report);
             return Some(agent);
         }
         Ok(Err(status)) => status.message().to_owned(),

@@ -315,6 +315,7 @@ impl KeySet {
             hold: draft.hold.clone(),
             forced: draft.forced,
             adopted: draft.adopted.clone(),
+            was_to_sign_until: None,
             phase,
         };
         let told = draft.phase.name();

@@ -178,3 +178,100 @@ fn a_waiver_takes_two() {
         Err(OperatorError::UnknownOrigin { .. })
     ));
 }
+
+/// Found by review: one person alone had the private half destroyed, by
+/// revoking the key.
+#[test]
+fn the_private_half_of_a_revoked_key_waits_for_a_second_person() {
+    let mut alone = Bench::with_standby();
+    alone.revoke("k1", Some(Then::Activate), 2_000).unwrap();
+    assert!(alone.advance(2_001).contains(&"destruction-begun"));
+
+    let mut bench = Bench::with_standby();
+    bench.plan.two_people = true;
+    bench.revoke("k1", Some(Then::Activate), 2_000).unwrap();
+    assert!(!bench.published().contains(&"k1".to_owned()));
+    assert!(!bench.advance(2_001).contains(&"destruction-begun"));
+    assert_eq!(bench.half("k1"), Half::Present);
+    let wish = Wish::Destroy {
+        kid: "k1".to_owned(),
+        end_rollback: false,
+    };
+    // No agent has said yet that it signs no more with the key: that ends.
+    let number = bench.ask(&wish, 2_001).unwrap().unwrap();
+    assert_eq!(bench.set.asked_to_destroy("k1"), Some(number));
+    bench.advance(2_002);
+    let events = bench.agree(number, &ben(), 2_003).unwrap();
+    assert_eq!(names(&events), ["approved", "destruction-begun"]);
+    assert_eq!(events[1].second.as_deref(), Some("ben"));
+    assert_eq!(bench.half("k1"), Half::Destroying);
+}
+
+#[test]
+fn where_nobody_agrees_a_revoked_half_ends_as_if_the_key_had_retired() {
+    let mut bench = Bench::with_standby();
+    bench.plan.two_people = true;
+    bench.revoke("k1", Some(Then::Activate), 2_000).unwrap();
+    bench.advance(2_001);
+    let timing = &bench.plan.timing;
+    let over = rules::rule_4_destruction(rules::rule_2_last_use(at(2_000), timing), timing);
+    let key = bench.set.by_kid("k1").unwrap();
+    assert_eq!(bench.set.kept_for_second(key, &bench.plan), Some(over));
+    assert_eq!(bench.set.outlook(key, &bench.plan).destroyed, Some(over));
+    assert!(
+        !bench
+            .advance_at(just_before(over))
+            .contains(&"destruction-begun")
+    );
+    assert!(bench.set.deadline(&bench.plan, &bench.tick) <= over);
+    // Not while somebody holds it.
+    let mut held = Bench {
+        set: bench.set.clone(),
+        plan: bench.plan.clone(),
+        ..Bench::with_standby()
+    };
+    held.set
+        .hold("k1", &anna(), &held.plan, &held.tick)
+        .unwrap();
+    assert!(!held.advance_at(over).contains(&"destruction-begun"));
+    assert!(bench.advance_at(over).contains(&"destruction-begun"));
+    // One person is enough again: nothing is waited for.
+    let mut one = held;
+    one.set.release("k1", &anna(), &one.tick).unwrap();
+    one.tick.now = just_before(over);
+    one.plan.two_people = false;
+    assert!(
+        one.advance_at(just_before(over))
+            .contains(&"destruction-begun")
+    );
+}
+
+/// A revocation gives no half a longer life than it had.
+#[test]
+fn a_retiring_half_ends_when_it_was_to_end() {
+    let mut bench = Bench::rotated();
+    bench.plan.two_people = true;
+    let last_sign = match bench.set.by_kid("k1").unwrap().phase {
+        Phase::Retiring { last_sign, .. } => last_sign,
+        _ => panic!("expected a retiring key"),
+    };
+    // The record has both instants, each under a name of its own.
+    let reads_back = |set: &KeySet| {
+        let record = serde_json::to_vec(set).unwrap();
+        assert_eq!(serde_json::from_slice::<KeySet>(&record).unwrap(), *set);
+    };
+    reads_back(&bench.set);
+    let over = rules::rule_4_destruction(last_sign, &bench.plan.timing);
+    bench.tick.now = just_before(over);
+    bench
+        .set
+        .revoke("k1", &ending(None), &bench.plan, &bench.tick)
+        .unwrap();
+    assert!(
+        !bench
+            .advance_at(just_before(over))
+            .contains(&"destruction-begun")
+    );
+    assert!(bench.advance_at(over).contains(&"destruction-begun"));
+    reads_back(&bench.set);
+}

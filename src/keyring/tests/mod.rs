@@ -85,6 +85,7 @@ impl Bench {
             device: "hsm".to_owned(),
             group: ONLY_GROUP.to_owned(),
             origins: origins.clone(),
+            two_people: false,
         };
         let tick = Tick {
             now: at(0),

@@ -1,0 +1,31 @@
+//! Revoked keys of which something is left to do.
+
+use super::Report;
+use super::sockets::Agent;
+use crate::api::v1::{Key, KeySet, Phase};
+use crate::cli::keys::date;
+
+/// What the agent says of each.
+pub(super) fn told(agent: &Agent, report: &mut Report) {
+    for set in &agent.key_sets {
+        let revoked = set.keys.iter().filter(|key| key.phase() == Phase::Revoked);
+        for key in revoked {
+            waits_for_second(set, key, report);
+        }
+    }
+}
+
+/// Its private half is kept for a second person.
+fn waits_for_second(set: &KeySet, key: &Key, report: &mut Report) {
+    let mut next = set.next.iter();
+    let Some(destroy) = next.find(|it| it.kid == key.kid && it.kind == "destroy") else {
+        return;
+    };
+    let (kid, at) = (&key.kid, date(destroy.at.as_ref()));
+    report.warn(
+        "revoked",
+        &set.name,
+        format!("the private half of the revoked key {kid} exists: it is destroyed at {at}"),
+        format!("waits for: {}", destroy.waits_for),
+    );
+}
