@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::health::Health;
-use super::impact::{Foreseen, Impact};
+use super::impact::{Foreseen, Impact, Thought};
 use crate::jose::Algorithm;
 use crate::policy::Caller;
 use crate::time::{Span, Time};
@@ -58,7 +58,7 @@ pub trait Administration: Send + Sync + 'static {
         &self,
         caller: &Caller,
         key_set: &str,
-        kid: &str,
+        thought: Thought,
     ) -> impl Future<Output = Result<Foreseen, AdminError>> + Send;
 }
 

@@ -92,6 +92,12 @@ impl Writer {
                 last.is_some_and(|last| last.id == key.id)
             })
         });
+        if let Some(set) = set
+            && activates
+            && !empty
+        {
+            did.pending.push(self.nothing_to_activate(set, kid));
+        }
         if activates && empty {
             let kid = kid.to_owned();
             // The key is blocked all the same.
@@ -181,7 +187,11 @@ impl Writer {
         let events = step
             .await
             .map_err(|e: StepError<OperatorError>| self.not_done(e))?;
-        Ok(Did::of(&events))
+        let mut did = Did::of(&events);
+        let (set, now) = (self.held.clone(), self.estimate());
+        let price = set.and_then(|held| self.price(&held.record.set, &events, now));
+        did.pending.extend(price);
+        Ok(did)
     }
 
     /// Nobody wants it any more. A restriction: it takes no second person, and

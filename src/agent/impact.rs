@@ -11,9 +11,12 @@ use super::admin::AdminError;
 use super::context::{Context, blocking};
 use super::reader::PublishedSet;
 use super::refusal::refusal;
+use super::revoke::kept_by_hold;
 use super::writer::Writer;
 use crate::audit::{Tally, Wanted};
-use crate::keyring::{Ending, Key, KeySet, Mandate, OperatorError, Reason, rules};
+use crate::keyring::{
+    Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Then, rules,
+};
 use crate::time::{Span, Time};
 
 /// Verifiers that are known to fetch the set only when they meet a `kid` that
@@ -93,9 +96,20 @@ pub struct Foreseen {
     pub notes: Vec<String>,
 }
 
+/// What somebody thinks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Thought {
+    /// The key that is to end.
+    pub kid: String,
+    /// What is to become of its place.
+    pub then: Option<Then>,
+    /// The keys that are to end along with it.
+    pub along: Vec<String>,
+}
+
 /// The question after a revocation, on its way to the writer.
 pub(super) struct Asking {
-    pub(super) kid: String,
+    pub(super) thought: Thought,
     pub(super) reply: oneshot::Sender<Result<Foreseen, AdminError>>,
 }
 
@@ -157,7 +171,8 @@ pub(super) async fn count_tokens(
 
 impl Writer {
     /// What a revocation would mean. Changes nothing.
-    pub(super) fn foresee(&mut self, kid: &str) -> Result<Foreseen, AdminError> {
+    pub(super) fn foresee(&mut self, thought: &Thought) -> Result<Foreseen, AdminError> {
+        let kid = thought.kid.as_str();
         let now = self.estimate();
         let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
             let mut impact = self.impact_in_the_dark(kid, now);
@@ -178,20 +193,102 @@ impl Writer {
         }
         let ending = Ending {
             reason: Reason::Unspecified,
-            then: None,
+            then: thought.then,
             at: None,
             mandate: Mandate::default(),
         };
-        let revoked = match set.revoke(kid, &ending, &self.plan, &tick) {
+        for other in thought.along.iter().filter(|other| *other != kid) {
+            // Named by somebody who thinks that it is there: nothing ends else.
+            let _ = set.revoke(other, &ending.or_wait(), &self.plan, &tick);
+        }
+        let two = self.plan.two_people && thought.then == Some(Then::Activate);
+        let ending = if two { ending.or_later() } else { ending };
+        let mut trial = set.clone();
+        let revoked = match trial.revoke(kid, &ending, &self.plan, &tick) {
             Err(OperatorError::NoSafeStandby { safe_at }) => {
-                notes.push(choice(safe_at));
-                set.revoke(kid, &ending.or_wait(), &self.plan, &tick)
+                notes.push(self.choice(&set, kid, safe_at, now));
+                trial.revoke(kid, &ending.or_wait(), &self.plan, &tick)
             }
             revoked => revoked,
         };
-        let until = revoked.map_err(refusal)?.exposure.bounded_until;
-        let impact = self.impact(&set, kid, until, now);
+        let revoked = revoked.map_err(refusal)?;
+        let impact = self.impact(&trial, kid, revoked.exposure.bounded_until, now);
+        notes.extend(self.foreseen_of_then(thought, &trial, &revoked.events, now));
+        notes.extend(kept_by_hold(&trial, kid));
+        let key = trial.by_kid(kid).filter(|key| !key.is_held());
+        let kept = key.and_then(|key| trial.kept_for_second(key, &self.plan));
+        notes.extend(kept.map(|at| {
+            format!("the private half is kept until a second person agrees to its destruction, or until {at}")
+        }));
         Ok(Foreseen { impact, notes })
+    }
+
+    /// What becomes of the `--then` that was chosen.
+    fn foreseen_of_then(
+        &self,
+        thought: &Thought,
+        trial: &KeySet,
+        events: &[Event],
+        now: Time,
+    ) -> Option<String> {
+        let kid = thought.kid.as_str();
+        let seat = trial.by_kid(kid).map(Key::seat);
+        let last = seat.and_then(|seat| trial.emptied_by(&seat));
+        let empties = last.is_some_and(|last| last.kid.as_deref() == Some(kid));
+        let first = || {
+            trial
+                .by_kid(kid)
+                .and_then(|key| self.first_standby(trial, key))
+        };
+        match thought.then? {
+            Then::Activate if self.plan.two_people && empties => Some(format!(
+                "--then activate: waits for a second person; then: {}",
+                match first() {
+                    Some(next) => self.price_of(trial, next, now),
+                    None => self.price_to_come(),
+                }
+            )),
+            Then::Activate => Some(match self.price(trial, events, now) {
+                Some(price) => format!("--then activate: {price}"),
+                None if empties => self.nothing_to_activate(trial, kid),
+                None => {
+                    "--then activate: there is nothing to choose, and it changes nothing".to_owned()
+                }
+            }),
+            Then::Wait if empties => Some(
+                "--then wait: nothing is signed in its track until the next key may be active"
+                    .to_owned(),
+            ),
+            Then::Wait => {
+                Some("--then wait: there is nothing to choose, and it changes nothing".to_owned())
+            }
+        }
+    }
+
+    /// The key that is active where one is forced to be.
+    fn first_standby<'a>(&self, set: &'a KeySet, revoked: &Key) -> Option<&'a Key> {
+        let next = set.standby(&revoked.seat())?;
+        Some(next).filter(|next| next.id != revoked.id)
+    }
+
+    /// What an operator has to choose between, each with its price.
+    fn choice(&self, set: &KeySet, kid: &str, safe_at: Option<Time>, now: Time) -> String {
+        let from = match safe_at {
+            Some(at) => format!("before {at}"),
+            None => "until a key is made and every verifier can hold it".to_owned(),
+        };
+        let key = set.by_kid(kid);
+        let mut standbys = set.keys.values().filter(|next| {
+            let mine = key.is_some_and(|key| key.seat() == next.seat() && key.id != next.id);
+            mine && matches!(next.phase, Phase::Published { .. }) && next.has_private_half()
+        });
+        let price = match standbys.find(|next| !next.is_held()) {
+            Some(next) => self.price_of(set, next, now),
+            None => self.price_to_come(),
+        };
+        format!(
+            "no standby is in every verifier's cache: the order needs `--then wait`, and nothing is signed {from}, or `--then activate`, and {price}"
+        )
     }
 
     /// What the end of a key means, by the key set without it.
@@ -270,13 +367,3 @@ impl Impact {
 
 /// What becomes of the last key of a set.
 const LAST: &str = "it is the last key of the set: a device is asked for a fresh one first, which enters the set as this one leaves; where none comes within five seconds, verifiers get the placeholder";
-
-fn choice(safe_at: Option<Time>) -> String {
-    let from = match safe_at {
-        Some(at) => format!("before {at}"),
-        None => "until a key is made and every verifier can hold it".to_owned(),
-    };
-    format!(
-        "no standby is in every verifier's cache: the order needs `--then wait`, and nothing is signed {from}, or `--then activate`, and verifiers refuse tokens of a key that they do not hold until they fetch the set again"
-    )
-}

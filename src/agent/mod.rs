@@ -21,6 +21,7 @@ mod effects;
 pub mod failpoint;
 mod figures;
 mod follow;
+mod forced;
 mod health;
 mod history;
 pub mod impact;
@@ -70,7 +71,7 @@ use crate::store::Cursor;
 use crate::time::Span;
 use admin::{AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order};
 use history::Archive;
-use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen};
+use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen, Thought};
 use news::News;
 use orders::Asked;
 use pulse::Pulse;
@@ -285,11 +286,10 @@ impl Administration for Agent {
         &self,
         _caller: &Caller,
         key_set: &str,
-        kid: &str,
+        thought: Thought,
     ) -> Result<Foreseen, AdminError> {
         let (reply, answer) = oneshot::channel();
-        let kid = kid.to_owned();
-        let asking = Asking { kid, reply };
+        let asking = Asking { thought, reply };
         self.tell(key_set, Message::Foresee(asking)).await?;
         let mut foreseen = answer.await.map_err(|_| gone(key_set))??;
         let impact = &mut foreseen.impact;

@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::admin::{AdminError, Changed, Order};
-use super::impact::{self, AT_LEISURE, BRIEFLY, Foreseen};
+use super::admin::{AdminError, Changed, DeviceOrder, Ended, Order};
+use super::impact::{self, AT_LEISURE, BRIEFLY, Foreseen, Thought};
 use super::writer::Writer;
-use super::{Context, Wanted, follow};
+use super::{Context, Wanted, follow, whole_device};
 use crate::policy::Caller;
 
 /// A key set that no agent works with.
@@ -51,11 +51,32 @@ impl Offline {
     ///
     /// # Errors
     /// [`AdminError::UnknownKey`].
-    pub async fn foresee(&mut self, kid: &str) -> Result<Foreseen, AdminError> {
-        let mut foreseen = self.writer.foresee(kid)?;
+    pub async fn foresee(&mut self, thought: &Thought) -> Result<Foreseen, AdminError> {
+        let mut foreseen = self.writer.foresee(thought)?;
         let name = &self.writer.reader.name;
         impact::count_tokens(&self.context, name, &mut foreseen.impact, AT_LEISURE).await;
         Ok(foreseen)
+    }
+
+    /// The keys of which a device has the private half, and which have not
+    /// ended yet. None where the record cannot be read.
+    #[must_use]
+    pub fn kids_on(&self, device: &str) -> Option<Vec<String>> {
+        let held = self.writer.held.as_ref()?;
+        Some(whole_device::on_device(&held.record.set, device))
+    }
+
+    /// Ends every key of the set on a device, as a running agent does.
+    pub async fn end_device(&mut self, caller: &Caller, order: &DeviceOrder) -> Vec<Ended> {
+        let mut ended = self.writer.end_keys_on(caller, order).await;
+        let name = &self.writer.reader.name;
+        for outcome in ended.iter_mut().filter_map(|one| one.outcome.as_mut().ok()) {
+            if let Some(impact) = &mut outcome.impact {
+                impact::count_tokens(&self.context, name, impact, BRIEFLY).await;
+            }
+            outcome.pending.push(NO_AGENT.to_owned());
+        }
+        ended
     }
 
     /// Carries a revocation out.
@@ -69,8 +90,11 @@ impl Offline {
             let name = &self.writer.reader.name;
             impact::count_tokens(&self.context, name, impact, BRIEFLY).await;
         }
-        let rest = "no agent runs: keys are made and private halves destroyed once one does";
-        changed.pending.push(rest.to_owned());
+        changed.pending.push(NO_AGENT.to_owned());
         Ok(changed)
     }
 }
+
+/// What an order on a dead agent's record cannot do.
+const NO_AGENT: &str =
+    "no agent runs: keys are made, private halves destroyed and requests agreed to once one does";

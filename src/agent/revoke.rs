@@ -15,7 +15,9 @@ use super::refusal::refusal;
 use super::status;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
-use crate::keyring::{Ending, Event, Genesis, IntentId, Key, NotReplaced, Outcome, Revoked, What};
+use crate::keyring::{
+    Ending, Event, Genesis, IntentId, Key, KeySet, NotReplaced, Outcome, Revoked, Then, What,
+};
 use crate::time::Time;
 
 /// How long the last key of a set may stay in it, blocked already, while a
@@ -51,6 +53,7 @@ impl Writer {
             .map_err(refusal)?;
 
         self.reader.block(kid);
+        let activates = ending.then == Some(Then::Activate);
         let owed = self.owe(kid, ending, now);
         let entombed = self.entomb(kid, &owed).await;
         let replaced = match &entombed {
@@ -77,6 +80,12 @@ impl Writer {
         let after = held.filter(|_| stored.is_ok());
         let after = after.map_or(&trial, |held| &held.record.set);
         let impact = self.impact(after, kid, until, now);
+        did.pending.extend(self.price(after, &revoked.events, now));
+        let forces = |event: &Event| matches!(event.what, What::Activated | What::SuccessorForced);
+        if activates && stored.is_ok() && !revoked.events.iter().any(forces) {
+            did.pending.push(self.nothing_to_activate(after, kid));
+        }
+        did.pending.extend(kept_by_hold(after, kid));
         did.trusted_until = Some(until);
         did.pending.push(impact.unbounded());
         did.impact = Some(impact);
@@ -391,6 +400,15 @@ impl Writer {
             }
         }
     }
+}
+
+/// What a hold keeps of a key that is over.
+pub(super) fn kept_by_hold(set: &KeySet, kid: &str) -> Option<String> {
+    let key = set.by_kid(kid)?;
+    let kept = key.is_held() && key.has_private_half();
+    kept.then(|| {
+        format!("held: the private half of {kid} is kept until `sealkeeper keys release {kid}`")
+    })
 }
 
 /// What becomes of a reason or a note that comes late.

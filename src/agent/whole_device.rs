@@ -110,7 +110,7 @@ impl Writer {
         let _ = reply.send(ended);
     }
 
-    async fn end_keys_on(&mut self, caller: &Caller, order: &DeviceOrder) -> Vec<Ended> {
+    pub(super) async fn end_keys_on(&mut self, caller: &Caller, order: &DeviceOrder) -> Vec<Ended> {
         let key_set = self.reader.name.clone();
         let ended = |kid: String, outcome| Ended {
             key_set: key_set.clone(),
@@ -163,7 +163,7 @@ impl Writer {
 
 /// The keys of which a device has, or had, the private half: those that sign
 /// last.
-fn on_device(set: &KeySet, device: &str) -> Vec<String> {
+pub(super) fn on_device(set: &KeySet, device: &str) -> Vec<String> {
     let signs = |key: &crate::keyring::Key| matches!(key.phase, Phase::Active { .. });
     let ends = set.keys.values().filter(|key| {
         let over = matches!(key.phase, Phase::Revoked { .. } | Phase::Placeholder);

@@ -207,8 +207,8 @@ impl Writer {
                 let _ = done.send(());
             }
             Message::EndDevice(asked) => self.end_device(*asked).await,
-            Message::Foresee(Asking { kid, reply }) => {
-                let _ = reply.send(self.foresee(&kid));
+            Message::Foresee(Asking { thought, reply }) => {
+                let _ = reply.send(self.foresee(&thought));
             }
         }
     }

@@ -40,6 +40,7 @@ mod timeline;
 mod usage;
 mod verify;
 mod webhooks;
+mod whole_device;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -26,6 +26,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What went wrong, in a line.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The command was understood, and could not be carried out: exit code 1.
     pub(super) fn failed(message: impl fmt::Display) -> Self {
         Self {

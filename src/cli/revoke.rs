@@ -1,20 +1,18 @@
-//! `keys revoke`: one key, or all that a device holds; through the agent, or on
-//! what a dead one left on disk.
+//! `keys revoke`: one key, through the agent, or on what a dead one left on
+//! disk. All that a device holds: [`whole_device`].
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::{Value, json};
-
-use super::output::{Failure, say};
-use super::{OrderArgs, RevokeReason, ThenArg, change, compose, impact, keys, kid, policy};
+use super::output::Failure;
+use super::{OrderArgs, RevokeReason, ThenArg, change, compose, impact, kid, policy, whole_device};
 use crate::agent::admin::{self, Change};
+use crate::agent::impact::Thought;
 use crate::agent::offline::Offline;
 use crate::api::v1::{
-    AfterRevocation, DeviceKey, PreviewRevocationRequest, RevocationReason, RevokeDeviceRequest,
-    RevokeKeyRequest,
+    AfterRevocation, PreviewRevocationRequest, RevocationReason, RevokeKeyRequest,
 };
 use crate::config::Config;
 use crate::keyring::OWN_LISTENER;
@@ -23,7 +21,7 @@ use crate::serve::grpc;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    order: OrderArgs,
+    pub(super) order: OrderArgs,
     /// The key's id, or the start of it: at least 6 characters, which no
     /// other key's id begins with.
     #[arg(
@@ -34,24 +32,24 @@ pub(super) struct Args {
     pub(super) kid: Option<String>,
     /// Why.
     #[arg(long, value_enum, default_value = "unspecified")]
-    reason: RevokeReason,
+    pub(super) reason: RevokeReason,
     /// What to do if no standby is in every verifier's cache yet.
     #[arg(long, value_enum)]
-    then: Option<ThenArg>,
+    pub(super) then: Option<ThenArg>,
     /// A remark, for the record and the log; `keys list` shows it.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(super) note: String,
     /// Only say what it would break: unexpired tokens, callers, and until when
     /// verifiers trust the key all the same. Nothing is changed.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Every key of which the device has the private half, in all key sets.
     /// Where no other device is configured, the keys that come after are made
     /// on it too.
     #[arg(
         long,
         requires_all = ["device", "then"],
-        conflicts_with_all = ["dry_run", "offline", "key_set", "force_kid", "expected_version", "request_id"]
+        conflicts_with_all = ["key_set", "force_kid", "expected_version", "request_id"]
     )]
     all: bool,
     /// With --all: the device, as the configuration names it.
@@ -59,7 +57,7 @@ pub(super) struct Args {
     device: Option<String>,
     /// With no agent running: on its state directory. As its owner, or as root.
     #[arg(long)]
-    offline: bool,
+    pub(super) offline: bool,
     /// Take a whole id that neither the record nor the JWKS shows: for an
     /// agent that cannot read its record. Where the id is wrong, the key
     /// that you mean signs on.
@@ -70,7 +68,7 @@ pub(super) struct Args {
 pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(config)?;
     match (&args.kid, &args.device) {
-        (None, Some(device)) => whole_device(&config, device, &args, as_json),
+        (None, Some(device)) => whole_device::run(config, device, &args, as_json),
         (Some(wanted), _) if args.offline => offline(config, wanted.clone(), args, as_json),
         (Some(wanted), _) => one(&config, wanted.clone(), args, as_json),
         // The command line asks for one of them.
@@ -85,7 +83,12 @@ fn one(config: &Config, wanted: String, args: Args, as_json: bool) -> Result<(),
         if args.dry_run {
             let key_set = compose::key_set(config, args.order.key_set)?;
             let kid = kid::resolve(config, &key_set, wanted, false).await?;
-            let request = PreviewRevocationRequest { key_set, kid };
+            let mut request = PreviewRevocationRequest {
+                key_set,
+                kid,
+                ..Default::default()
+            };
+            request.set_then(then(args.then));
             let preview = impact::waited_for(admin.preview_revocation(request)).await?;
             return impact::tell_preview(&preview.into_inner(), as_json);
         }
@@ -104,7 +107,7 @@ fn one(config: &Config, wanted: String, args: Args, as_json: bool) -> Result<(),
     })?
 }
 
-fn reason(reason: RevokeReason) -> RevocationReason {
+pub(super) fn reason(reason: RevokeReason) -> RevocationReason {
     match reason {
         RevokeReason::Unspecified => RevocationReason::Unspecified,
         RevokeReason::Compromised => RevocationReason::Compromised,
@@ -112,7 +115,7 @@ fn reason(reason: RevokeReason) -> RevocationReason {
     }
 }
 
-fn then(then: Option<ThenArg>) -> AfterRevocation {
+pub(super) fn then(then: Option<ThenArg>) -> AfterRevocation {
     match then {
         None => AfterRevocation::Unspecified,
         Some(ThenArg::Wait) => AfterRevocation::Wait,
@@ -120,110 +123,9 @@ fn then(then: Option<ThenArg>) -> AfterRevocation {
     }
 }
 
-// -- A whole device ----------------------------------------------------------
-
-fn whole_device(config: &Config, device: &str, args: &Args, as_json: bool) -> Result<(), Failure> {
-    let mut request = RevokeDeviceRequest {
-        device: device.to_owned(),
-        note: args.note.clone(),
-        ..Default::default()
-    };
-    request.set_reason(reason(args.reason));
-    request.set_then(then(args.then));
-    let keys = compose::block_on(async {
-        let mut admin = compose::admin(config).await?;
-        let answer = impact::waited_for(admin.revoke_device(request)).await?;
-        Ok::<_, Failure>(answer.into_inner().keys)
-    })??;
-    let made_there = config
-        .key_sets
-        .iter()
-        .filter(|(_, set)| set.device == device);
-    let made_there: Vec<&str> = made_there.map(|(name, _)| name.as_str()).collect();
-    if as_json {
-        let keys: Vec<Value> = keys.iter().map(json_of).collect();
-        say(json!({ "device": device, "keys": keys, "still_made_there": made_there }))?;
-    } else {
-        for key in &keys {
-            tell_key(key)?;
-        }
-        if keys.is_empty() {
-            say(format!(
-                "the device {device} holds no key that is not revoked"
-            ))?;
-        }
-        if !made_there.is_empty() {
-            say(format!(
-                "pending: new keys of {} are made on the device {device} too: where it is not to be trusted, name another in the configuration and restart the agent",
-                made_there.join(", ")
-            ))?;
-        }
-    }
-    verdict(&keys)
-}
-
-fn tell_key(key: &DeviceKey) -> Result<(), Failure> {
-    if !key.error.is_empty() {
-        let which = match key.kid.as_str() {
-            "" => "its keys are not known".to_owned(),
-            kid => kid.to_owned(),
-        };
-        return say(format!("failed:  {}: {which}: {}", key.key_set, key.error));
-    }
-    say(format!("done:    {}: {}", key.key_set, key.kid))?;
-    for done in &key.done {
-        say(format!("         {done}"))?;
-    }
-    if let Some(at) = &key.trusted_until {
-        let at = keys::date(Some(at));
-        say(format!(
-            "         until {at} bounded verifiers may still trust it"
-        ))?;
-    }
-    if let Some(impact) = &key.impact {
-        say(format!("         {} unexpired tokens", impact.tokens))?;
-    }
-    for pending in &key.pending {
-        say(format!("pending: {pending}"))?;
-    }
-    Ok(())
-}
-
-fn json_of(key: &DeviceKey) -> Value {
-    json!({
-        "key_set": key.key_set,
-        "kid": Some(&key.kid).filter(|kid| !kid.is_empty()),
-        "done": key.done,
-        "pending": key.pending,
-        "trusted_until": keys::rfc3339(key.trusted_until.as_ref()),
-        "durable": key.durable,
-        "impact": key.impact.as_ref().map(impact::json_of),
-        "error": Some(&key.error).filter(|error| !error.is_empty()),
-    })
-}
-
-/// Whether each of them is ended, and on disk.
-fn verdict(keys: &[DeviceKey]) -> Result<(), Failure> {
-    let failed = keys.iter().filter(|key| !key.error.is_empty()).count();
-    if failed > 0 {
-        return Err(Failure::failed(format!(
-            "{failed} of {} were not ended",
-            keys.len()
-        ))
-        .hint("the same command again ends what is left; where the keys of a set are not known, `sealkeeper keys revoke --force-kid` takes a whole id"));
-    }
-    if keys.iter().any(|key| !key.durable) {
-        return Err(
-            Failure::failed("the end of some holds in memory, and is not on disk yet")
-                .hint("make room, and do not restart the agent before: it stores them by itself"),
-        );
-    }
-    Ok(())
-}
-
 // -- With the agent dead -----------------------------------------------------
 
-const IF_IN_USE: &str = "leave out --offline: the running agent ends the key at once";
+pub(super) const IF_IN_USE: &str = "leave out --offline: the running agent ends the key at once";
 
 fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
     as_owner(&config.state_dir)?;
@@ -243,7 +145,12 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
         let found = kid::find(known, &wanted).cloned();
         let kid = kid::or_unseen(found, wanted, args.force_kid)?;
         if args.dry_run {
-            let foreseen = offline.foresee(&kid).await.map_err(grpc::failure)?;
+            let thought = Thought {
+                kid,
+                then: args.then.map(chosen).map(Into::into),
+                along: Vec::new(),
+            };
+            let foreseen = offline.foresee(&thought).await.map_err(grpc::failure)?;
             return impact::tell_preview(&grpc::preview(foreseen), as_json);
         }
         let order = admin::Order {
@@ -252,15 +159,8 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
             expected_version: Some(args.order.expected_version).filter(|v| !v.is_empty()),
             change: Change::Revoke {
                 kid,
-                reason: match args.reason {
-                    RevokeReason::Unspecified => admin::RevocationReason::Unspecified,
-                    RevokeReason::Compromised => admin::RevocationReason::Compromised,
-                    RevokeReason::Superseded => admin::RevocationReason::Superseded,
-                },
-                then: args.then.map(|then| match then {
-                    ThenArg::Wait => admin::AfterRevocation::Wait,
-                    ThenArg::Activate => admin::AfterRevocation::Activate,
-                }),
+                reason: because(args.reason),
+                then: args.then.map(chosen),
                 note: grpc::remark(args.note).map_err(Failure::from)?,
             },
         };
@@ -273,9 +173,24 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
     })?
 }
 
+pub(super) fn because(reason: RevokeReason) -> admin::RevocationReason {
+    match reason {
+        RevokeReason::Unspecified => admin::RevocationReason::Unspecified,
+        RevokeReason::Compromised => admin::RevocationReason::Compromised,
+        RevokeReason::Superseded => admin::RevocationReason::Superseded,
+    }
+}
+
+pub(super) fn chosen(then: ThenArg) -> admin::AfterRevocation {
+    match then {
+        ThenArg::Wait => admin::AfterRevocation::Wait,
+        ThenArg::Activate => admin::AfterRevocation::Activate,
+    }
+}
+
 /// Goes on as the owner of the state directory: a tombstone that root wrote is
 /// one that the agent cannot read, and it signs nothing beside such a one.
-fn as_owner(state: &Path) -> Result<(), Failure> {
+pub(super) fn as_owner(state: &Path) -> Result<(), Failure> {
     let folder = std::fs::metadata(state).map_err(|e| {
         Failure::failed(format!("{}: {e}", state.display()))
             .hint("--offline works on what an agent left in its state_dir: --config names the file that says where")

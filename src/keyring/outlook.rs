@@ -277,6 +277,14 @@ impl KeySet {
         behind.map(Wait::Replica)
     }
 
+    /// When every verifier that fetches in time holds a key (rule 1), by what
+    /// is known now: before that, its tokens may be refused.
+    #[must_use]
+    pub fn held_by_all(&self, key: &Key, plan: &Plan, now: Time) -> Time {
+        let seen = self.observed(key, plan, now);
+        rules::rule_1_pre_publish(seen.unwrap_or(now), &plan.timing)
+    }
+
     /// The earliest activation that rule 1 allows: counted from the last
     /// sighting by the last origin, or from what comes before it.
     fn earliest(&self, key: &Key, plan: &Plan) -> Time {

@@ -11,7 +11,7 @@ use sealkeeper::agent::admin::{
     KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf, RevocationReason,
     RevocationStatus, SightingStatus, Upcoming,
 };
-use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Tokens};
+use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Thought, Tokens};
 use sealkeeper::api::client;
 use sealkeeper::api::v1;
 use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
@@ -88,12 +88,17 @@ impl Administration for Keeper {
         Ok(vec![ended("key-1", Ok(key)), ended("", Err(unknown))])
     }
 
-    async fn foresee(&self, _: &Caller, set: &str, kid: &str) -> Result<Foreseen, AdminError> {
+    async fn foresee(
+        &self,
+        _: &Caller,
+        set: &str,
+        thought: Thought,
+    ) -> Result<Foreseen, AdminError> {
         if set != "main" {
             return Err(AdminError::UnknownKeySet { name: set.into() });
         }
         let notes = vec!["it is the last key".into()];
-        let impact = impact(kid);
+        let impact = impact(&thought.kid);
         Ok(Foreseen { impact, notes })
     }
 }
@@ -328,7 +333,11 @@ async fn a_revocation_is_foreseen_with_all_that_is_known() {
     let mut client = connect(&server).await;
     let mut preview = async |key_set: &str, kid: &str| {
         let (key_set, kid) = (key_set.into(), kid.into());
-        let request = v1::PreviewRevocationRequest { key_set, kid };
+        let request = v1::PreviewRevocationRequest {
+            key_set,
+            kid,
+            ..Default::default()
+        };
         let reply = client.preview_revocation(request).await;
         reply.map(tonic::Response::into_inner)
     };

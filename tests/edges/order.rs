@@ -9,7 +9,7 @@ use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
     AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order,
 };
-use sealkeeper::agent::impact::Foreseen;
+use sealkeeper::agent::impact::{Foreseen, Thought};
 use sealkeeper::policy::Caller;
 
 use super::fake::{Signer, Unchanging, published};
@@ -53,7 +53,7 @@ impl Administration for Busy {
         std::future::pending().await
     }
 
-    async fn foresee(&self, _: &Caller, _: &str, _: &str) -> Result<Foreseen, AdminError> {
+    async fn foresee(&self, _: &Caller, _: &str, _: Thought) -> Result<Foreseen, AdminError> {
         std::future::pending().await
     }
 }

@@ -112,9 +112,12 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         request: Request<v1::PreviewRevocationRequest>,
     ) -> Result<Response<v1::PreviewRevocationResponse>, Status> {
         let caller = identity::administrator(&request)?;
-        let v1::PreviewRevocationRequest { key_set, kid } = request.into_inner();
-        let kid = checked_kid(kid).map_err(Fault::into_status)?;
-        let foreseen = self.administration.foresee(&caller, &key_set, &kid).await;
+        let (key_set, thought) =
+            impact::thought(request.into_inner()).map_err(Fault::into_status)?;
+        let foreseen = self
+            .administration
+            .foresee(&caller, &key_set, thought)
+            .await;
         let foreseen = foreseen.map_err(|error| Fault::look(error).into_status())?;
         Ok(Response::new(impact::preview(foreseen)))
     }
@@ -299,7 +302,7 @@ fn checked_order(order: Option<v1::Order>, change: Change) -> Result<Order, Faul
     })
 }
 
-fn checked_kid(kid: String) -> Result<String, Fault> {
+pub(super) fn checked_kid(kid: String) -> Result<String, Fault> {
     if (1..=MAX_KID).contains(&kid.len()) {
         return Ok(kid);
     }

@@ -26,7 +26,9 @@ pub(super) fn order(request: v1::RevokeDeviceRequest) -> Result<DeviceOrder, Fau
     })
 }
 
-pub(super) fn response(ended: Vec<Ended>) -> v1::RevokeDeviceResponse {
+/// What became of each key of a device.
+#[must_use]
+pub fn response(ended: Vec<Ended>) -> v1::RevokeDeviceResponse {
     v1::RevokeDeviceResponse {
         keys: ended.into_iter().map(key).collect(),
     }

@@ -1,9 +1,28 @@
 //! What the end of a key means, on the wire.
 
+use super::admin::{after_revocation, checked_kid};
 use super::desk::timestamp;
-use crate::agent::impact::{Foreseen, Fresh, Impact, Tokens, UNBOUNDED};
+use super::status::Fault;
+use crate::agent::impact::{Foreseen, Fresh, Impact, Thought, Tokens, UNBOUNDED};
 use crate::api::v1;
 use crate::time::Time;
+
+/// The key set, and what somebody thinks of.
+pub(super) fn thought(request: v1::PreviewRevocationRequest) -> Result<(String, Thought), Fault> {
+    let v1::PreviewRevocationRequest {
+        key_set,
+        kid,
+        then,
+        along,
+    } = request;
+    let along: Result<Vec<String>, Fault> = along.into_iter().map(checked_kid).collect();
+    let thought = Thought {
+        kid: checked_kid(kid)?,
+        then: after_revocation(then)?.map(Into::into),
+        along: along?,
+    };
+    Ok((key_set, thought))
+}
 
 /// A revocation that is thought of.
 #[must_use]

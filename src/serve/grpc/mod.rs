@@ -42,6 +42,7 @@ use crate::api::v1::signer_server::SignerServer;
 use crate::metrics::Room as Figures;
 use crate::policy::Caller;
 pub use admin::change_response;
+pub use device::response as device_response;
 use gate::Gate;
 use identity::Asker;
 pub use impact::preview;

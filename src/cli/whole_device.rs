@@ -1,0 +1,279 @@
+//! `keys revoke --all`: every key that a device holds; through the agent, or on
+//! what a dead one left on disk.
+
+use serde_json::{Value, json};
+
+use super::output::{Failure, say};
+use super::revoke::{Args, IF_IN_USE, as_owner, because, chosen, reason, then};
+use super::{compose, impact, keys, policy};
+use crate::agent::admin::DeviceOrder;
+use crate::agent::impact::Thought;
+use crate::agent::offline::Offline;
+use crate::api::v1::{
+    DeviceKey, ListKeysRequest, Phase, PreviewRevocationRequest, PreviewRevocationResponse,
+    RevokeDeviceRequest,
+};
+use crate::config::Config;
+use crate::keyring::OWN_LISTENER;
+use crate::serve::grpc;
+
+pub(super) fn run(config: Config, device: &str, args: &Args, as_json: bool) -> Result<(), Failure> {
+    match (args.offline, args.dry_run) {
+        (false, false) => told(&config, device, &ordered(&config, device, args)?, as_json),
+        (false, true) => foretold(device, &foreseen(&config, device, args)?, as_json),
+        (true, dry_run) => {
+            as_owner(&config.state_dir)?;
+            match dry_run {
+                false => told(&config, device, &ended(&config, device, args)?, as_json),
+                true => foretold(device, &thought_of(&config, device, args)?, as_json),
+            }
+        }
+    }
+}
+
+/// Through the agent.
+fn ordered(config: &Config, device: &str, args: &Args) -> Result<Vec<DeviceKey>, Failure> {
+    let mut request = RevokeDeviceRequest {
+        device: device.to_owned(),
+        note: args.note.clone(),
+        ..Default::default()
+    };
+    request.set_reason(reason(args.reason));
+    request.set_then(then(args.then));
+    compose::block_on(async {
+        let mut admin = compose::admin(config).await?;
+        let answer = impact::waited_for(admin.revoke_device(request)).await?;
+        Ok::<_, Failure>(answer.into_inner().keys)
+    })?
+}
+
+/// On what a dead agent left: one key set after the other, and what fails with
+/// one keeps none of the others from ending.
+fn ended(config: &Config, device: &str, args: &Args) -> Result<Vec<DeviceKey>, Failure> {
+    known(config, device)?;
+    // The command line asks for it with --all.
+    let Some(then) = args.then.map(chosen) else {
+        return Err(Failure::usage("--then wait, or --then activate?"));
+    };
+    let order = DeviceOrder {
+        device: device.to_owned(),
+        reason: because(args.reason),
+        then,
+        note: grpc::remark(args.note.clone()).map_err(Failure::from)?,
+    };
+    let caller = policy::own_caller()?;
+    compose::block_on(async {
+        let mut keys = Vec::new();
+        for name in config.key_sets.keys() {
+            match opened(config, name).await {
+                Ok(mut offline) => {
+                    let ended = offline.end_device(&caller, &order).await;
+                    keys.extend(grpc::device_response(ended).keys);
+                }
+                Err(failure) => keys.push(DeviceKey {
+                    key_set: name.clone(),
+                    error: failure.message().to_owned(),
+                    ..Default::default()
+                }),
+            }
+        }
+        Ok(keys)
+    })?
+}
+
+async fn opened(config: &Config, name: &str) -> Result<Offline, Failure> {
+    let set = compose::wanted(config, name)?;
+    // What needs a device is for the next start.
+    let without = Config {
+        devices: std::collections::BTreeMap::new(),
+        ..config.clone()
+    };
+    let context = compose::open(&without, IF_IN_USE)?;
+    Ok(Offline::open(context, set, OWN_LISTENER).await)
+}
+
+fn known(config: &Config, device: &str) -> Result<(), Failure> {
+    if config.devices.contains_key(device) {
+        return Ok(());
+    }
+    let names: Vec<&str> = config.devices.keys().map(String::as_str).collect();
+    let hint = format!("one of: {}", names.join(", "));
+    Err(Failure::failed(format!("no device {device:?} is configured")).hint(hint))
+}
+
+// -- Thought of ----------------------------------------------------------------
+
+/// A key set, a key, and what its end along with the others would mean.
+type Thoughts = Vec<(String, String, PreviewRevocationResponse)>;
+
+fn foreseen(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Failure> {
+    compose::block_on(async {
+        let mut admin = compose::admin(config).await?;
+        let everything = ListKeysRequest::default();
+        let listed = admin.list_keys(everything).await?.into_inner().key_sets;
+        let mut thoughts = Vec::new();
+        for set in listed {
+            let mut on: Vec<_> = (set.keys.iter())
+                .filter(|key| key.phase() != Phase::Revoked && !key.kid.is_empty())
+                .filter(|key| key.placements.iter().any(|place| place.device == device))
+                .collect();
+            // In the order in which they end: those that sign last.
+            on.sort_by_key(|key| key.phase() == Phase::Active);
+            let along: Vec<String> = on.iter().map(|key| key.kid.clone()).collect();
+            for kid in &along {
+                let mut request = PreviewRevocationRequest {
+                    key_set: set.name.clone(),
+                    kid: kid.clone(),
+                    along: along.clone(),
+                    ..Default::default()
+                };
+                request.set_then(then(args.then));
+                let preview = impact::waited_for(admin.preview_revocation(request)).await?;
+                thoughts.push((set.name.clone(), kid.clone(), preview.into_inner()));
+            }
+        }
+        if thoughts.is_empty() {
+            known(config, device)?;
+        }
+        Ok(thoughts)
+    })?
+}
+
+fn thought_of(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Failure> {
+    known(config, device)?;
+    compose::block_on(async {
+        let mut thoughts = Vec::new();
+        for name in config.key_sets.keys() {
+            let mut offline = opened(config, name).await?;
+            let Some(along) = offline.kids_on(device) else {
+                let why = format!("the record of the key set {name} cannot be read");
+                return Err(Failure::failed(why).hint("`sealkeeper doctor` says why"));
+            };
+            for kid in &along {
+                let thought = Thought {
+                    kid: kid.clone(),
+                    then: args.then.map(chosen).map(Into::into),
+                    along: along.clone(),
+                };
+                let foreseen = offline.foresee(&thought).await.map_err(grpc::failure)?;
+                thoughts.push((name.clone(), kid.clone(), grpc::preview(foreseen)));
+            }
+        }
+        Ok(thoughts)
+    })?
+}
+
+fn foretold(device: &str, thoughts: &Thoughts, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let keys = thoughts.iter().map(|(key_set, kid, preview)| {
+            json!({
+                "key_set": key_set,
+                "kid": kid,
+                "impact": preview.impact.as_ref().map(impact::json_of),
+                "notes": preview.notes,
+            })
+        });
+        let keys: Vec<Value> = keys.collect();
+        return say(json!({ "dry_run": true, "device": device, "keys": keys }));
+    }
+    if thoughts.is_empty() {
+        return say(none_on(device));
+    }
+    for (key_set, kid, preview) in thoughts {
+        say(format!("{key_set}: {kid}"))?;
+        impact::tell_preview(preview, false)?;
+    }
+    Ok(())
+}
+
+fn none_on(device: &str) -> String {
+    format!("the device {device} holds no key that is not revoked")
+}
+
+// -- Done ------------------------------------------------------------------------
+
+/// Tells what became of each.
+fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Result<(), Failure> {
+    let made_there = config
+        .key_sets
+        .iter()
+        .filter(|(_, set)| set.device == device);
+    let made_there: Vec<&str> = made_there.map(|(name, _)| name.as_str()).collect();
+    if as_json {
+        let keys: Vec<Value> = keys.iter().map(json_of).collect();
+        say(json!({ "device": device, "keys": keys, "still_made_there": made_there }))?;
+    } else {
+        for key in keys {
+            tell_key(key)?;
+        }
+        if keys.is_empty() {
+            say(none_on(device))?;
+        }
+        if !made_there.is_empty() {
+            say(format!(
+                "pending: new keys of {} are made on the device {device} too: where it is not to be trusted, name another in the configuration and restart the agent",
+                made_there.join(", ")
+            ))?;
+        }
+    }
+    verdict(keys)
+}
+
+fn tell_key(key: &DeviceKey) -> Result<(), Failure> {
+    if !key.error.is_empty() {
+        let which = match key.kid.as_str() {
+            "" => "its keys are not known".to_owned(),
+            kid => kid.to_owned(),
+        };
+        return say(format!("failed:  {}: {which}: {}", key.key_set, key.error));
+    }
+    say(format!("done:    {}: {}", key.key_set, key.kid))?;
+    for done in &key.done {
+        say(format!("         {done}"))?;
+    }
+    if let Some(at) = &key.trusted_until {
+        let at = keys::date(Some(at));
+        say(format!(
+            "         until {at} bounded verifiers may still trust it"
+        ))?;
+    }
+    if let Some(impact) = &key.impact {
+        say(format!("         {} unexpired tokens", impact.tokens))?;
+    }
+    for pending in &key.pending {
+        say(format!("pending: {pending}"))?;
+    }
+    Ok(())
+}
+
+fn json_of(key: &DeviceKey) -> Value {
+    json!({
+        "key_set": key.key_set,
+        "kid": Some(&key.kid).filter(|kid| !kid.is_empty()),
+        "done": key.done,
+        "pending": key.pending,
+        "trusted_until": keys::rfc3339(key.trusted_until.as_ref()),
+        "durable": key.durable,
+        "impact": key.impact.as_ref().map(impact::json_of),
+        "error": Some(&key.error).filter(|error| !error.is_empty()),
+    })
+}
+
+/// Whether each of them is ended, and on disk.
+fn verdict(keys: &[DeviceKey]) -> Result<(), Failure> {
+    let failed = keys.iter().filter(|key| !key.error.is_empty()).count();
+    if failed > 0 {
+        return Err(Failure::failed(format!(
+            "{failed} of {} were not ended",
+            keys.len()
+        ))
+        .hint("the same command again ends what is left; where the keys of a set are not known, `sealkeeper keys revoke --force-kid` takes a whole id"));
+    }
+    if keys.iter().any(|key| !key.durable) {
+        return Err(
+            Failure::failed("the end of some holds in memory, and is not on disk yet")
+                .hint("make room, and do not restart the agent before: it stores them by itself"),
+        );
+    }
+    Ok(())
+}
