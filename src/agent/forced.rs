@@ -14,7 +14,7 @@ impl Writer {
                 let key = set.keys.get(&event.key)?;
                 key.forced.then(|| self.price_of(set, key, now))
             }
-            What::SuccessorForced => Some(self.price_to_come()),
+            What::SuccessorForced => Some(self.price_to_come(now)),
             _ => None,
         })
     }
@@ -38,9 +38,12 @@ impl Writer {
     }
 
     /// What it costs that a key signs which is not in the set yet.
-    pub(super) fn price_to_come(&self) -> String {
-        let epoch = Time::default();
-        let wait = rules::rule_1_pre_publish(epoch, &self.plan.timing).since(epoch);
+    pub(super) fn price_to_come(&self, now: Time) -> String {
+        let until = match self.held.as_ref().map(|held| &held.record.set) {
+            Some(set) => set.held_everywhere(now, &self.plan),
+            None => rules::rule_1_pre_publish(now, &self.plan.timing, None),
+        };
+        let wait = until.since(now);
         format!(
             "for {wait} from when the next key is in the set (rule 1), verifiers that do not hold it yet refuse its tokens: each until it fetches the set, which most do at an unknown kid"
         )

@@ -245,7 +245,7 @@ impl Writer {
                 "--then activate: waits for a second person; then: {}",
                 match first() {
                     Some(next) => self.price_of(trial, next, now),
-                    None => self.price_to_come(),
+                    None => self.price_to_come(now),
                 }
             )),
             Then::Activate => Some(match self.price(trial, events, now) {
@@ -284,7 +284,7 @@ impl Writer {
         });
         let price = match standbys.find(|next| !next.is_held()) {
             Some(next) => self.price_of(set, next, now),
-            None => self.price_to_come(),
+            None => self.price_to_come(now),
         };
         format!(
             "no standby is in every verifier's cache: the order needs `--then wait`, and nothing is signed {from}, or `--then activate`, and {price}"

@@ -131,7 +131,8 @@ impl KeySet {
     }
 
     /// Rule 1, as this record knows the bounds.
-    pub(super) fn held_everywhere(&self, observed_everywhere: Time, plan: &Plan) -> Time {
+    #[must_use]
+    pub fn held_everywhere(&self, observed_everywhere: Time, plan: &Plan) -> Time {
         rules::rule_1_pre_publish(observed_everywhere, &plan.timing, self.lowered(plan))
     }
 

@@ -282,7 +282,7 @@ impl KeySet {
     #[must_use]
     pub fn held_by_all(&self, key: &Key, plan: &Plan, now: Time) -> Time {
         let seen = self.observed(key, plan, now);
-        rules::rule_1_pre_publish(seen.unwrap_or(now), &plan.timing)
+        self.held_everywhere(seen.unwrap_or(now), plan)
     }
 
     /// The earliest activation that rule 1 allows: counted from the last
