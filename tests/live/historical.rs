@@ -55,6 +55,17 @@ async fn status(daemon: &Daemon) -> u16 {
     answer.map_or(0, |(status, _)| status)
 }
 
+/// What `doctor` says of the document.
+fn checked(lab: &Lab) -> (String, String) {
+    let told = lab.run(&["doctor", "--json"]).stdout;
+    let told: Value = serde_json::from_slice(&told).expect("JSON");
+    let mut checks = told["checks"].as_array().expect("checks").iter();
+    let check = checks.find(|check| check["check"] == "historical_keys");
+    let check = check.expect("a check of the document");
+    let text = |member: &str| check[member].as_str().expect("text").to_owned();
+    (text("level"), text("found"))
+}
+
 #[tokio::test]
 async fn rotated_keys_are_told_of() {
     let lab = Lab::new(&format!("{QUICK}\nhistorical_keys = true"), &["ES256"]);
@@ -109,6 +120,19 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     let told = about(&claims, &first).expect("it is told of");
     assert_eq!(told["revoked"]["reason"], "compromised");
     assert_eq!(told["revoked"]["revoked_at"], told["exp"]);
+    let on_record = |kid: &str| {
+        let listed: Value =
+            serde_json::from_str(&lab.ok(&["keys", "history", "--json"])).expect("JSON");
+        let keys = listed["key_sets"][0]["keys"]
+            .as_array()
+            .expect("keys")
+            .clone();
+        keys.into_iter().find(|key| key["kid"] == kid)
+    };
+    let listed = on_record(&first).expect("it is listed");
+    assert_eq!(listed["revoked"], "compromised");
+    assert!(lab.ok(&["keys", "history"]).contains(&first));
+    wait_until(async || checked(&lab).0 == "ok").await;
     // A signature like every other: on record.
     let audit = lab.path("state/audit");
     assert!(!folder_holds(&audit, "agent:historical-keys").is_empty());
@@ -124,7 +148,11 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     // But not what a revoked key signed.
     revoke(&signer, "wait");
     assert_eq!(status(&daemon).await, 503);
+    let (level, found) = checked(&lab);
+    assert!(level == "warn" && found.contains("withdrawn"), "{found}");
     daemon.kill();
+    // With the agent dead, too.
+    assert!(on_record(&signer).is_some());
     let daemon = lab.serve().await;
     assert_eq!(status(&daemon).await, 503);
     fs::rename(lab.path("away"), lab.path("tokens")).expect("the token is back");
