@@ -248,7 +248,7 @@ fn a_wrong_command_line_is_told_in_json_where_that_is_asked_for() {
     );
     fails(
         "keys --json",
-        "'sealkeeper keys' requires a subcommand but one was not provided [subcommands: list, show, import, adopt, rotate, revoke, rollback, destroy, hold, release, help]",
+        "'sealkeeper keys' requires a subcommand but one was not provided [subcommands: list, history, show, import, adopt, rotate, revoke, rollback, destroy, hold, release, help]",
         "Usage: sealkeeper keys [OPTIONS] <COMMAND>; For more information, try '--help'",
     );
     // It is a value here.
