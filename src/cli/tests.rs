@@ -45,7 +45,7 @@ fn an_id_may_begin_with_a_hyphen() {
         ("--all --then wait", false),
         ("KID --all --device hsm --then wait", false),
         ("--device hsm KID", false),
-        ("--all --device hsm --then wait --dry-run", false),
+        ("--all --device hsm --then wait --dry-run", true),
         ("KID --offline", true),
         ("", false),
     ] {
