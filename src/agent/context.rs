@@ -123,6 +123,16 @@ impl Context {
         self.devices.values().cloned().collect()
     }
 
+    /// Whether this process can ask a device for anything: with the agent dead
+    /// it asks none.
+    pub(super) fn works_with(&self, device: &str) -> bool {
+        #[cfg(test)]
+        if self.hands.is_some() {
+            return true;
+        }
+        self.devices.contains_key(device)
+    }
+
     /// The log, for whoever follows it.
     #[must_use]
     pub fn audit(&self) -> Arc<Audit> {

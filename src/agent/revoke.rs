@@ -268,6 +268,11 @@ impl Writer {
         if matches!(held.record.set.genesis, Genesis::Pending { .. }) {
             return None;
         }
+        // Why: a key that is asked for before the revocation and made after it
+        // is no fresh one. With the agent dead there is nothing to make it.
+        if !self.context.works_with(&self.plan.device) {
+            return None;
+        }
         let others_owed = self.with_owed(held);
         let set = others_owed.as_ref().unwrap_or(&held.record.set);
         if !set.is_last(kid) {

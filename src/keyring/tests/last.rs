@@ -158,3 +158,40 @@ fn a_replacement_that_is_not_finished_is_no_harm() {
     bench.device(12);
     assert_eq!(bench.published(), ["k3"]);
 }
+
+/// Ends the standby and then the active key, and has the next one forced, with
+/// or without a replacement that was asked for and not made. Says how many
+/// keys a start publishes at once.
+fn all_ended(bench: &mut Bench, asked: bool) -> usize {
+    bench.revoke("k3", Some(Then::Activate), 30).unwrap();
+    if asked {
+        bench.prepare("k1", 31).unwrap();
+    }
+    bench.revoke("k1", Some(Then::Activate), 32).unwrap();
+    assert_eq!(bench.published(), ["k2"], "the placeholder");
+    bench.advance(40);
+    bench.device(41);
+    bench.published().len()
+}
+
+#[test]
+fn after_the_end_of_all_keys_a_seat_gets_one_and_then_its_standby() {
+    let mut bench = Bench::with_standby();
+    assert_eq!(all_ended(&mut bench, false), 1);
+    bench.run(&[42, 42 + 60]);
+    bench.device(103);
+    assert_eq!(bench.published(), ["k4", "k5"]);
+    assert_eq!(bench.signer(103), Ok("k4".to_owned()));
+    bench.advance(104);
+    bench.device(105);
+    assert_eq!(bench.published().len(), 2, "and no more");
+}
+
+/// Why nobody asks for a replacement without a device to make it: one that was
+/// not made in time is older than the revocation, by the record, and no fresh
+/// key (rule 5). It is one too many.
+#[test]
+fn a_replacement_that_was_not_made_is_one_key_too_many() {
+    let mut bench = Bench::with_standby();
+    assert_eq!(all_ended(&mut bench, true), 2);
+}

@@ -180,3 +180,24 @@ fn a_full_set_has_no_date_where_every_key_that_might_leave_is_held() {
     let crowd = bench.set.no_room(&seat, &bench.plan).unwrap();
     assert_eq!(crowd.until, None);
 }
+
+/// The price of a forced activation: until then its tokens may be refused.
+#[test]
+fn a_forced_key_is_held_by_all_when_rule_1_says_so() {
+    let mut bench = Bench::with_standby();
+    let until = |bench: &Bench, s| {
+        let key = bench.set.by_kid("k3").unwrap();
+        bench.set.held_by_all(key, &bench.plan, at(s))
+    };
+    // From when the last origin showed it, whenever that is asked.
+    assert_eq!(until(&bench, 30), at(20 + 1110));
+    assert_eq!(until(&bench, 500), at(20 + 1110));
+    // To force it brings that no nearer.
+    bench.revoke("k1", Some(Then::Activate), 600).unwrap();
+    assert_eq!(bench.signer(600), Ok("k3".to_owned()));
+    assert!(bench.set.by_kid("k3").unwrap().forced);
+    assert_eq!(until(&bench, 600), at(20 + 1110));
+    // An origin that lost it may show it from now on, at best.
+    bench.lose("b", 700);
+    assert_eq!(until(&bench, 701), at(701 + 1110));
+}
