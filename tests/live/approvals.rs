@@ -153,6 +153,11 @@ async fn a_revocation_waits_for_nobody() {
     let daemon = lab.serve().await;
     wait_until(async || kid_in(&lab, "published").is_some()).await;
     let kid = kid_in(&lab, "active").expect("an active key");
+    let objects = lab.objects_in_token();
+    let gone = || {
+        let left = lab.objects_in_token();
+        objects.keys().filter(|id| !left.contains_key(*id)).count()
+    };
     let revoke = [
         "keys",
         "revoke",
@@ -187,7 +192,7 @@ async fn a_revocation_waits_for_nobody() {
         let key = keys.find(|key| key["kid"] == *kid).expect("the key");
         key["private_half"].clone()
     };
-    assert_eq!(half(), "present");
+    assert_eq!((half(), gone()), ("present".into(), 0));
     let shown = lab.ok(&["keys", "show", &kid]);
     assert!(shown.contains("approvals approve 2"), "{shown}");
     let doctor = said(&lab.run(&["doctor"]));
@@ -207,6 +212,7 @@ async fn a_revocation_waits_for_nobody() {
     let agreed = run_as(&lab, BEN, &["approvals", "approve", "3"]);
     assert!(agreed.status.success(), "{}", said(&agreed));
     wait_until(async || half() == "destroyed").await;
+    assert_eq!(gone(), 1);
 
     // So with a whole device.
     let all = [

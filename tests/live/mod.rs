@@ -31,3 +31,4 @@ mod rotation_under_load;
 mod systemd;
 mod waits;
 mod webhooks;
+mod whole_device;

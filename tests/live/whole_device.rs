@@ -1,0 +1,77 @@
+//! Every key of a device ends: thought of, and what a hold keeps of one.
+
+use serde_json::Value;
+
+use super::bad_days::{active, at_work, shown};
+use super::lab::{Lab, wait_until};
+
+fn json(lab: &Lab, args: &[&str]) -> Value {
+    let told = lab.ok(&[args, &["--json"]].concat());
+    serde_json::from_str(&told).expect("JSON")
+}
+
+fn all<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["keys", "revoke", "--all", "--device", "softhsm"], more].concat()
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_whole_device_changes_nothing() {
+    let (lab, daemon, before) = at_work().await;
+    let listed = json(&lab, &["keys", "list", "--all"]);
+    let objects = lab.objects_in_token();
+    let dry = |then| all(&["--then", then, "--dry-run"]);
+
+    let wait = lab.ok(&dry("wait"));
+    let activate = lab.ok(&dry("activate"));
+    for kid in &before {
+        assert!(wait.contains(kid) && activate.contains(kid), "{wait}");
+    }
+    assert!(wait.contains("nothing was changed"), "{wait}");
+    let price = "--then wait: nothing is signed in its track";
+    assert!(wait.contains(price), "{wait}");
+    assert!(!wait.contains("--then activate: for"), "{wait}");
+    let price = "--then activate: for ";
+    assert!(activate.contains(price), "{activate}");
+    assert!(activate.contains("(rule 1)"), "{activate}");
+
+    let told = json(&lab, &dry("wait"));
+    assert_eq!(told["dry_run"], true);
+    assert_eq!(told["device"], "softhsm");
+    let keys = told["keys"].as_array().expect("keys");
+    let mut kids: Vec<&str> = keys.iter().filter_map(|key| key["kid"].as_str()).collect();
+    kids.sort_unstable();
+    let mut expected: Vec<&str> = before.iter().map(String::as_str).collect();
+    expected.sort_unstable();
+    assert_eq!(kids, expected);
+    assert!(keys.iter().all(|key| key["impact"].is_object()), "{told}");
+
+    assert_eq!(json(&lab, &["keys", "list", "--all"]), listed);
+    assert_eq!(shown(daemon.jwks().await), before);
+    assert_eq!(lab.objects_in_token(), objects);
+}
+
+#[tokio::test]
+async fn the_half_of_a_held_key_is_kept_until_it_is_released() {
+    let (lab, _daemon, _) = at_work().await;
+    let kid = active(&lab);
+    let objects = lab.objects_in_token();
+    lab.ok(&["keys", "hold", &kid]);
+    let told = lab.ok(&["keys", "revoke", &kid, "--then", "wait"]);
+    let kept = format!("is kept until `sealkeeper keys release {kid}`");
+    assert!(told.contains(&kept), "{told}");
+    let half = || {
+        let mut keys = lab.keys().into_iter();
+        let key = keys.find(|key| key["kid"] == *kid).expect("the key");
+        key["private_half"].clone()
+    };
+    // The next key is made; what was there is there.
+    wait_until(async || lab.objects_in_token().len() == 3).await;
+    let there = lab.objects_in_token();
+    assert!(objects.keys().all(|id| there.contains_key(id)));
+    assert_eq!(half(), "present");
+    lab.ok(&["keys", "release", &kid]);
+    wait_until(async || half() == "destroyed").await;
+    let left = lab.objects_in_token();
+    let gone = objects.keys().filter(|id| !left.contains_key(*id));
+    assert_eq!(gone.count(), 1);
+}
