@@ -1,9 +1,10 @@
-//! Every key of a device ends: thought of, and what a hold keeps of one.
+//! Every key of a device ends: thought of, with the agent dead, and what a hold
+//! keeps of one.
 
 use serde_json::Value;
 
-use super::bad_days::{active, at_work, shown};
-use super::lab::{Lab, wait_until};
+use super::bad_days::{active, at_work, shown, signs};
+use super::lab::{CALM, Lab, wait_until};
 
 fn json(lab: &Lab, args: &[&str]) -> Value {
     let told = lab.ok(&[args, &["--json"]].concat());
@@ -48,6 +49,51 @@ async fn a_dry_run_of_a_whole_device_changes_nothing() {
     assert_eq!(json(&lab, &["keys", "list", "--all"]), listed);
     assert_eq!(shown(daemon.jwks().await), before);
     assert_eq!(lab.objects_in_token(), objects);
+}
+
+/// Found by use: the start made one key more than a track needs.
+#[tokio::test]
+async fn a_whole_device_ends_with_the_agent_dead() {
+    // A forced activation lies twice as far ahead as agents take to hear of it.
+    let lab = Lab::new(&format!("{CALM}\nadoption = \"200ms\""), &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let before = shown(daemon.jwks().await);
+    daemon.kill();
+    let objects = lab.objects_in_token();
+    let ends = all(&["--offline", "--then", "activate"]);
+    let dry = lab.ok(&[&ends[..], &["--dry-run"]].concat());
+    assert!(dry.contains("nothing was changed"), "{dry}");
+
+    let told = json(&lab, &ends);
+    let keys = told["keys"].as_array().expect("keys");
+    assert_eq!(keys.len(), 2, "{told}");
+    for key in keys {
+        assert_eq!(key["error"], Value::Null, "{told}");
+        assert!(key["pending"].to_string().contains("no agent runs"));
+    }
+    assert_eq!(lab.objects_in_token(), objects, "there is no device");
+
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let now = shown(daemon.jwks().await);
+    assert!(now.iter().all(|kid| !before.contains(kid)), "{now:?}");
+    assert!(!before.contains(&active(&lab)));
+    // One that signs and one that stands by, and of the others nothing is left.
+    wait_until(async || {
+        let left = lab.objects_in_token();
+        left.len() == 2 && left.keys().all(|id| !objects.contains_key(id))
+    })
+    .await;
+    let listing = json(&lab, &["keys", "list", "--all"]);
+    let keys = listing["key_sets"][0]["keys"].as_array().expect("keys");
+    let made = keys.iter().filter(|key| {
+        let kid = key["kid"].as_str().unwrap_or_default();
+        key["phase"] != "placeholder" && !before.iter().any(|old| old == kid)
+    });
+    assert_eq!(made.count(), 2, "{keys:#?}");
 }
 
 #[tokio::test]
