@@ -66,7 +66,15 @@ async fn a_whole_device_ends_with_the_agent_dead() {
     let dry = lab.ok(&[&ends[..], &["--dry-run"]].concat());
     assert!(dry.contains("nothing was changed"), "{dry}");
 
+    let begun = || {
+        let log = std::fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+        log.matches("generation-begun").count()
+    };
+    let before_it = begun();
+    assert!(before_it > 0);
     let told = json(&lab, &ends);
+    // What is asked for before the end and made after it is no fresh key.
+    assert_eq!(begun(), before_it, "no device can make one");
     let keys = told["keys"].as_array().expect("keys");
     assert_eq!(keys.len(), 2, "{told}");
     for key in keys {
