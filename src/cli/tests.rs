@@ -46,6 +46,7 @@ fn an_id_may_begin_with_a_hyphen() {
         ("KID --all --device hsm --then wait", false),
         ("--device hsm KID", false),
         ("--all --device hsm --then wait --dry-run", true),
+        ("--all --device hsm --then wait --offline", true),
         ("KID --offline", true),
         ("", false),
     ] {
