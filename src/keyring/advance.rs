@@ -69,9 +69,16 @@ impl KeySet {
             };
             if let Some(switch) = &seat.switch {
                 next.push(switch.at);
-            } else if let Some((_, target)) = self.next_switch(&seat_id, plan, tick) {
-                next.push(target - lead(plan));
+                continue;
             }
+            let target = self.next_switch(&seat_id, plan, tick);
+            next.extend(target.map(|(_, target)| target - lead(plan)));
+            // One of before that is next gives way to a fresh one as soon as
+            // that is ready.
+            let fresh = self.fresh_standby(&seat_id);
+            let fresh = fresh.filter(|_| seat.active.is_none());
+            let ready = fresh.and_then(|key| self.allowed(key, plan, &tick.live, tick.now));
+            next.extend(ready.map(|at| at - ahead(plan)));
         }
         next.extend(self.waivers.values().map(|waiver| waiver.until));
         next.extend(self.bounds_end());
