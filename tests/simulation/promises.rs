@@ -158,10 +158,15 @@ pub(crate) fn never_back(before: &KeySet, after: &KeySet) {
 }
 
 /// Rule 6, counted once more: `ceil((L + B + S + pre-publish) / period) + 2`,
-/// with tokens about that a configuration of before allowed.
+/// with tokens about that a configuration of before allowed, and the period as
+/// short as a window makes it that opens early.
 pub(crate) fn largest_set(longest: Span, timing: &Timing) -> usize {
     let lifetime = longest.max(timing.max_token_lifetime);
     let overlap = lifetime + timing.rollback_window + timing.skew + timing.pre_publish();
-    let (overlap, period) = (overlap.as_millis(), timing.rotate_every.as_millis());
+    let early = timing
+        .window
+        .map_or(Span::ZERO, |window| window.longest_gap());
+    let period = timing.rotate_every.as_millis() - early.as_millis();
+    let overlap = overlap.as_millis();
     usize::try_from((overlap + period - 1) / period).expect("a small number") + 2
 }
