@@ -48,6 +48,13 @@ impl World {
         promises::never_back(&before, &after);
         promises::told_in_time(&before, &after, self.plan.timing.adoption);
         self.note_switches(&before, &after);
+        // First, as a key that takes the place of one in this very change comes
+        // after its end.
+        let revoked = |key: &&Key| matches!(key.phase, Phase::Revoked { .. });
+        let ended = after.keys.values().filter(revoked);
+        for kid in ended.filter_map(|key| key.kid.as_ref()) {
+            self.population.ends(kid);
+        }
         for key in after.keys.values() {
             let old = before.keys.get(&key.id);
             if old.is_none_or(|old| old.phase != key.phase) {
@@ -133,7 +140,6 @@ impl World {
             Phase::Retired { .. } => self.invariant_removed_dead(&kid),
             Phase::Revoked { .. } => {
                 // A clock that is confirmed may date it anew.
-                self.population.ends(&kid);
                 self.ledger.revoked.entry(kid).or_insert(self.now);
                 let seat = before.seats.get(&key.seat());
                 if old.is_some_and(|old| matches!(old.phase, Phase::Active { .. })) {
