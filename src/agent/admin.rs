@@ -412,6 +412,8 @@ pub struct RevocationStatus {
     pub reason: RevocationReason,
     /// What they noted.
     pub note: String,
+    /// Whether a restart would forget it.
+    pub in_memory_alone: bool,
 }
 
 /// Something that the schedule will do.

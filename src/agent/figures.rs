@@ -156,6 +156,7 @@ impl Measured for Agent {
                 gauges.page(name, rotation.algorithm, page);
             }
             gauges.writer(name, overview.doubt, reader.idle());
+            gauges.forgotten(name, reader.forgotten().len());
             for origin in &overview.origins {
                 let age = origin.answered.map(|at| now.since(at));
                 gauges.origin(name, &origin.name, age, origin.silent, &origin.wrong);

@@ -1,5 +1,6 @@
 //! What works and what does not, for an operator who looks for the cause.
 
+use super::forgotten::Forgotten;
 use super::origins::OriginHealth;
 use super::overdue::LateRotation;
 use super::readiness::Trouble;
@@ -29,6 +30,8 @@ pub struct KeySetHealth {
     pub late: Vec<LateRotation>,
     /// The addresses at which its JWKS is observed, and what they show.
     pub origins: Vec<OriginHealth>,
+    /// The revocations that a restart would forget.
+    pub forgotten: Forgotten,
 }
 
 /// Whether a device is open and logged in.
@@ -62,6 +65,7 @@ impl Agent {
                         .overview()
                         .late(room.reader.judged(reading), &room.reader.terms().timing),
                     origins: origins(room),
+                    forgotten: (*room.reader.forgotten()).clone(),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use super::reader::{Dark, PublishedSet, Snapshot};
 use super::record::Record;
-use super::revoke::Owed;
+use super::revoke::{OnDisk, Owed};
 use super::writer::{Held, StepError, Writer};
 use crate::clock::Reading;
 use crate::durable::Tombstone;
@@ -191,6 +191,6 @@ fn owed(stone: Option<&Tombstone>, high_water: Time) -> Owed {
     Owed {
         ending,
         at: stone.map_or(high_water, |stone| stone.at),
-        entombed: true, // Or in the log, which is read at each start as well.
+        on_disk: OnDisk::All, // Or in the log, which is read at each start as well.
     }
 }

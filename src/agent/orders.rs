@@ -247,13 +247,8 @@ impl Writer {
             (None, Some(kid)) => Some(Stuck::Owed(kid)),
             (None, None) => None,
         };
-        Ok(status::key_set(
-            &held,
-            &self.reader,
-            &self.context,
-            &self.plan,
-            stuck,
-        ))
+        let status = status::key_set(&held, &self.reader, &self.context, &self.plan, stuck);
+        Ok(status.less_forgotten(&self.reader.forgotten()))
     }
 
     pub(super) fn dark(&self) -> AdminError {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::figures::Overview;
+use super::forgotten::Forgotten;
 use super::pulse::Pulse;
 use super::signing::{Published, SignError, entity_tag};
 use super::terms::Terms;
@@ -31,6 +32,8 @@ pub(super) struct Reader {
     blocks: ArcSwap<Blocks>,
     /// The key that the token did not have when it was last to sign.
     missing: ArcSwapOption<String>,
+    /// What is revoked in memory alone.
+    forgotten: ArcSwap<Forgotten>,
     /// What the writer last saw.
     overview: ArcSwap<Overview>,
     /// When it last came round.
@@ -170,6 +173,7 @@ impl Reader {
             }),
             blocks: ArcSwap::default(),
             missing: ArcSwapOption::empty(),
+            forgotten: ArcSwap::default(),
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
@@ -196,6 +200,16 @@ impl Reader {
 
     pub(super) fn overview(&self) -> Arc<Overview> {
         self.overview.load_full()
+    }
+
+    /// What a restart would forget, from now on.
+    pub(super) fn forgets(&self, forgotten: Forgotten) {
+        self.forgotten.store(Arc::new(forgotten));
+    }
+
+    /// What a restart would forget.
+    pub(super) fn forgotten(&self) -> Arc<Forgotten> {
+        self.forgotten.load_full()
     }
 
     /// Since when the writer has not come round.

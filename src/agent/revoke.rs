@@ -33,8 +33,30 @@ pub(super) struct Owed {
     pub(super) ending: Ending,
     /// When that was ordered.
     pub(super) at: Time,
-    /// Whether a restart would find it on disk.
-    pub(super) entombed: bool,
+    /// What a restart would find of it.
+    pub(super) on_disk: OnDisk,
+}
+
+/// What is on disk of a revocation that the store has not got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDisk {
+    /// A restart forgets it.
+    Nothing,
+    /// That the key has ended, and not how that was ordered last.
+    Before,
+    /// All of it.
+    All,
+}
+
+impl Owed {
+    /// With what came of writing it.
+    fn written(self, entombed: &Result<(), DurableError>) -> Self {
+        let on_disk = match entombed {
+            Ok(()) => OnDisk::All,
+            Err(_) => self.on_disk,
+        };
+        Self { on_disk, ..self }
+    }
 }
 
 impl Writer {
@@ -64,15 +86,13 @@ impl Writer {
         let (revoked, stored) = match replaced {
             Some(replaced) => (replaced, Ok(())),
             None => {
-                let owed = Owed {
-                    entombed: entombed.is_ok(),
-                    ..owed
-                };
-                self.owed.insert(kid.to_owned(), owed);
+                self.owed.insert(kid.to_owned(), owed.written(&entombed));
                 self.show_owed().await;
                 (revoked, self.pay().await)
             }
         };
+
+        self.tell_forgotten();
 
         let mut did = self.did(kid, &revoked.events, stored.as_ref().err());
         let until = revoked.exposure.bounded_until;
@@ -100,7 +120,7 @@ impl Writer {
             did.pending
                 .push(format!("the revocation is not in the store yet: {e}"));
             if let Err(e) = entombed {
-                did.pending.push(not_on_disk(&e));
+                did.pending.push(self.not_on_disk(&e));
             }
         }
         Ok(did)
@@ -166,15 +186,15 @@ impl Writer {
     /// be read since the start. It leaves the last good set, and never signs.
     async fn revoke_in_the_dark(&mut self, kid: &str, ending: Ending, now: Time) -> Did {
         self.reader.block(kid);
-        let mut owed = self.owe(kid, ending, now);
+        let owed = self.owe(kid, ending, now);
         let entombed = self.entomb(kid, &owed).await;
-        owed.entombed = entombed.is_ok();
-        self.owed.insert(kid.to_owned(), owed);
+        self.owed.insert(kid.to_owned(), owed.written(&entombed));
         self.show_owed().await;
+        self.tell_forgotten();
         let impact = self.impact_in_the_dark(kid, now);
         let mut pending =
             vec!["the revocation is not in the store, which cannot be read".to_owned()];
-        pending.extend(entombed.as_ref().err().map(not_on_disk));
+        pending.extend(entombed.as_ref().err().map(|e| self.not_on_disk(e)));
         pending.push(impact.unbounded());
         Did {
             done: vec![format!("the key {kid} is blocked and has left the set")],
@@ -195,7 +215,10 @@ impl Writer {
                 Some(owed) => ending.after(&owed.ending),
                 None => ending,
             },
-            entombed: false,
+            on_disk: match before.map(|owed| owed.on_disk) {
+                None | Some(OnDisk::Nothing) => OnDisk::Nothing,
+                Some(OnDisk::Before | OnDisk::All) => OnDisk::Before,
+            },
         }
     }
 
@@ -237,22 +260,29 @@ impl Writer {
     }
 
     /// Tries again to put on disk what only memory knows: once the disk has
-    /// room, a restart brings no revoked key back, whatever the store does.
+    /// room, a restart brings no revoked key back, whatever the store does. Each
+    /// of them: what is in the way of one may not be in that of another.
     pub(super) async fn entomb_owed(&mut self) {
-        let unwritten = self.owed.iter().filter(|(_, owed)| !owed.entombed);
-        for (kid, owed) in unwritten
-            .map(|(k, o)| (k.clone(), o.clone()))
-            .collect::<Vec<_>>()
-        {
-            if self.entomb(&kid, &owed).await.is_err() {
-                return; // The operator was told what that means.
-            }
-            let key_set = &self.reader.name;
-            tracing::info!(key_set, kid, "a revocation is on disk now");
-            if let Some(owed) = self.owed.get_mut(&kid) {
-                owed.entombed = true;
-            }
+        let unwritten = self.owed.iter();
+        let unwritten = unwritten.filter(|(_, owed)| owed.on_disk != OnDisk::All);
+        let unwritten: Vec<_> = unwritten.map(|(k, o)| (k.clone(), o.clone())).collect();
+        for (kid, owed) in unwritten {
+            let entombed = self.entomb(&kid, &owed).await;
+            // Where that failed, the operator knows.
+            self.owed.insert(kid, owed.written(&entombed));
         }
+        self.tell_forgotten();
+    }
+
+    /// What an operator must know of a revocation that a restart would lose.
+    fn not_on_disk(&self, why: &DurableError) -> String {
+        let until = match self.context.works_with(&self.plan.device) {
+            true => {
+                "do not stop or restart the agent: once there is room it writes it within seconds, and `sealkeeper doctor` names it until then"
+            }
+            false => "make room, and order it again",
+        };
+        format!("and not on disk either: {why}; {until}")
     }
 
     // -- The last key ----------------------------------------------------
@@ -386,7 +416,7 @@ impl Writer {
             // Ordered while nobody could tell. It stays blocked, and its
             // tombstone waits for a record that knows it.
             tracing::warn!(key_set, kid, "a revocation has nothing to end: no such key");
-            !owed.entombed
+            owed.on_disk != OnDisk::All
         });
     }
 
@@ -419,10 +449,3 @@ pub(super) fn kept_by_hold(set: &KeySet, kid: &str) -> Option<String> {
 /// What becomes of a reason or a note that comes late.
 const FORGOTTEN: &str =
     "the record has forgotten the key but for its end: a reason and a note are not kept any more";
-
-/// What an operator must know of a revocation that a restart would lose.
-fn not_on_disk(why: &DurableError) -> String {
-    format!(
-        "and not on disk either: {why}; do not restart the agent before its log says `a revocation is on disk now` or the store has it"
-    )
-}

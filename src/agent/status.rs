@@ -186,6 +186,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 by: revocation.mandate.by,
                 reason: revocation_reason(revocation.reason),
                 note: revocation.mandate.note,
+                in_memory_alone: false,
             }),
     }
 }

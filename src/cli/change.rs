@@ -155,9 +155,21 @@ pub(super) fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> 
     })
 }
 
+/// What a running agent did.
 pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
+    show(changed, as_json)?;
+    changed.durable.then_some(()).ok_or_else(in_memory)
+}
+
+/// What was done with no agent running.
+pub(super) fn tell_offline(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
+    show(changed, as_json)?;
+    changed.durable.then_some(()).ok_or_else(nowhere)
+}
+
+fn show(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        say(json!({
+        return say(json!({
             "done": changed.done,
             "pending": changed.pending,
             "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
@@ -165,8 +177,7 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             "acted_alone": Some(&changed.acted_alone).filter(|by| !by.is_empty()),
             "impact": changed.impact.as_ref().map(impact::json_of),
             "key_set": changed.key_set.as_ref().map(keys::json_of),
-        }))?;
-        return durable(changed);
+        }));
     }
     for done in &changed.done {
         say(format!("done:    {done}"))?;
@@ -189,16 +200,17 @@ pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failur
             changed.acted_alone
         ))?;
     }
-    durable(changed)
+    Ok(())
 }
 
 /// What holds in memory alone is not done.
-fn durable(changed: &ChangeResponse) -> Result<(), Failure> {
-    if changed.durable {
-        return Ok(());
-    }
-    Err(
-        Failure::failed("the change holds in memory, and is not on disk yet: it ends with the agent")
-            .hint("do not stop or restart the agent; make room, and wait until its log says `a revocation is on disk now`. Where it was restarted, order it again"),
-    )
+pub(super) fn in_memory() -> Failure {
+    Failure::failed("the change holds in memory, and is not on disk yet: it ends with the agent")
+        .hint("do not stop or restart the agent; make room, and it is written within seconds: `sealkeeper doctor` names it until then. Where it was restarted before, order it again")
+}
+
+/// No agent runs that would know of it, and the disk took nothing.
+pub(super) fn nowhere() -> Failure {
+    Failure::failed("nothing of it is on disk, and no agent runs that would know it: the next start signs again")
+        .hint("make room on the file system of state_dir, and order it again before the agent starts")
 }

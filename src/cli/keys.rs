@@ -182,6 +182,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
             "by": revocation.by,
             "reason": reason(revocation.reason()),
             "note": revocation.note,
+            "in_memory_alone": revocation.in_memory_alone,
         })),
         "placements": key.placements.iter().map(|p| json!({
             "device": p.device,
@@ -225,9 +226,16 @@ fn notes(key: &v1::Key) -> String {
             reason(revocation.reason()),
             told(&revocation.by, &cut(&revocation.note))
         ));
+        if revocation.in_memory_alone {
+            notes.push(IN_MEMORY_ALONE.to_owned());
+        }
     }
     notes.join(", ")
 }
+
+/// What is said of a revocation that a restart would forget.
+pub(super) const IN_MEMORY_ALONE: &str =
+    "IN MEMORY ALONE: a restart forgets it, see `sealkeeper doctor`";
 
 /// Who asked, and what they noted, where that is known.
 pub(super) fn told(by: &str, note: &str) -> String {
@@ -354,6 +362,7 @@ mod tests {
             by: "unix:7".into(),
             reason: RevocationReason::Compromised.into(),
             note: "ticket 12".into(),
+            in_memory_alone: false,
         };
         let hold = v1::Hold {
             since: at(1_700_000_000),
@@ -457,6 +466,7 @@ mod tests {
                 "by": "unix:7",
                 "reason": "compromised",
                 "note": "ticket 12",
+                "in_memory_alone": false,
             })
         );
     }

@@ -35,6 +35,7 @@ mod shell;
 mod show;
 mod sign;
 mod simulate;
+mod stop;
 mod systemd;
 mod timeline;
 mod usage;

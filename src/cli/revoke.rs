@@ -166,7 +166,7 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
         };
         let caller = policy::own_caller()?;
         let changed = offline.revoke(&caller, &order).await;
-        change::tell(
+        change::tell_offline(
             &grpc::change_response(changed.map_err(grpc::failure)?),
             as_json,
         )

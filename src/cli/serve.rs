@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use super::listeners::{Listeners, Ready, Verifiers};
 use super::log::Log;
 use super::output::Failure;
 use super::reload::{self, Reloading};
+use super::stop::Stop;
 use super::systemd::{Manager, Pulse};
 use super::{callers, compose, descriptors, differs, log, webhooks};
 use crate::agent::Agent;
@@ -38,7 +38,7 @@ async fn serve(
     log: &Log,
 ) -> Result<(), Failure> {
     // Asked for before anything is served: a signal that comes early counts.
-    let stop = stop_signal()?;
+    let stop = Stop::signals()?;
     let hangups = hangups()?;
     let context = compose::open(config, IF_IN_USE)?;
     // As the record is before the agent follows the configuration.
@@ -94,13 +94,14 @@ async fn serve(
         () = log.watch(&metrics) => {}
     }
     drop(ready);
+    let kept = stop.last_chance(&agent, &manager).await;
     drop(webhooks);
     drop(agent);
     for device in devices {
         device.shut_down().await;
     }
     tracing::info!("stopped");
-    Ok(())
+    kept
 }
 
 /// What the listeners serve.
@@ -116,7 +117,7 @@ struct Floor<'a> {
 impl Floor<'_> {
     /// Serves everything until the agent is to stop, and what has begun is
     /// answered.
-    async fn answer(self, listeners: Listeners, stop: &watch::Receiver<bool>) {
+    async fn answer(self, listeners: Listeners, stop: &Stop) {
         let Self {
             config,
             agent,
@@ -128,7 +129,7 @@ impl Floor<'_> {
         let limits = descriptors::limits(&config.serve);
         let count = |name| metrics.connections(name);
         let pulses = [Pulse::new(), Pulse::new(), Pulse::new(), Pulse::new()];
-        let until = |pulse: &Pulse| pulse.clone().until(ended(stop.clone()));
+        let until = |pulse: &Pulse| pulse.clone().until(stop.clone().asked());
         let [signing, admin, jwks, over_tls] = pulses.each_ref().map(until);
         let Listeners {
             signing: local,
@@ -178,13 +179,13 @@ impl Floor<'_> {
         let figures = async {
             if let Some(listener) = operators {
                 let agent = Arc::clone(agent);
-                serve::http::serve_operators(listener, agent, limits, ended(stop.clone())).await;
+                serve::http::serve_operators(listener, agent, limits, stop.clone().asked()).await;
             }
         };
         let watch = async {
             manager.ready();
             tokio::select! {
-                () = ended(stop.clone()) => manager.stopping(),
+                () = stop.clone().asked() => manager.stopping(),
                 () = manager.accompany(&**agent, &pulses) => {}
             }
         };
@@ -206,26 +207,4 @@ fn site(config: &Config, agent: &Arc<Agent>, metrics: &Metrics) -> Site<Agent> {
 /// Taken whatever is configured: a SIGHUP that has nothing to do ends nothing.
 fn hangups() -> Result<Signal, Failure> {
     signal(SignalKind::hangup()).map_err(|e| Failure::failed(format!("signals: {e}")))
-}
-
-/// Turns true at SIGTERM or SIGINT.
-fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
-    let listen = |kind| signal(kind).map_err(|e| Failure::failed(format!("signals: {e}")));
-    let mut term = listen(SignalKind::terminate())?;
-    let mut int = listen(SignalKind::interrupt())?;
-    let (tell, told) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("stopping");
-        let _ = tell.send(true);
-    });
-    Ok(told)
-}
-
-async fn ended(mut stop: watch::Receiver<bool>) {
-    // An error means that nobody can ask any more: as good as asked.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

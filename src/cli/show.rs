@@ -69,7 +69,11 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         let at = revocation.at.as_ref().map(|at| told(at, now));
         let by = keys::told(&revocation.by, &revocation.note);
         let reason = keys::reason(revocation.reason());
-        format!("{} ({reason}){by}", at.unwrap_or_default())
+        let alone = match revocation.in_memory_alone {
+            true => format!(", {}", keys::IN_MEMORY_ALONE),
+            false => String::new(),
+        };
+        format!("{} ({reason}){by}{alone}", at.unwrap_or_default())
     });
     let but = unseen_waived(key);
     let facts = [

@@ -70,6 +70,15 @@ impl Manager {
         self.tell("STOPPING=1\nSTATUS=finishing what has begun");
     }
 
+    /// It would stop, and what it has in memory alone would be lost.
+    pub(super) fn waiting_for_disk(&self, longest: Duration) {
+        // Beyond what the unit gives: a device still has to be closed.
+        let extra = (longest * 2).as_micros();
+        self.tell(&format!(
+            "EXTEND_TIMEOUT_USEC={extra}\nSTATUS=waiting for room on disk: a revocation is in memory alone"
+        ));
+    }
+
     /// Says how the agent does whenever that changes, and feeds the watchdog
     /// for as long as the pulses and the writers come round. Never ends.
     pub(super) async fn accompany<A: Watched + Measured>(&self, agent: &A, pulses: &[Pulse]) {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::output::{Failure, say};
 use super::revoke::{Args, IF_IN_USE, as_owner, because, chosen, reason, then};
-use super::{compose, impact, keys, policy};
+use super::{change, compose, impact, keys, policy};
 use crate::agent::admin::DeviceOrder;
 use crate::agent::impact::Thought;
 use crate::agent::offline::Offline;
@@ -19,12 +19,20 @@ use crate::serve::grpc;
 
 pub(super) fn run(config: Config, device: &str, args: &Args, as_json: bool) -> Result<(), Failure> {
     match (args.offline, args.dry_run) {
-        (false, false) => told(&config, device, &ordered(&config, device, args)?, as_json),
+        (false, false) => {
+            let keys = ordered(&config, device, args)?;
+            told(&config, device, &keys, as_json)?;
+            verdict(&keys, change::in_memory)
+        }
         (false, true) => foretold(device, &foreseen(&config, device, args)?, as_json),
         (true, dry_run) => {
             as_owner(&config.state_dir)?;
             match dry_run {
-                false => told(&config, device, &ended(&config, device, args)?, as_json),
+                false => {
+                    let keys = ended(&config, device, args)?;
+                    told(&config, device, &keys, as_json)?;
+                    verdict(&keys, change::nowhere)
+                }
                 true => foretold(device, &thought_of(&config, device, args)?, as_json),
             }
         }
@@ -216,7 +224,7 @@ fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Res
             ))?;
         }
     }
-    verdict(keys)
+    Ok(())
 }
 
 fn tell_key(key: &DeviceKey) -> Result<(), Failure> {
@@ -260,7 +268,7 @@ fn json_of(key: &DeviceKey) -> Value {
 }
 
 /// Whether each of them is ended, and on disk.
-fn verdict(keys: &[DeviceKey]) -> Result<(), Failure> {
+fn verdict(keys: &[DeviceKey], not_on_disk: fn() -> Failure) -> Result<(), Failure> {
     let failed = keys.iter().filter(|key| !key.error.is_empty()).count();
     if failed > 0 {
         return Err(Failure::failed(format!(
@@ -270,10 +278,7 @@ fn verdict(keys: &[DeviceKey]) -> Result<(), Failure> {
         .hint("the same command again ends what is left; where the keys of a set are not known, `sealkeeper keys revoke --force-kid` takes a whole id"));
     }
     if keys.iter().any(|key| !key.durable) {
-        return Err(
-            Failure::failed("the end of some holds in memory, and is not on disk yet")
-                .hint("make room, and do not restart the agent before: it stores them by itself"),
-        );
+        return Err(not_on_disk());
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub struct Gauges {
     track_signing: GaugeVec,
     jwks: GaugeVec,
     doubt: GaugeVec,
+    forgotten: GaugeVec,
     writer: GaugeVec,
     origin: GaugeVec,
     answered: GaugeVec,
@@ -117,6 +118,11 @@ impl Gauges {
                 "Whether an operator has to confirm the clock before any key moves.",
                 &["key_set"],
             ),
+            forgotten: make(
+                "sealkeeper_revocations_in_memory",
+                "Revocations that are in memory alone, as the disk takes nothing: a restart would forget them.",
+                &["key_set"],
+            ),
             origin: make(
                 "sealkeeper_origin_wrong",
                 "What is wrong at an address where verifiers get the JWKS: keys that it lacks, next keys that it does not show yet, revoked keys that it still shows, keys in place of which it shows something else (impostor), and whether it is silent.",
@@ -201,6 +207,14 @@ impl Gauges {
         set(self.doubt.with_label_values(&[key_set]), doubt);
         let idle = idle.as_secs_f64();
         self.writer.with_label_values(&[key_set]).set(idle);
+    }
+
+    /// How many revocations a restart would forget.
+    pub fn forgotten(&self, key_set: &str, count: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
+        self.forgotten
+            .with_label_values(&[key_set])
+            .set(count as f64);
     }
 
     /// What an origin shows, and since when it has said nothing.

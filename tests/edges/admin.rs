@@ -207,6 +207,7 @@ fn status() -> KeySetStatus {
                 by: "unix:2".into(),
                 reason: RevocationReason::Compromised,
                 note: "leak".into(),
+                in_memory_alone: true,
             }),
         }],
         next: vec![Upcoming {
@@ -264,6 +265,7 @@ fn arrived() -> v1::KeySet {
                 by: "unix:2".into(),
                 reason: v1::RevocationReason::Compromised.into(),
                 note: "leak".into(),
+                in_memory_alone: true,
             }),
         }],
         next: vec![v1::Event {

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::bad_days::{active, refused, shown, signs};
+use super::figures::{figure, scrape};
 use super::kills::{healthy, stays_revoked};
-use super::lab::{Lab, wait_until};
+use super::lab::{Daemon, Lab, wait_until};
 
 /// The log of key events, in the agent's state directory.
 const KEY_EVENTS: &str = "audit/keys.log";
@@ -336,4 +337,104 @@ async fn init_on_a_full_disk_says_so_and_goes_on_later() {
     lab.init();
     let _daemon = lab.serve().await;
     healthy(&lab).await;
+}
+
+/// A revocation that neither the store nor a tombstone has is one that a
+/// restart forgets: whoever looks is told so, and a stop waits for the disk.
+#[tokio::test]
+async fn a_revocation_in_memory_alone_is_told_and_outlasts_a_stop() {
+    let Some((lab, disk)) = lab() else { return };
+    let listen = "[serve]\nmetrics_listen = \"127.0.0.1:0\"";
+    lab.amend("[serve]", listen);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let in_memory = r#"revocations_in_memory{key_set="main"}"#;
+    assert_eq!(figure(&scrape(&daemon).await, in_memory), 0.0);
+
+    let kid = in_memory_alone(&lab, &disk, &mut daemon).await;
+    let list = told(&lab.run(&["keys", "list"]));
+    assert!(
+        list.contains("IN MEMORY ALONE: a restart forgets it"),
+        "{list}"
+    );
+    let one = told(&lab.run(&["keys", "show", &kid]));
+    assert!(
+        one.contains("IN MEMORY ALONE: a restart forgets it"),
+        "{one}"
+    );
+    let listed = lab.keys();
+    let ended = listed.iter().find(|key| key["kid"] == kid.as_str());
+    let ended = ended.expect("it is listed");
+    assert_eq!(ended["revocation"]["in_memory_alone"], true, "{ended}");
+    let found = told(&lab.run(&["doctor"]));
+    let failure = format!("fail  revoked main: the revocation of {kid} is in memory alone");
+    assert!(found.contains(&failure), "{found}");
+    assert_eq!(figure(&scrape(&daemon).await, in_memory), 1.0);
+
+    // It is asked to stop, and waits for room.
+    daemon.ask_to_stop();
+    let log = lab.logged("the stop waits for 15s").await;
+    assert!(log.contains(&kid), "{log}");
+    disk.make_room();
+    assert!(daemon.end().await.success(), "{}", lab.log());
+    assert!(lab.log().contains("a revocation is on disk now"));
+    let mut daemon = lab.serve().await;
+    stays_revoked(&lab, &mut daemon, &kid).await;
+    healthy(&lab).await;
+    let found = told(&lab.run(&["doctor"]));
+    assert!(!found.contains("in memory alone"), "{found}");
+
+    // Asked twice, it ends at once, and says what it forgets and what to do.
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let kid = in_memory_alone(&lab, &disk, &mut daemon).await;
+    let before = lab.log().len();
+    daemon.ask_to_stop();
+    let waits = async || lab.log()[before..].contains("the stop waits for 15s");
+    wait_until(waits).await;
+    daemon.ask_to_stop();
+    assert_eq!(daemon.end().await.code(), Some(1));
+    let said = lab.log().split_off(before);
+    let order = format!("sealkeeper keys revoke {kid} --key-set main --offline");
+    for words in ["asked to stop again", "the next start signs again", &order] {
+        assert!(said.contains(words), "expected {words:?} in {said}");
+    }
+
+    // On the full disk that order holds nowhere, and says that too.
+    disk.fill();
+    let order = [
+        "keys",
+        "revoke",
+        &kid,
+        "--key-set",
+        "main",
+        "--offline",
+        "--then",
+        "wait",
+    ];
+    let ordered = lab.run(&order);
+    assert_eq!(ordered.status.code(), Some(1), "{ordered:?}");
+    let ordered = told(&ordered);
+    assert!(ordered.contains("the next start signs again"), "{ordered}");
+    disk.make_room();
+    lab.ok(&order);
+    let mut daemon = lab.serve().await;
+    stays_revoked(&lab, &mut daemon, &kid).await;
+}
+
+/// Revokes the active key of a key set whose disk is full, and stays so.
+async fn in_memory_alone(lab: &Lab, disk: &SmallDisk, daemon: &mut Daemon) -> String {
+    let kid = active(lab);
+    // Each refusal gives some room back.
+    for _ in 0..2 {
+        disk.fill();
+        refused(daemon, &["DISK_FULL"]).await;
+    }
+    disk.fill();
+    let order = ["keys", "revoke", &kid, "--then", "activate"];
+    let ordered = lab.run(&order);
+    assert_eq!(ordered.status.code(), Some(1), "{ordered:?}");
+    disk.fill();
+    kid
 }

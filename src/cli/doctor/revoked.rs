@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::sockets::Agent;
-use crate::api::v1::{Key, KeySet, Phase};
+use crate::api::v1::{Key, KeySet, KeySetHealth, Phase};
 use crate::cli::keys::date;
 
 /// What the agent says of each.
@@ -12,6 +12,21 @@ pub(super) fn told(agent: &Agent, report: &mut Report) {
         for key in revoked {
             waits_for_second(set, key, report);
         }
+    }
+}
+
+/// A restart would forget it. Says what to do before one, and after.
+pub(super) fn in_memory_alone(set: &KeySetHealth, report: &mut Report) {
+    for kid in &set.revoked_in_memory {
+        report.fail(
+            "revoked",
+            &set.name,
+            format!("the revocation of {kid} is in memory alone: a restart forgets it"),
+            format!(
+                "do not stop or restart the agent: make room, see `state folder`, and it is written within seconds. Where the agent ended before, order it again with no agent running: `sealkeeper keys revoke {kid} --key-set {} --offline --reason compromised --then wait`",
+                set.name
+            ),
+        );
     }
 }
 

@@ -80,6 +80,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                 }
                 late_rotations(set, report);
                 origins::told(config, set, report);
+                revoked::in_memory_alone(set, report);
             }
             revoked::told(&agent, report);
             return Some(agent);
