@@ -24,6 +24,7 @@ mod last_key;
 mod observed;
 mod operator;
 mod other_token;
+mod quick_rotations;
 mod recover;
 mod reload;
 mod renamed;
