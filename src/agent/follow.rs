@@ -13,7 +13,7 @@ use super::pulse::Pulse;
 use super::reader::Reader;
 use super::terms::Terms;
 use super::writer::{Held, Message, Writer};
-use super::{Agent, Context, Wanted, gone, observe_every, observe_origin};
+use super::{Agent, Context, Wanted, gone, observe_origin};
 use crate::keyring::{Genesis, Lowered, OWN_LISTENER, Plan};
 use crate::observe::Origin;
 
@@ -105,7 +105,7 @@ impl Writer {
     /// Asks these origins from now on, and no others. Whoever is asked already,
     /// as often, goes on: a run of sightings is not broken for nothing.
     pub(super) fn watch(&mut self, origins: impl IntoIterator<Item = Origin>) {
-        let every = observe_every(&self.plan).to_duration();
+        let every = self.plan.timing.look_every().to_duration();
         let mut before = std::mem::take(&mut self.observers.0);
         for origin in origins {
             let name = origin.name().to_owned();

@@ -64,12 +64,11 @@ use tokio_stream::StreamExt;
 
 use crate::clock::Clock;
 use crate::hsm::Device;
-use crate::keyring::{Plan, Timing};
+use crate::keyring::Plan;
 use crate::metrics::KeySetMetrics;
 use crate::observe::{self, Origin};
 use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
-use crate::time::Span;
 use admin::{AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order};
 use history::Archive;
 use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen, Thought};
@@ -327,15 +326,6 @@ fn gone(name: &str) -> AdminError {
         reason: "WRITER_GONE",
         why: format!("the writer of the key set {name:?} has ended; restart the agent"),
     }
-}
-
-/// How often an origin is asked: several times within P, so that the wait
-/// that starts with a sighting starts soon.
-fn observe_every(plan: &Plan) -> Span {
-    let Timing { propagation, .. } = plan.timing;
-    propagation
-        .divided_by(4)
-        .clamp(Span::from_millis(50), Span::from_secs(30))
 }
 
 /// How many answers an origin may fail to give before the log says so.

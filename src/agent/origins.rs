@@ -227,8 +227,7 @@ impl Writer {
 
     /// How long an origin may be silent before what it showed counts no more.
     pub(super) fn patience(&self) -> Span {
-        let several = super::observe_every(&self.plan).times(4);
-        self.plan.timing.propagation.max(several)
+        self.plan.timing.patience()
     }
 }
 

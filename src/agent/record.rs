@@ -114,6 +114,7 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::Regressed { origin }
         | What::OriginRestored { origin }
         | What::WaiverEnded { origin } => Some(format!("origin {origin}")),
+        What::Unobserved { origin, since } => Some(format!("origin {origin} since {since}")),
         What::OriginWaived { origin, until } => Some(format!("origin {origin} until {until}")),
         What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
             Some(format!("activates {activates}"))
@@ -267,8 +268,9 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
 
 /// Events of what people and origins did, from which no key's state follows:
 /// what waits for a second person, and for whom nobody waits, is asked for
-/// again after a recovery.
-const OF_NO_KEY: [&str; 7] = [
+/// again after a recovery, and all origins are.
+const OF_NO_KEY: [&str; 8] = [
+    "unobserved",
     "approval-requested",
     "approved",
     "request-withdrawn",

@@ -98,6 +98,9 @@ impl KeySet {
             waiver.since = now;
         }
         self.bounds_end_by(now);
+        for looked in self.looked.values_mut() {
+            *looked = now.min(*looked);
+        }
         let last_use = rules::rule_2_last_use(now, &plan.timing);
         for key in self.keys.values_mut() {
             key.created = key.created.min(now);

@@ -93,6 +93,12 @@ pub enum What {
     Regressed {
         origin: String,
     },
+    /// Nobody looked at an origin that showed it, since then: whether it did all
+    /// the while is not known, and its wait there begins anew.
+    Unobserved {
+        origin: String,
+        since: Time,
+    },
     ActivationScheduled {
         activates: Time,
     },
@@ -171,13 +177,14 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 31] = [
+    pub const NAMES: [&str; 32] = [
         "generation-begun",
         "generation-abandoned",
         "published",
         "placeholder-made",
         "observed-everywhere",
         "regressed",
+        "unobserved",
         "activation-scheduled",
         "activation-cancelled",
         "activated",
@@ -215,6 +222,7 @@ impl What {
             Self::PlaceholderMade => "placeholder-made",
             Self::ObservedEverywhere => "observed-everywhere",
             Self::Regressed { .. } => "regressed",
+            Self::Unobserved { .. } => "unobserved",
             Self::ActivationScheduled { .. } => "activation-scheduled",
             Self::ActivationCancelled => "activation-cancelled",
             Self::Activated => "activated",

@@ -45,6 +45,7 @@ impl KeySet {
             requests: BTreeMap::new(),
             last_request: 0,
             waivers: BTreeMap::new(),
+            looked: BTreeMap::new(),
             bounds: None,
         };
         set.join(tick);

@@ -192,6 +192,10 @@ pub struct KeySet {
     /// The origins that are not waited for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waivers: BTreeMap<String, Waiver>,
+    /// When somebody last looked at each origin, to within half of
+    /// [`Timing::patience`]; the agents' own listeners are not among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub looked: BTreeMap<String, Time>,
     /// How old a set may be that verifiers go by; none in a record of before
     /// this was kept, until the next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]

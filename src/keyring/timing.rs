@@ -88,6 +88,21 @@ impl Timing {
         self.propagation + self.verifier_cache + self.skew
     }
 
+    /// How often an origin is asked: several times within P, so that the wait
+    /// that starts with a sighting starts soon.
+    #[must_use]
+    pub fn look_every(&self) -> Span {
+        let several = self.propagation.divided_by(4);
+        several.clamp(Span::from_millis(50), Span::from_secs(30))
+    }
+
+    /// How long an origin may be silent, or nobody may ask it, before what it
+    /// showed counts no more: P, or several looks.
+    #[must_use]
+    pub fn patience(&self) -> Span {
+        self.propagation.max(self.look_every().times(4))
+    }
+
     /// The shortest time from one rotation to the next that the schedule
     /// brings about: a window may come up to its longest gap early.
     #[must_use]

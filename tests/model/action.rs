@@ -29,6 +29,8 @@ pub(crate) enum Action {
     Pull(usize),
     /// An origin goes back to a set without this key, and its agent sees it.
     Regress(usize, usize),
+    /// An origin goes back to a set without this key, and nobody sees it.
+    Stray(usize, usize),
     /// An operator revokes a key at one agent, which blocks it.
     Block(usize, usize),
     /// Somebody moves a clock, or sets it right.
@@ -74,6 +76,13 @@ impl fmt::Display for Action {
             Self::Pull(o) => write!(f, "origin {o} fetches the set"),
             Self::Regress(o, key) => {
                 write!(f, "origin {o} goes back to a set without {}", kid(key))
+            }
+            Self::Stray(o, key) => {
+                write!(
+                    f,
+                    "origin {o} goes back, out of sight, to a set without {}",
+                    kid(key)
+                )
             }
             Self::Clock(r, Fault::None) => write!(f, "the clock of {} is set right", name(r)),
             Self::Clock(r, Fault::Ahead) => write!(f, "the clock of {} leaps forward", name(r)),

@@ -77,6 +77,8 @@ impl Lab {
             return Ok(None);
         };
         let mut tick = self.tick(r, now, before.epoch);
+        let attended = self.attended(before, now);
+        let before = &attended;
         let mut set = before.clone();
         self.note(&mut set, r, clock, right);
         if let Ask::Observe(origins) = ask {
@@ -96,6 +98,17 @@ impl Lab {
         }
         self.promises_of_a_change(before, &set, ask, &tick)?;
         Ok(Some((set, events)))
+    }
+
+    /// The record of agents that look at origins all the time, but where it is
+    /// the question whether they do.
+    fn attended(&self, before: &KeySet, now: Time) -> KeySet {
+        let mut set = before.clone();
+        if !self.inst.gaps {
+            let origins = self.inst.plan.origins.iter();
+            set.looked = origins.map(|origin| (origin.clone(), now)).collect();
+        }
+        set
     }
 
     /// An agent puts its doubt on record.

@@ -24,6 +24,9 @@ pub(crate) struct Facts {
     /// Published, and not taken for the next activation any more than can be
     /// taken back.
     pub(crate) may_be_lost: Mask,
+    /// Of these, those whose activation is not fixed yet. What happens out of
+    /// sight between that and the activation no agent can know.
+    pub(crate) may_stray: Mask,
     pub(crate) retiring: Mask,
     pub(crate) held: Mask,
     /// For each agent, the keys that it is to have made, and destroyed.
@@ -59,6 +62,11 @@ impl Facts {
             wants_fresh: set.seats.keys().any(|seat| set.owes_fresh(seat)),
             may_be_lost: mask(set, |key| {
                 matches!(key.phase, Phase::Published { .. }) && !fixed(key.id)
+            }),
+            may_stray: mask(set, |key| {
+                let next = seats().filter_map(|seat| seat.switch.as_ref());
+                let fixed = next.into_iter().any(|switch| switch.to == key.id);
+                matches!(key.phase, Phase::Published { .. }) && !fixed
             }),
             retiring: phase(|phase| matches!(phase, Phase::Retiring { .. })),
             held: mask(set, |key| key.is_held()),

@@ -32,6 +32,9 @@ pub(crate) struct Instance {
     pub(crate) slow_writes: bool,
     /// An origin goes back to an older set.
     pub(crate) regressions: bool,
+    /// An origin goes back and comes again while nobody looks for longer than a
+    /// patience.
+    pub(crate) gaps: bool,
     /// Somebody moves the clocks.
     pub(crate) clocks: bool,
     /// How late a rotation is told from later still. It decides nothing, and so
@@ -116,6 +119,7 @@ fn instance(name: &'static str, timing: Timing, origins: usize) -> Instance {
         prompt: false,
         slow_writes: false,
         regressions: false,
+        gaps: false,
         clocks: false,
         late: Span::ZERO,
         orders: &[],
@@ -166,6 +170,16 @@ impl Instance {
         Self {
             regressions: true,
             ..instance("two origins", timing(7, 0), 2)
+        }
+    }
+
+    /// One agent and an origin that falls silent, as the agent does itself, and
+    /// meanwhile goes back to an older set.
+    pub(crate) fn out_of_sight() -> Self {
+        Self {
+            absent: 0b1,
+            gaps: true,
+            ..instance("out of sight", timing(7, 0), 1)
         }
     }
 

@@ -85,6 +85,11 @@ fn origins() {
 }
 
 #[test]
+fn out_of_sight() {
+    visit(&Instance::out_of_sight(), 10_976);
+}
+
+#[test]
 fn operator() {
     visit(&Instance::operator(), 70_596);
 }

@@ -56,6 +56,8 @@ pub(crate) struct Frame {
     ceiling: Span,
     /// Rule 1.
     seen: Span,
+    /// A look at an origin.
+    looked: Span,
     /// A revocation, until every replica has heard of it.
     heard: Span,
 }
@@ -84,6 +86,11 @@ impl Frame {
             }),
             ceiling: longest(|timing| timing.skew),
             seen: longest(Timing::pre_publish),
+            // Elsewhere agents look all the time.
+            looked: match inst.gaps {
+                true => inst.plan.timing.patience() + UNIT,
+                false => Span::ZERO,
+            },
             heard: longest(Timing::handover) + UNIT,
         }
     }
@@ -113,6 +120,7 @@ impl Frame {
             requests,
             last_request,
             waivers,
+            looked,
             // The schedule never changes, and nothing is lowered.
             bounds,
         } = set;
@@ -182,6 +190,10 @@ impl Frame {
             requests,
             last_request,
             waivers,
+            looked: looked
+                .into_iter()
+                .map(|(origin, at)| (origin, (at - passed).max(NOW - self.looked)))
+                .collect(),
             bounds,
         }
     }

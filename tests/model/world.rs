@@ -38,6 +38,11 @@ pub(crate) struct State {
     excused: Mask,
     /// The orders that were given.
     ordered: u8,
+    /// For how many units nobody has looked at each origin, up to more than a
+    /// patience.
+    unlooked: [u8; 2],
+    /// The origins that went back unseen since.
+    strayed: Mask,
 }
 
 /// What a process has.
@@ -88,6 +93,8 @@ impl State {
             beside: [0; 8],
             excused: 0,
             ordered: 0,
+            unlooked: [0; 2],
+            strayed: 0,
         };
         state.judge(lab)?;
         Ok(state)
@@ -104,7 +111,15 @@ impl State {
         });
         self.actions_of(0, lab, &mut found);
         for o in 0..inst.plan.origins.len() {
-            found.push(Action::Pull(o));
+            // One that went back is seen, or it stays so for as long as nobody
+            // looks, which is longer than a patience.
+            if self.strayed & bit(o) == 0 || self.unlooked[o] > units(inst.plan.timing.patience()) {
+                found.push(Action::Pull(o));
+            }
+            if inst.gaps {
+                let lost = lab.facts(self.record).may_stray & self.fronts[o];
+                found.extend(slots(lost).map(|key| Action::Stray(o, key)));
+            }
             if inst.regressions && self.is_free(0) {
                 let lost = lab.facts(self.record).may_be_lost & self.fronts[o];
                 found.extend(slots(lost).map(|key| Action::Regress(o, key)));
@@ -214,6 +229,7 @@ impl State {
         match action {
             Action::Pass => next.pass(lab)?,
             Action::Step(r, ask) => {
+                next.looks(ask, &lab.inst);
                 if let Some(record) = next.asked(lab, r, ask)? {
                     next.swap(lab, r, (record, true));
                 }
@@ -259,6 +275,10 @@ impl State {
                     next.swap(lab, 0, (record, true));
                 }
             }
+            Action::Stray(o, key) => {
+                next.serve(o, self.fronts[o] & !bit(key), &lab.inst);
+                next.strayed |= bit(o);
+            }
             Action::Block(r, key) => {
                 next.ordered |= 1 << Order::Revoke as u8;
                 next.agents[r].blocked |= bit(key);
@@ -271,6 +291,16 @@ impl State {
         next.promise_fresh(self, lab)?;
         next.forget(lab);
         Ok((next != *self).then_some(next))
+    }
+
+    /// Somebody looks at origins.
+    fn looks(&mut self, ask: Ask, inst: &Instance) {
+        if let (Ask::Observe(origins), true) = (ask, inst.gaps) {
+            for o in slots(origins) {
+                self.unlooked[o] = 0;
+                self.strayed &= !bit(o);
+            }
+        }
     }
 
     /// A process starts, or hears of the store again.
@@ -356,6 +386,12 @@ impl State {
         }
         for token in &mut self.tokens {
             *token = token.saturating_sub(1);
+        }
+        if lab.inst.gaps {
+            let enough = units(lab.inst.plan.timing.patience()) + 1;
+            for unlooked in &mut self.unlooked {
+                *unlooked = (*unlooked + 1).min(enough);
+            }
         }
         Ok(())
     }

@@ -279,7 +279,7 @@ impl World {
         }
         let at = self.wall(r);
         let mut answers = Vec::new();
-        for &o in origins.iter().filter(|o| self.origins[**o].dead.is_none()) {
+        for &o in origins.iter().filter(|o| self.origins[**o].answers()) {
             self.replicas[r].answered[o] = Some(reader);
             let origin = &self.origins[o];
             answers.push((o, origin.name.clone(), origin.serves.clone()));
@@ -292,6 +292,8 @@ impl World {
         });
         if done.is_ok() {
             for (o, _, kids) in &answers {
+                self.origins[*o].astray = None;
+                self.origins[*o].lost = None;
                 self.observed(r, *o, kids);
             }
         }

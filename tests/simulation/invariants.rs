@@ -82,8 +82,9 @@ impl World {
                 self.ledger.wait.insert(kid.clone(), wait);
                 self.ledger.proven.remove(&kid);
                 if seat.force {
-                    self.ledger.excused.insert(kid);
+                    self.ledger.excused.insert(kid.clone());
                 }
+                self.excuse_just_astray(&kid);
                 // One that is put off was fixed before.
                 let put_off = old.is_some_and(|old| old.to == *to && old.at < *at);
                 if !rollback && !seat.force && !put_off {
@@ -131,6 +132,7 @@ impl World {
                     let wait = timing.propagation + timing.verifier_cache;
                     self.ledger.wait.insert(kid.clone(), wait);
                     self.ledger.proven.remove(&kid);
+                    self.excuse_astray(&kid);
                 }
                 let init = matches!(before.genesis, Genesis::Pending { .. });
                 if init || key.forced {

@@ -27,6 +27,7 @@ mod signatures;
 mod signing;
 mod totals;
 mod verifiers;
+mod watching;
 mod world;
 mod year;
 

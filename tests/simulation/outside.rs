@@ -55,6 +55,19 @@ pub(crate) struct Origin {
     pub(crate) source: usize,
     /// It answers nobody since then.
     pub(crate) dead: Option<Time>,
+    /// It answers verifiers and no agent.
+    pub(crate) mute: bool,
+    /// It went back to a set without some key then, and no agent has seen it.
+    pub(crate) astray: Option<Time>,
+    /// That key, until one looks, though it may be shown again.
+    pub(crate) lost: Option<String>,
+}
+
+impl Origin {
+    /// Whether agents get an answer.
+    pub(crate) fn answers(&self) -> bool {
+        self.dead.is_none() && !self.mute
+    }
 }
 
 /// One record, changed by compare-and-swap.

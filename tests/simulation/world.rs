@@ -127,6 +127,9 @@ impl World {
                 history: Vec::new(),
                 source: o % replicas.len(),
                 dead: None,
+                mute: false,
+                astray: None,
+                lost: None,
             })
             .collect();
         let tick = Tick {
@@ -201,8 +204,7 @@ impl World {
 
     /// For how long an answer of an origin shows that it is there.
     pub(crate) fn recent(&self) -> Span {
-        let timing = &self.plan.timing;
-        timing.propagation + timing.skew + timing.adoption.times(10)
+        self.plan.timing.patience()
     }
 
     pub(crate) fn reaches_store(&self, r: usize) -> bool {
@@ -219,6 +221,12 @@ impl World {
     /// Lets true time pass up to `to`; what is on the agenda happens on the
     /// way, in order.
     pub(crate) fn pass(&mut self, to: Time) {
+        let from = self.now;
+        self.pass_unwatched(to);
+        self.attend(self.now.since(from));
+    }
+
+    fn pass_unwatched(&mut self, to: Time) {
         while let Some(next) = self.earliest(to) {
             let (at, item) = self.agenda.remove(next);
             self.now = self.now.max(at);
@@ -342,9 +350,12 @@ impl World {
 
     /// An origin gets the set from its replica.
     pub(crate) fn pull(&mut self, o: usize) {
-        if self.origins[o].dead.is_some() {
+        let origin = &self.origins[o];
+        let unseen = origin.astray.map(|since| self.now.since(since));
+        if origin.dead.is_some() || origin.mute || unseen.is_some_and(|it| it <= self.unnoticed()) {
             return;
         }
+        self.origins[o].astray = None;
         let source = &self.replicas[self.origins[o].source];
         if let Some(view) = source.view.as_ref().filter(|_| source.up) {
             let kids = view.published.iter().map(|key| key.kid.clone()).collect();

@@ -166,6 +166,7 @@ impl World {
         for o in 0..self.origins.len() {
             if self.random.chance(150) {
                 self.origins[o].dead = None;
+                self.origins[o].mute = false;
             }
         }
         self.store.away &= !self.random.chance(400);
@@ -174,7 +175,7 @@ impl World {
 
     fn trouble(&mut self) {
         let (r, o) = (self.any_replica(), self.any_origin());
-        match self.random.below(9) {
+        match self.random.below(11) {
             0 | 1 => {
                 if self.replicas[r].up {
                     self.crash(r, "out of the blue");
@@ -188,6 +189,7 @@ impl World {
                 self.origins[o].dead.get_or_insert(self.now);
             }
             6 | 7 => self.regress(o),
+            8 | 9 => self.go_astray(o),
             _ => self.origins[o].source = r,
         }
     }
@@ -414,6 +416,7 @@ impl World {
         self.device.away = false;
         for origin in &mut self.origins {
             origin.dead = None;
+            origin.mute = false;
         }
         for r in 0..self.replicas.len() {
             self.replicas[r].cut_off = false;

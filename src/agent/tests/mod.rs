@@ -33,11 +33,11 @@ use crate::clock::ManualClock;
 use crate::durable::sim::SimDisk;
 use crate::durable::{LastGood, Tombstones};
 use crate::jose::{Algorithm, KeyType, Offer};
-use crate::keyring::{ONLY_GROUP, Phase, Shown};
+use crate::keyring::{ONLY_GROUP, Phase, Shown, Timing};
 use crate::metrics::Metrics;
 use crate::policy::rules::Draft;
 use crate::store::memory::Memory;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 const NAME: &str = "main";
 

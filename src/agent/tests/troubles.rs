@@ -281,11 +281,13 @@ async fn a_hold_that_comes_too_late_says_so() {
             all: writer.served(),
             latest: writer.served(),
         };
-        writer
-            .learn(Item::Seen("web".to_owned(), seen.clone()))
-            .await;
-        bench.clock.advance(Timing::default().pre_publish());
-        writer.learn(Item::Seen("web".to_owned(), seen)).await;
+        let timing = Timing::default();
+        let looks = timing.pre_publish().as_millis() / timing.patience().as_millis() + 1;
+        for _ in 0..=looks {
+            bench.clock.advance(timing.patience());
+            let seen = Item::Seen("web".to_owned(), seen.clone());
+            writer.learn(seen).await;
+        }
         let rotate = Change::Rotate { algorithm: None };
         writer.order(rotate).await.unwrap();
         writer.settle().await;

@@ -198,6 +198,7 @@ impl Draft {
             | What::WaiverEnded { .. }
             | What::ObservedEverywhere
             | What::Regressed { .. }
+            | What::Unobserved { .. }
             | What::RotationRequested
             | What::SuccessorForced
             | What::Recovered => {}

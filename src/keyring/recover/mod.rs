@@ -254,6 +254,7 @@ impl Drafts {
             requests: BTreeMap::new(),
             last_request: record.map_or(0, |set| set.last_request),
             waivers: BTreeMap::new(),
+            looked: BTreeMap::new(),
             bounds: record.and_then(|set| set.bounds),
         }
     }

@@ -133,6 +133,51 @@ fn a_regression_starts_the_run_anew() {
     assert_eq!(bench.seat().switch.as_ref().unwrap().at, at(11_060));
 }
 
+/// Whoever fetched while nobody looked may lack the key, though the origin
+/// shows it before and after. P is 100 s, and so is the patience.
+#[test]
+fn a_run_that_nobody_watched_starts_anew() {
+    let looked = |bench: &Bench, origin: &str| bench.set.looked.get(origin).copied();
+    let mut bench = Bench::with_standby();
+    bench.observe("a", 9800);
+    bench.observe("b", 9800);
+    // Not each look is on record, and none is missed by that.
+    assert_eq!(bench.look("a", 9849), [""; 0]);
+    assert_eq!(looked(&bench, "a"), Some(at(9800)));
+    assert_eq!(bench.look("a", 9850), [""; 0]);
+    assert_eq!(looked(&bench, "a"), Some(at(9850)));
+    // As long as may be, and then longer.
+    assert_eq!(bench.look("b", 9900), [""; 0]);
+    assert_eq!(bench.look("a", 9905), [""; 0]);
+    let gone = at(10_000) + Span::from_millis(1);
+    let kids = bench.published().into_iter().collect();
+    let events = bench.set.observe("b", &kids, gone, &bench.plan);
+    assert_eq!(names(&events), ["unobserved"]);
+    let what = What::Unobserved {
+        origin: "b".to_owned(),
+        since: at(9900),
+    };
+    assert_eq!(events[0].what, what);
+    assert_eq!(bench.advance(10_005), [""; 0]);
+    // P + C + S from there.
+    let ready = gone + bench.plan.timing.pre_publish();
+    assert_eq!(bench.advance(11_030), ["activation-scheduled"]);
+    assert_eq!(bench.seat().switch.as_ref().unwrap().at, ready);
+}
+
+/// It shows what the record says, or nothing.
+#[test]
+fn an_agents_own_listener_is_not_watched() {
+    let mut bench = Bench::with_standby();
+    let own: BTreeSet<String> = [OWN_LISTENER.to_owned()].into();
+    bench.plan.origins.clone_from(&own);
+    bench.tick.live = own;
+    bench.look(OWN_LISTENER, 30);
+    assert_eq!(bench.look(OWN_LISTENER, 9900), [""; 0]);
+    assert!(!bench.set.looked.contains_key(OWN_LISTENER));
+    assert_eq!(bench.advance(9910), ["activation-scheduled"]);
+}
+
 #[test]
 fn an_activation_is_taken_back_while_every_replica_can_hear() {
     let mut bench = Bench::with_standby();

@@ -174,7 +174,14 @@ impl Bench {
         names(&self.set.complete(id, outcome, &self.tick).unwrap())
     }
 
+    /// An origin shows everything, and somebody has looked all the while.
     pub(super) fn observe(&mut self, origin: &str, s: i64) -> Vec<&'static str> {
+        self.set.looked.insert(origin.to_owned(), at(s));
+        self.look(origin, s)
+    }
+
+    /// An origin shows everything.
+    pub(super) fn look(&mut self, origin: &str, s: i64) -> Vec<&'static str> {
         let kids = self.published().into_iter().collect();
         names(&self.set.observe(origin, &kids, at(s), &self.plan))
     }
