@@ -219,7 +219,7 @@ fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Res
         }
         if !made_there.is_empty() {
             say(format!(
-                "pending: new keys of {} are made on the device {device} too: where it is not to be trusted, name another in the configuration and restart the agent",
+                "pending: new keys of {} are made on the device {device} too: where it is not to be trusted, name another in the configuration, then `sealkeeper config reload`: that suffices for a device that the agent knows already, and else says that it waits for a restart",
                 made_there.join(", ")
             ))?;
         }

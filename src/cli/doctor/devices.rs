@@ -227,7 +227,7 @@ async fn mechanisms(config: &Config, device: &Device, report: &mut Report) {
                     "mechanisms",
                     name,
                     e.to_string(),
-                    "take another algorithm for the track, or another token, then restart the agent",
+                    "take another algorithm for the track, or another token, then start the agent",
                 ),
             }
         }

@@ -37,6 +37,10 @@ use super::{compose, differs};
 use crate::agent::no_standby;
 use crate::config::Config;
 
+/// After a correction that an agent takes over without a restart: of a key
+/// set that it knows, anything but the documents that are served of it.
+const RELOAD: &str = "then run `sealkeeper config reload`";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Report(Vec<Finding>);
@@ -256,7 +260,7 @@ pub(super) fn run(path: &Path, as_json: bool) -> Result<(), Failure> {
             "configuration",
             path.display().to_string(),
             e.to_string().trim_end().to_owned(),
-            "`sealkeeper config check` shows the same; nothing else can be looked at before it loads. Correct the file, then restart the agent",
+            "`sealkeeper config check` shows the same; nothing else can be looked at before it loads. Correct the file, then start the agent; one that runs goes on with what it has, and takes the corrected file at `sealkeeper config reload`",
         ),
         Ok(config) => {
             let found = format!(
@@ -288,7 +292,7 @@ fn differences(config: &Config, records: &state::Records, report: &mut Report) {
             continue;
         };
         for warning in differs::warnings_of(record, wanted, config) {
-            let hint = "correct the configuration, then restart the agent";
+            let hint = format!("correct the configuration, {RELOAD}");
             report.warn("configuration", name, warning, hint);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::state::Records;
-use super::{Report, counted};
+use super::{RELOAD, Report, counted};
 use crate::api::v1;
 use crate::api::v1::KeySetHealth;
 use crate::cli::keys;
@@ -237,11 +237,11 @@ fn trust(config: &Config, key_set: &str, origin: &str) -> Option<Trust> {
 }
 
 /// What to do about an origin that does not answer as it should.
-fn silent(trust: Option<&Trust>) -> &'static str {
+fn silent(trust: Option<&Trust>) -> String {
     match trust {
-        Some(Trust::Roots(path)) if observe::check_roots(path).is_err() => ROOTS,
-        _ => {
-            "no key is activated until it answers; take it off `observe` and restart the agent if no verifier asks there any more"
-        }
+        Some(Trust::Roots(path)) if observe::check_roots(path).is_err() => ROOTS.to_owned(),
+        _ => format!(
+            "no key is activated until it answers; if no verifier asks there any more, take it off `observe`, {RELOAD}"
+        ),
     }
 }

@@ -1,7 +1,7 @@
 //! Rules: whether anybody is let in, and can get as far as the socket.
 
 use super::machine::{self, Access, Unknown};
-use super::{Report, counted};
+use super::{RELOAD, Report, counted};
 use crate::cli::policy;
 use crate::config::Config;
 use crate::policy::rules::Matcher;
@@ -21,7 +21,7 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                 RULES,
                 name,
                 "there are none: nothing is signed for anybody",
-                format!("add [[key_set.{name}.rule]] with a name, uid = [...] and operations = [\"sign-jwt\"], then restart the agent"),
+                format!("add [[key_set.{name}.rule]] with a name, uid = [...] and operations = [\"sign-jwt\"], {RELOAD}"),
             );
             continue;
         }
@@ -43,7 +43,7 @@ pub(super) fn look(config: &Config, report: &mut Report) {
                         RULES,
                         &of,
                         format!("no group of this machine has the gid {gid}"),
-                        "correct the rule's gid, then restart the agent",
+                        format!("correct the rule's gid, {RELOAD}"),
                     );
                 }
             }
@@ -91,7 +91,9 @@ fn nobody(name: &str, rules: &[Rule], report: &mut Report) {
             counted(rules.len(), "rule"),
             absent.join(", ")
         ),
-        "name users or groups that this machine has (`id NAME` shows them), then restart the agent; `sealkeeper policy test CLAIMS` says whether you may sign then",
+        format!(
+            "name users or groups that this machine has (`id NAME` shows them), {RELOAD}; `sealkeeper policy test CLAIMS` says whether you may sign then"
+        ),
     );
 }
 
@@ -116,7 +118,7 @@ fn caller(uid: u32, of: &str, socket: Option<Access>, report: &mut Report) {
                 RULES,
                 of,
                 format!("no user of this machine has the uid {uid}"),
-                "correct the rule's uid (`id -u NAME` shows it), then restart the agent",
+                format!("correct the rule's uid (`id -u NAME` shows it), {RELOAD}"),
             );
         }
     };

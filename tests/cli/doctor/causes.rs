@@ -84,8 +84,15 @@ async fn rules_that_nobody_can_match_are_a_failure() {
         nobody,
         &format!("(no user has the uid 4000000000), and so not you, unix:{us}"),
         " 1 failed, 0 warnings",
-        "then restart the agent; `sealkeeper policy test CLAIMS` says",
+        "then run `sealkeeper config reload`; `sealkeeper policy test CLAIMS` says",
     ]);
+    // The cure, as the hint has it: without a restart.
+    lab.ok(&["config", "reload"]);
+    assert_eq!(sign(&lab).code, Some(1), "the rule is in force");
+    edit(&lab, "uid = [4000000000]", &ours);
+    lab.ok(&["config", "reload"]);
+    assert_eq!(sign(&lab).code, Some(0), "the next one too");
+    edit(&lab, &ours, "uid = [4000000000]");
     edit(&lab, "uid = [4000000000]", "dns = [\"a.example\"]");
     doctor(&lab).failed().says(&[nobody]);
     edit(&lab, "dns = [\"a.example\"]", "gid = [4000000000]");
