@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::compose;
 use super::output::{Failure, say};
+use super::{compose, date};
 use crate::agent::{self, ImportFailure};
 use crate::api;
 use crate::clock::{Clock, SystemClock};
@@ -33,8 +33,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|URL")]
     from: String,
     /// Until when tokens of these keys may be good: a date, such as
-    /// 2027-01-31T00:00:00Z. They leave the JWKS after it.
-    #[arg(long, value_name = "DATE", value_parser = humantime::parse_rfc3339_weak)]
+    /// 2027-01-31 (the midnight, UTC, that begins it), or a time, such as
+    /// 2027-01-31T09:30:00Z. They leave the JWKS after it.
+    #[arg(long, value_name = "DATE", value_parser = date::instant)]
     until: SystemTime,
     /// A remark, for the log.
     #[arg(long, default_value = "", value_name = "TEXT")]

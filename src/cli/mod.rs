@@ -11,6 +11,7 @@ mod change;
 mod check;
 mod compose;
 mod configuration;
+mod date;
 mod descriptors;
 mod device;
 mod differs;
