@@ -59,6 +59,12 @@ impl Writer {
         };
         let active = seat.active.and_then(|id| set.keys.get(&id)?.kid.clone());
         if let Some(active) = active {
+            // One of several that end together: those that sign do so last.
+            if self.reader.is_blocked(&active) {
+                return format!(
+                    "{kid} did not sign: `--then activate` counts at the end of {active}, which signs no more"
+                );
+            }
             return format!("{THEN}: {active} signs");
         }
         if seat.force {
