@@ -1,12 +1,13 @@
 //! Administration, as its callers see it.
 
-use std::time::Duration;
+mod error;
 
 use super::health::Health;
 use super::impact::{Foreseen, Impact, Thought};
 use crate::jose::Algorithm;
 use crate::policy::Caller;
 use crate::time::{Span, Time};
+pub use error::AdminError;
 
 /// What the administration edge asks of the agent. It is a trait so that the
 /// edge is tested without a device.
@@ -261,6 +262,8 @@ pub struct KeySetStatus {
     pub keys: Vec<KeyStatus>,
     /// What is coming, soonest first.
     pub next: Vec<Upcoming>,
+    /// Revoked keys of which the record keeps nothing but their end, by `kid`.
+    pub forgotten: Vec<ForgottenKey>,
     /// While in doubt, nothing is activated, retired, removed or destroyed.
     pub clock_in_doubt: bool,
     /// What waits for a second person, in the order in which it was asked for.
@@ -416,6 +419,15 @@ pub struct RevocationStatus {
     pub in_memory_alone: bool,
 }
 
+/// A key that was revoked so long ago that nothing else is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgottenKey {
+    /// Its `kid`.
+    pub kid: String,
+    /// Its end.
+    pub revocation: RevocationStatus,
+}
+
 /// Something that the schedule will do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upcoming {
@@ -429,72 +441,4 @@ pub struct Upcoming {
     pub algorithm: Algorithm,
     /// What it waits for besides the clock.
     pub waits_for: Option<String>,
-}
-
-/// Why an order was not carried out, by what the operator can do about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// No such key set is configured.
-    #[error("no key set {name:?} is configured")]
-    UnknownKeySet {
-        /// What was asked for.
-        name: String,
-    },
-    /// The key set has no such key.
-    #[error("key set {key_set:?} has no key {kid:?}")]
-    UnknownKey {
-        /// The key set.
-        key_set: String,
-        /// What was asked for.
-        kid: String,
-    },
-    /// The key set has no track of this algorithm.
-    #[error("key set {key_set:?} has no track for {algorithm}")]
-    UnknownTrack {
-        /// The key set.
-        key_set: String,
-        /// What was asked for.
-        algorithm: Algorithm,
-    },
-    /// The record changed since the caller looked.
-    #[error("expected version {expected}, got {found}: the key set changed meanwhile")]
-    Changed {
-        /// The caller's.
-        expected: String,
-        /// The record's.
-        found: String,
-    },
-    /// A rule of rotation says no, or not yet.
-    #[error("{why}")]
-    Refused {
-        /// A stable code, such as `TOO_EARLY`.
-        reason: &'static str,
-        /// The rule, such as `pre_publish`.
-        rule: String,
-        /// What stands in the way, with dates.
-        why: String,
-        /// What the operator can do.
-        hint: String,
-        /// How long until the same order would be carried out, where time
-        /// alone cures it.
-        remaining: Option<Duration>,
-    },
-    /// Something behind the agent is at fault; nothing was changed.
-    #[error("{why}")]
-    Unavailable {
-        /// A stable code, such as `STORE_FAILED`.
-        reason: &'static str,
-        /// What is wrong.
-        why: String,
-        /// When it makes sense to try again.
-        retry_after: Option<Duration>,
-    },
-    /// A defect of the agent. It is in the log.
-    #[error("{why}")]
-    Internal {
-        /// A stable code.
-        reason: &'static str,
-        /// What went wrong.
-        why: String,
-    },
 }

@@ -186,8 +186,11 @@ impl Writer {
         let mut set = owed.unwrap_or_else(|| held.record.set.clone());
         let tick = self.tick_for(now);
         let mut notes = Vec::new();
-        if set.revoked.contains_key(kid) {
-            notes.push(format!("the key {kid} was revoked before"));
+        if let Some(before) = set.revoked.get(kid) {
+            notes.push(format!(
+                "the key {kid} was revoked before, at {}",
+                before.at
+            ));
         } else if set.is_last(kid) {
             notes.push(LAST.to_owned());
         }

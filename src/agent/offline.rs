@@ -39,7 +39,11 @@ impl Offline {
     #[must_use]
     pub fn kids(&self) -> Vec<String> {
         match self.writer.status() {
-            Ok(status) => status.keys.into_iter().map(|key| key.kid).collect(),
+            Ok(status) => {
+                let forgotten = status.forgotten.into_iter().map(|key| key.kid);
+                let keys = status.keys.into_iter().map(|key| key.kid);
+                keys.chain(forgotten).collect()
+            }
             Err(_) => {
                 let published = self.writer.published_in_the_dark();
                 published.map(|set| set.kids()).unwrap_or_default()

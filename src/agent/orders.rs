@@ -218,8 +218,14 @@ impl Writer {
             }
             Change::Hold { kid, note } => self.hold(kid, &by(note)).await?,
             Change::Release { kid } => {
-                self.ask(|set, _, tick| set.release(kid, &by(""), tick))
-                    .await?
+                let mut did = self
+                    .ask(|set, _, tick| set.release(kid, &by(""), tick))
+                    .await?;
+                if did.done.is_empty() {
+                    // As a hold of a held key: it is as it was asked for.
+                    did.done.push(format!("nothing held the key {kid}"));
+                }
+                did
             }
             Change::WaiveOrigin { origin, span, note } => {
                 if let Some(asker) = self.asker(caller, note)? {

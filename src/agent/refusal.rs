@@ -22,6 +22,11 @@ pub(super) fn refusal(error: OperatorError) -> AdminError {
     };
     match error {
         OperatorError::UnknownKid { kid, key_set } => AdminError::UnknownKey { key_set, kid },
+        OperatorError::Forgotten { .. } => refused(
+            "KEY_FORGOTTEN",
+            "key",
+            "it is over: nothing can be done with it; `sealkeeper keys history` has what the log knows",
+        ),
         OperatorError::UnknownTrack { algorithm, key_set } => {
             AdminError::UnknownTrack { key_set, algorithm }
         }

@@ -151,7 +151,10 @@ impl Writer {
             };
         }
         if !events.iter().any(|event| ends(&event)) {
-            let before = format!("the key {kid} was revoked before");
+            let recorded = known.and_then(|set| Some(set.revoked.get(kid)?.at));
+            let at = recorded.or_else(|| Some(self.owed.get(kid)?.at));
+            let at = at.map(|at| format!(", at {at}")).unwrap_or_default();
+            let before = format!("the key {kid} was revoked before{at}");
             did.done.insert(0, before);
             if known.is_some_and(|set| set.by_kid(kid).is_none()) {
                 did.pending.push(FORGOTTEN.to_owned());

@@ -2,8 +2,8 @@
 
 use super::Context;
 use super::admin::{
-    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf, RequestStatus,
-    RevocationReason, RevocationStatus, SightingStatus, Upcoming,
+    ForgottenKey, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, PlacementStatus, PrivateHalf,
+    RequestStatus, RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
 use super::context::Dates;
 use super::origins::OriginHealth;
@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::writer::Held;
 use crate::hsm::Device;
 use crate::keyring::{
-    Crowd, Discrepancy, Event, Half, Key, Phase, Plan, Reason, Wait, What, Wrong,
+    Crowd, Discrepancy, Event, Half, Key, Phase, Plan, Reason, Revocation, Wait, What, Wrong,
 };
 use crate::time::Time;
 
@@ -90,6 +90,7 @@ pub(super) fn key_set(
             })
             .collect(),
         next,
+        forgotten: set.forgotten().map(forgotten).collect(),
         clock_in_doubt: doubt,
         requests: set.requests.iter().map(request).collect(),
     }
@@ -103,6 +104,7 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
         issuer: reader.terms().rules.issuer().to_owned(),
         keys: Vec::new(),
         next: Vec::new(),
+        forgotten: Vec::new(),
         clock_in_doubt: false,
         requests: Vec::new(),
     }
@@ -180,14 +182,25 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
             note: hold.mandate.note,
         }),
         revocation: (key.kid.as_ref())
-            .and_then(|kid| held.record.set.revoked.get(kid).cloned())
-            .map(|revocation| RevocationStatus {
-                at: revocation.at,
-                by: revocation.mandate.by,
-                reason: revocation_reason(revocation.reason),
-                note: revocation.mandate.note,
-                in_memory_alone: false,
-            }),
+            .and_then(|kid| held.record.set.revoked.get(kid))
+            .map(ended),
+    }
+}
+
+fn ended(revocation: &Revocation) -> RevocationStatus {
+    RevocationStatus {
+        at: revocation.at,
+        by: revocation.mandate.by.clone(),
+        reason: revocation_reason(revocation.reason),
+        note: revocation.mandate.note.clone(),
+        in_memory_alone: false,
+    }
+}
+
+fn forgotten((kid, revocation): (&str, &Revocation)) -> ForgottenKey {
+    ForgottenKey {
+        kid: kid.to_owned(),
+        revocation: ended(revocation),
     }
 }
 

@@ -135,12 +135,17 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
     let keys = set.keys.iter().map(|key| json_of_key(key, now));
     let keys: Vec<Value> = keys.collect();
     let next: Vec<Value> = set.next.iter().map(json_of_event).collect();
+    let forgotten = set.forgotten.iter().map(|key| {
+        json!({ "kid": key.kid, "revocation": key.revocation.as_ref().map(json_of_revocation) })
+    });
+    let forgotten: Vec<Value> = forgotten.collect();
     json!({
         "name": set.name,
         "issuer": set.issuer,
         "version": set.version,
         "clock_in_doubt": set.clock_in_doubt,
         "keys": keys,
+        "forgotten": forgotten,
         "next": next,
     })
 }
@@ -177,19 +182,23 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
             "by": hold.by,
             "note": hold.note,
         })),
-        "revocation": key.revocation.as_ref().map(|revocation| json!({
-            "at": rfc3339(revocation.at.as_ref()),
-            "by": revocation.by,
-            "reason": reason(revocation.reason()),
-            "note": revocation.note,
-            "in_memory_alone": revocation.in_memory_alone,
-        })),
+        "revocation": key.revocation.as_ref().map(json_of_revocation),
         "placements": key.placements.iter().map(|p| json!({
             "device": p.device,
             "handle_id": hex(&p.handle_id),
             "state": p.state,
             "token_serial": Some(&p.token_serial).filter(|serial| !serial.is_empty()),
         })).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn json_of_revocation(revocation: &v1::Revocation) -> Value {
+    json!({
+        "at": rfc3339(revocation.at.as_ref()),
+        "by": revocation.by,
+        "reason": reason(revocation.reason()),
+        "note": revocation.note,
+        "in_memory_alone": revocation.in_memory_alone,
     })
 }
 

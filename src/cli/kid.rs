@@ -176,11 +176,15 @@ async fn shown(
     };
     let dark = match admin.list_keys(request).await {
         Ok(answer) => {
-            let sets = answer.into_inner().key_sets;
-            let keys = sets.into_iter().flat_map(|set| set.keys);
-            return Ok(keys
-                .map(|key| (key.kid.clone(), Some(key.phase())))
-                .collect());
+            let mut known = Vec::new();
+            for set in answer.into_inner().key_sets {
+                let keys = set.keys.into_iter();
+                known.extend(keys.map(|key| (key.kid.clone(), Some(key.phase()))));
+                // Whoever ends one again hears since when it is over.
+                let forgotten = set.forgotten.into_iter();
+                known.extend(forgotten.map(|key| (key.kid, Some(Phase::Revoked))));
+            }
+            return Ok(known);
         }
         Err(status) => Failure::from(status),
     };

@@ -10,7 +10,7 @@ use super::compose;
 use super::keys::{self, date, half, hex, json_of_key, phase, time};
 use super::kid::{self, Known};
 use super::output::{Failure, say, table};
-use crate::api::v1::{Event, Key, KeySet, ListKeysRequest, Phase};
+use crate::api::v1::{Event, ForgottenKey, Key, KeySet, ListKeysRequest, Phase};
 use crate::clock::{Clock, SystemClock};
 use crate::time::{Span, Time};
 
@@ -27,10 +27,20 @@ pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Fail
         kid::of_set(set).map(move |key| Known {
             kid: key.kid,
             phase: key.phase,
-            found: (set, key.found),
+            found: (set, Found::Key(key.found)),
         })
     });
-    let (set, key) = kid::find(keys, wanted)?;
+    let forgotten = answer.key_sets.iter().flat_map(|set| {
+        set.forgotten.iter().map(move |key| Known {
+            kid: &key.kid,
+            phase: Some(Phase::Revoked),
+            found: (set, Found::Forgotten(key)),
+        })
+    });
+    let (set, key) = match kid::find(keys.chain(forgotten), wanted)? {
+        (set, Found::Key(key)) => (set, key),
+        (set, Found::Forgotten(key)) => return tell_forgotten(set, key, as_json),
+    };
     let next: Vec<&Event> = set.next.iter().filter(|next| next.kid == key.kid).collect();
     if as_json {
         let mut shown = json_of_key(key, SystemClock::new().read().wall);
@@ -44,6 +54,34 @@ pub(super) fn run(config: &Path, wanted: &str, as_json: bool) -> Result<(), Fail
     }
     let text = text_of(set, key, &next, SystemClock::new().read().wall);
     say(advice.in_full(&text))
+}
+
+/// What an id stands for.
+enum Found<'a> {
+    Key(&'a Key),
+    /// Revoked, and nothing else of it is on record.
+    Forgotten(&'a ForgottenKey),
+}
+
+fn tell_forgotten(set: &KeySet, key: &ForgottenKey, as_json: bool) -> Result<(), Failure> {
+    let revocation = key.revocation.clone().unwrap_or_default();
+    if as_json {
+        return say(json!({
+            "kid": key.kid,
+            "key_set": set.name,
+            "issuer": set.issuer,
+            "phase": phase(Phase::Revoked),
+            "revocation": keys::json_of_revocation(&revocation),
+        }));
+    }
+    say(format!(
+        "{} of {} was revoked {} ({}){}; the record keeps nothing else of it, `sealkeeper keys history` has what the log knows",
+        key.kid,
+        set.name,
+        date(revocation.at.as_ref()),
+        keys::reason(revocation.reason()),
+        keys::told(&revocation.by, &revocation.note),
+    ))
 }
 
 fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {

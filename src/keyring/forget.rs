@@ -6,7 +6,7 @@
 //! until it is released.
 
 use super::key::{Half, Key, KeyId, Phase};
-use super::set::KeySet;
+use super::set::{KeySet, Revocation};
 use crate::time::Time;
 
 /// How many retired keys are remembered, for an instant re-publication, and
@@ -36,6 +36,13 @@ impl KeySet {
         for revocation in &mut noted[..spare] {
             revocation.mandate.note.clear();
         }
+    }
+
+    /// The revoked keys that are forgotten but for their end, by `kid`.
+    pub fn forgotten(&self) -> impl Iterator<Item = (&str, &Revocation)> {
+        let revoked = self.revoked.iter();
+        let forgotten = revoked.filter(|(kid, _)| self.by_kid(kid).is_none());
+        forgotten.map(|(kid, revocation)| (kid.as_str(), revocation))
     }
 
     /// Never a key that is held, nor one whose private half may still be there.

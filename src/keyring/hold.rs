@@ -71,7 +71,11 @@ impl KeySet {
         Ok(ordered(vec![held], Action::Hold, mandate))
     }
 
-    /// Gives a held key back to automation.
+    /// Gives a held key back to automation. Nothing happens to one that nobody
+    /// holds.
+    ///
+    /// # Errors
+    /// [`OperatorError::UnknownKid`].
     pub fn release(
         &mut self,
         kid: &str,
@@ -80,7 +84,9 @@ impl KeySet {
     ) -> Result<Vec<Event>, OperatorError> {
         let id = self.find(kid)?.id;
         let key = self.key_mut(id);
-        key.hold = None;
+        if key.hold.take().is_none() {
+            return Ok(Vec::new());
+        }
         let event = Event::of(key, tick.now, What::Released);
         Ok(vec![event.ordered(Action::Release, mandate)])
     }

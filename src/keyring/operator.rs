@@ -447,9 +447,15 @@ impl KeySet {
     pub(super) fn find(&self, kid: &str) -> Result<&Key, OperatorError> {
         self.by_kid(kid)
             .filter(|key| key.phase != Phase::Placeholder)
-            .ok_or_else(|| OperatorError::UnknownKid {
-                kid: kid.to_owned(),
-                key_set: self.name.clone(),
+            .ok_or_else(|| match self.revoked.get(kid) {
+                Some(revocation) => OperatorError::Forgotten {
+                    kid: kid.to_owned(),
+                    at: revocation.at,
+                },
+                None => OperatorError::UnknownKid {
+                    kid: kid.to_owned(),
+                    key_set: self.name.clone(),
+                },
             })
     }
 }

@@ -16,6 +16,14 @@ pub enum OperatorError {
         /// Where it was looked for.
         key_set: String,
     },
+    /// It was revoked so long ago that nothing else of it is on record.
+    #[error("the key {kid} was revoked at {at}, and the record keeps nothing else of it")]
+    Forgotten {
+        /// The key.
+        kid: String,
+        /// Its end.
+        at: Time,
+    },
     /// No such track.
     #[error("the key set {key_set:?} has no {algorithm} track")]
     UnknownTrack {

@@ -75,4 +75,53 @@ async fn without_a_record_a_key_that_there_is_not_is_not_revoked() {
     assert_eq!(code, Some(0), "{told}");
     assert!(done.contains(&kids[0]), "the whole id: {done}");
     assert_eq!(shown(daemon.jwks().await), kids[1..]);
+    drop(daemon);
+
+    // Of the first one a tombstone is left, and no key: that it is over is
+    // known all the same. Found by use: "no key has the id".
+    lab.ok(&["recover", "--write"]);
+    let daemon = lab.serve().await;
+    for wanted in [&ahead[..], "AAAAAAAA"] {
+        let (code, done, told) = run(&lab, &["keys", "revoke", wanted]);
+        assert_eq!(code, Some(0), "{told}");
+        let before = format!("done:    the key {ahead} was revoked before, at 20");
+        assert!(done.contains(&before), "{done}");
+    }
+    let (_, shown, _) = run(&lab, &["keys", "show", &ahead]);
+    assert!(shown.contains(" was revoked 20"), "{shown}");
+    let (code, _, told) = run(&lab, &["keys", "hold", &ahead]);
+    assert!(code == Some(1) && told.contains("KEY_FORGOTTEN"), "{told}");
+    drop(daemon);
+    let offline = ["keys", "revoke", &ahead, "--offline"];
+    let (code, done, told) = run(&lab, &offline);
+    assert!(
+        code == Some(0) && done.contains("was revoked before, at 20"),
+        "{told}"
+    );
+}
+
+/// As `keys hold` of a held key: it is as it was asked for.
+#[tokio::test]
+async fn a_key_that_nobody_holds_is_released_with_a_word() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    let kid = &shown(daemon.jwks().await)[0];
+    let released = || {
+        let log = fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+        log.matches("\"released\"").count()
+    };
+    for (order, said) in [
+        ("release", "nothing held the key"),
+        ("hold", "held"),
+        ("hold", "held"),
+        ("release", "released"),
+        ("release", "nothing held the key"),
+    ] {
+        let (code, done, told) = run(&lab, &["keys", order, kid]);
+        assert_eq!(code, Some(0), "{order}: {told}");
+        assert!(done.contains(said), "{order}: {done}");
+    }
+    assert_eq!(released(), 1, "what did not happen is no event");
 }

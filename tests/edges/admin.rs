@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
-    AdminError, AfterRevocation, Change, Changed, DeviceOrder, Ended, EndedKey, HoldStatus,
-    KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf, RevocationReason,
-    RevocationStatus, SightingStatus, Upcoming,
+    AdminError, AfterRevocation, Change, Changed, DeviceOrder, Ended, EndedKey, ForgottenKey,
+    HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf,
+    RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
 use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Thought, Tokens};
 use sealkeeper::api::client;
@@ -217,6 +217,15 @@ fn status() -> KeySetStatus {
             algorithm: Algorithm::Es256,
             waits_for: Some("observation".into()),
         }],
+        forgotten: vec![ForgottenKey {
+            kid: "key-0".into(),
+            revocation: RevocationStatus {
+                at: at(18),
+                by: "unix:3".into(),
+                reason: RevocationReason::Superseded,
+                note: String::new(),
+            },
+        }],
         clock_in_doubt: true,
         requests: vec![],
     }
@@ -276,6 +285,15 @@ fn arrived() -> v1::KeySet {
             waits_for: "observation".into(),
         }],
         clock_in_doubt: true,
+        forgotten: vec![v1::ForgottenKey {
+            kid: "key-0".into(),
+            revocation: Some(v1::Revocation {
+                at: date(18),
+                by: "unix:3".into(),
+                reason: v1::RevocationReason::Superseded.into(),
+                note: String::new(),
+            }),
+        }],
     }
 }
 

@@ -37,6 +37,7 @@ impl Administration for Busy {
                 issuer: "https://issuer.example".into(),
                 keys: vec![],
                 next: vec![],
+                forgotten: vec![],
                 clock_in_doubt: false,
                 requests: vec![],
             },

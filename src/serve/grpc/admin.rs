@@ -9,8 +9,8 @@ use super::desk::timestamp;
 use super::status::Fault;
 use super::{callers, device, identity, impact, origins};
 use crate::agent::admin::{
-    AfterRevocation, Change, Changed, HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order,
-    PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
+    AfterRevocation, Change, Changed, ForgottenKey, HoldStatus, KeyPhase, KeySetStatus, KeyStatus,
+    Order, PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
 use crate::agent::{Administration, Health, LateRotation};
@@ -401,6 +401,7 @@ fn key_set(set: KeySetStatus) -> v1::KeySet {
         keys: set.keys.into_iter().map(key).collect(),
         next: set.next.into_iter().map(event).collect(),
         clock_in_doubt: set.clock_in_doubt,
+        forgotten: set.forgotten.into_iter().map(forgotten).collect(),
     }
 }
 
@@ -470,6 +471,13 @@ fn revocation(revocation: RevocationStatus) -> v1::Revocation {
     }
 }
 
+fn forgotten(key: ForgottenKey) -> v1::ForgottenKey {
+    v1::ForgottenKey {
+        kid: key.kid,
+        revocation: Some(revocation(key.revocation)),
+    }
+}
+
 fn event(event: Upcoming) -> v1::Event {
     v1::Event {
         at: Some(timestamp(event.at)),
@@ -481,17 +489,4 @@ fn event(event: Upcoming) -> v1::Event {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_survive_the_wire() {
-        for ms in [0, 1, 999, 1000, 1_700_000_000_123, -1, -1000, -1001] {
-            let at = Time::from_millis(ms);
-            assert_eq!(time(timestamp(at)), Some(at), "{ms}");
-        }
-        for (seconds, nanos) in [(0, -1_000_000), (0, 1_000_000_000), (i64::MAX, 0)] {
-            assert_eq!(time(prost_types::Timestamp { seconds, nanos }), None);
-        }
-    }
-}
+mod tests;
