@@ -323,6 +323,8 @@ pub struct KeyStatus {
     pub retiring_since: Option<Time>,
     /// When the device destroyed the private half.
     pub private_destroyed: Option<Time>,
+    /// When the private half was given up.
+    pub private_given_up: Option<Time>,
     /// When it left the JWKS.
     pub removed: Option<Time>,
     /// It signs nothing whose `exp` lies beyond.
@@ -376,6 +378,9 @@ pub enum PrivateHalf {
     Missing,
     /// No device holds it any more.
     Destroyed,
+    /// It was lost with its token, for all that anybody knows: an operator said
+    /// so, or its device lacked it when the record was made again.
+    GivenUp,
     /// Imported for verification; there never was one here.
     None,
 }

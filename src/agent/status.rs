@@ -142,7 +142,10 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
         private_half: if key.placements.is_empty() {
             PrivateHalf::None
         } else if key.placements.values().all(|half| *half == Half::Destroyed) {
-            PrivateHalf::Destroyed
+            match key.given_up.is_empty() {
+                true => PrivateHalf::Destroyed,
+                false => PrivateHalf::GivenUp,
+            }
         } else if key.is_coming() {
             PrivateHalf::Wanted
         } else {
@@ -157,6 +160,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 token: key.tokens.get(device).cloned(),
                 state: match (key.is_coming(), half) {
                     (true, Half::Present) => "wanted".to_owned(),
+                    _ if key.given_up.contains_key(device) => "given-up".to_owned(),
                     _ => half.name().to_owned(),
                 },
             })
@@ -174,6 +178,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
         active_since,
         retiring_since,
         private_destroyed: outlook.destroyed,
+        private_given_up: key.given_up.values().max().copied(),
         removed,
         exp_ceiling: key.exp_ceiling,
         hold: key.hold.clone().map(|hold| HoldStatus {

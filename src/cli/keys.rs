@@ -175,6 +175,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
         "active_since": rfc3339(key.active_since.as_ref()),
         "retiring_since": rfc3339(key.retiring_since.as_ref()),
         "private_destroyed": rfc3339(key.private_destroyed.as_ref()),
+        "private_given_up": rfc3339(key.private_given_up.as_ref()),
         "removed": rfc3339(key.removed.as_ref()),
         "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
         "hold": key.hold.as_ref().map(|hold| json!({
@@ -227,6 +228,9 @@ fn notes(key: &v1::Key) -> String {
             Some(_) if but.is_empty() => {}
             Some(_) => notes.push(format!("seen by all but the waived {}", but.join(", "))),
         }
+    }
+    if let Some(at) = &key.private_given_up {
+        notes.push(format!("private half given up {}", date(Some(at))));
     }
     if let Some(revocation) = &key.revocation {
         notes.push(format!(
@@ -308,6 +312,7 @@ pub(super) fn half(half: PrivateHalf) -> &'static str {
         PrivateHalf::Present => "present",
         PrivateHalf::Missing => "missing",
         PrivateHalf::Destroyed => "destroyed",
+        PrivateHalf::GivenUp => "given-up",
         PrivateHalf::None => "none",
         PrivateHalf::Wanted => "wanted",
     }

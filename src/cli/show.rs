@@ -141,6 +141,7 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         ("active since", when(&key.active_since)),
         ("retiring since", when(&key.retiring_since)),
         ("private half gone", when(&key.private_destroyed)),
+        ("private half given up", when(&key.private_given_up)),
         ("leaves the JWKS", when(&key.removed)),
         ("signs nothing beyond", when(&key.exp_ceiling)),
         ("held", held),

@@ -153,6 +153,7 @@ fn foreign(id: KeyId, shown: &PublishedKey, plan: &Plan, now: Time) -> Key {
         activated: None,
         placements: BTreeMap::new(),
         tokens: BTreeMap::new(),
+        given_up: BTreeMap::new(),
         sightings: BTreeMap::new(),
         exp_ceiling: None,
         longest_lifetime: Span::ZERO,

@@ -212,6 +212,11 @@ pub struct Key {
     /// where the token was not asked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tokens: BTreeMap<String, String>,
+    /// For each device, when the private half was given up: it lacked the half
+    /// as the record was made again. It is told as destroyed, and nobody saw
+    /// that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given_up: BTreeMap<String, Time>,
     /// For each origin, the start of the latest unbroken run of sightings.
     pub sightings: BTreeMap<String, Time>,
     /// Nothing is signed whose `exp` lies above this. Only ever raised.

@@ -298,6 +298,7 @@ impl KeySet {
             activated: None,
             placements: BTreeMap::from([(plan.device.clone(), Half::Present)]),
             tokens: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             sightings: BTreeMap::new(),
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,

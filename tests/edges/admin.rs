@@ -195,6 +195,7 @@ fn status() -> KeySetStatus {
             active_since: Some(at(4)),
             retiring_since: Some(at(5)),
             private_destroyed: Some(at(6)),
+            private_given_up: Some(at(17)),
             removed: Some(at(7)),
             exp_ceiling: Some(at(8)),
             hold: Some(HoldStatus {
@@ -262,6 +263,7 @@ fn arrived() -> v1::KeySet {
             active_since: date(4),
             retiring_since: date(5),
             private_destroyed: date(6),
+            private_given_up: date(17),
             removed: date(7),
             exp_ceiling: date(8),
             hold: Some(v1::Hold {

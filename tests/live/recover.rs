@@ -295,6 +295,19 @@ async fn a_lost_token_is_given_up_with_a_good_record() {
     let mut daemon = lab.serve().await;
     still_shows(&daemon, &last).await;
     refused(&mut daemon, &["NO_ACTIVE_KEY"]).await;
+    // Nobody saw the halves go, and the day on which they were given up is known.
+    for kid in &last {
+        let shown = lab.ok(&["keys", "show", kid, "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(shown["private_half"], "given-up", "{shown}");
+        assert_eq!(shown["placements"][0]["state"], "given-up", "{shown}");
+        assert!(shown["private_given_up"].is_string(), "{shown}");
+        assert!(shown["private_destroyed"].is_null(), "{shown}");
+        let shown = lab.ok(&["keys", "show", kid]);
+        assert!(shown.contains("private half given up  20"), "{shown}");
+    }
+    let listed = lab.ok(&["keys", "list"]);
+    assert!(listed.contains("private half given up 20"), "{listed}");
     signs(&mut daemon).await;
     let now = active(&lab);
     assert!(!before.contains(&now) && !last.contains(&now), "{now}");

@@ -237,6 +237,7 @@ impl Frame {
             activated: _,
             placements,
             tokens,
+            given_up,
             sightings,
             exp_ceiling,
             longest_lifetime,
@@ -279,6 +280,7 @@ impl Frame {
             activated: None,
             placements,
             tokens,
+            given_up,
             sightings: match is_published {
                 true => sightings
                     .into_iter()

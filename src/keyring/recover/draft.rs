@@ -40,6 +40,7 @@ pub(super) struct Draft {
     pub(super) hold: Option<Hold>,
     pub(super) halves: BTreeMap<String, Half>,
     pub(super) tokens: BTreeMap<String, String>,
+    pub(super) given_up: BTreeMap<String, Time>,
     pub(super) exp_ceiling: Option<Time>,
     pub(super) longest_lifetime: Span,
     pub(super) forced: bool,
@@ -69,6 +70,7 @@ impl Draft {
             hold: None,
             halves: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             exp_ceiling: None,
             longest_lifetime: Span::ZERO,
             forced: false,
@@ -98,6 +100,7 @@ impl Draft {
             hold: key.hold.clone(),
             halves: key.placements.clone(),
             tokens: key.tokens.clone(),
+            given_up: key.given_up.clone(),
             exp_ceiling: key.exp_ceiling,
             longest_lifetime: key.longest_lifetime,
             forced: key.forced,
@@ -362,6 +365,7 @@ impl Drafts {
         witnesses: &Witnesses,
         vouched: Vouched,
         plan: &Plan,
+        now: Time,
     ) {
         for draft in self.keys.values_mut() {
             let Some(named) = &draft.named else { continue };
@@ -370,6 +374,7 @@ impl Drafts {
                     continue;
                 }
                 draft.held_by.insert(device.clone());
+                draft.given_up.remove(device);
                 let token = witnesses.tokens.get(device);
                 (draft.tokens).extend(token.map(|token| (device.clone(), token.clone())));
                 let half = draft.halves.entry(device.clone()).or_insert(Half::Present);
@@ -390,6 +395,11 @@ impl Drafts {
                     draft.missing |= *half == Half::Present && live;
                     let (holds, asked) = (draft.tokens.get(device), witnesses.tokens.get(device));
                     if holds.is_none() || holds == asked || vouched.keys_are_lost {
+                        // What was ordered of the token that answers is done.
+                        let done = *half == Half::Destroying && holds == asked;
+                        if *half != Half::Destroyed && !done {
+                            draft.given_up.insert(device.clone(), now);
+                        }
                         *half = Half::Destroyed;
                     }
                 }

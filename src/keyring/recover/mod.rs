@@ -190,7 +190,7 @@ pub fn recover(
     }
     let mut drafts = Drafts::replay(witnesses, plan);
     let passed_over = drafts.show(witnesses, vouched, ids);
-    drafts.look_into_devices(witnesses, vouched, plan);
+    drafts.look_into_devices(witnesses, vouched, plan, now);
     let keys = drafts.keys.values();
     if !keys.clone().any(|draft| draft.named.is_some()) {
         return Err(RecoverError::NothingKnown(name.to_owned()));
@@ -303,6 +303,7 @@ impl KeySet {
             activated: draft.activated,
             placements: draft.halves.clone(),
             tokens: draft.tokens.clone(),
+            given_up: draft.given_up.clone(),
             sightings: BTreeMap::new(),
             exp_ceiling: match may_have_signed {
                 true => draft.exp_ceiling.max(Some(latest)),

@@ -1,6 +1,9 @@
 //! A private half that ends before its time.
 
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::jose::PublicKey;
 
 /// `k1` in its rollback window, which is open until 13,035; its handover is
 /// over at 10,045 by every clock.
@@ -168,4 +171,44 @@ fn what_one_person_did_alone_is_told() {
     let events = bench.set.advance(&bench.plan, &bench.tick, &mut ids);
     assert_eq!(names(&events), ["destruction-begun"]);
     assert_eq!(alone(&events), [false]);
+}
+
+/// What nobody saw go is no destruction; it keeps its date, until it is found.
+#[test]
+fn what_a_recovery_gives_up_is_told_apart() {
+    let mut bench = retiring();
+    bench.destroy("k1", true, 13_000).unwrap();
+    let again = |set: &KeySet, holds: BTreeMap<KeyId, PublicKey>, s: i64| {
+        let witnesses = Witnesses {
+            record: Some((set.clone(), 0)),
+            devices: [("hsm".to_owned(), holds)].into(),
+            ..Witnesses::default()
+        };
+        let lost = Vouched {
+            keys_are_lost: true,
+            ..Vouched::default()
+        };
+        let tick = Tick {
+            now: at(s),
+            ..bench.tick.clone()
+        };
+        let ids = &mut || KeyId([0xee; 16]);
+        let made = recover("orders", &witnesses, lost, &anna(), &bench.plan, &tick, ids);
+        made.unwrap().set
+    };
+    let given_up = |set: &KeySet, kid: &str| {
+        let key = set.by_kid(kid).unwrap();
+        (key.placements["hsm"], key.given_up.get("hsm").copied())
+    };
+    let set = again(&bench.set, BTreeMap::new(), 13_100);
+    // The device was asked to destroy it, and has not got it.
+    assert_eq!(given_up(&set, "k1"), (Half::Destroyed, None));
+    let gone = (Half::Destroyed, Some(at(13_100)));
+    assert_eq!(given_up(&set, "k3"), gone);
+    let set = again(&set, BTreeMap::new(), 13_200);
+    assert_eq!(given_up(&set, "k3"), gone, "its date stays");
+    let key = set.by_kid("k3").unwrap();
+    let found = [(key.id, key.public.clone().unwrap())].into();
+    let set = again(&set, found, 13_300);
+    assert_eq!(given_up(&set, "k3"), (Half::Destroying, None));
 }

@@ -419,6 +419,7 @@ fn key(key: KeyStatus) -> v1::Key {
         PrivateHalf::Present => v1::PrivateHalf::Present,
         PrivateHalf::Missing => v1::PrivateHalf::Missing,
         PrivateHalf::Destroyed => v1::PrivateHalf::Destroyed,
+        PrivateHalf::GivenUp => v1::PrivateHalf::GivenUp,
         PrivateHalf::None => v1::PrivateHalf::None,
     };
     v1::Key {
@@ -436,6 +437,7 @@ fn key(key: KeyStatus) -> v1::Key {
         active_since: key.active_since.map(timestamp),
         retiring_since: key.retiring_since.map(timestamp),
         private_destroyed: key.private_destroyed.map(timestamp),
+        private_given_up: key.private_given_up.map(timestamp),
         removed: key.removed.map(timestamp),
         exp_ceiling: key.exp_ceiling.map(timestamp),
         hold: key.hold.map(|HoldStatus { since, by, note }| v1::Hold {
