@@ -157,6 +157,9 @@ impl Measured for Agent {
             }
             gauges.writer(name, overview.doubt, reader.idle());
             gauges.forgotten(name, reader.forgotten().len());
+            if room.archive.is_some() {
+                gauges.past(name, self.past_figures(room));
+            }
             for origin in &overview.origins {
                 let age = origin.answered.map(|at| now.since(at));
                 gauges.origin(name, &origin.name, age, origin.silent, &origin.wrong);

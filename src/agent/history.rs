@@ -22,7 +22,7 @@ use super::record::from_log;
 use super::sign::Allowed;
 use super::signing::{Published, SignError};
 use super::writer::Message;
-use super::{Agent, Context, Inner};
+use super::{Agent, Context, Inner, Room};
 use crate::audit::{KeyEvent, Recorded};
 use crate::durable::Tombstone;
 use crate::jose::jws;
@@ -146,9 +146,7 @@ impl Agent {
     pub(super) fn archived(&self, key_set: &str) -> Option<Result<Published, NoHistory>> {
         let room = self.0.rooms.get(key_set)?;
         let archive = room.archive.as_ref()?;
-        let document = archive.document();
-        let good = document.filter(|document| !room.reader.is_blocked(&document.kid));
-        Some(match good {
+        Some(match self.good(room) {
             Some(document) => {
                 // Never kept for longer than the set that it is verified with.
                 let set = room.reader.published(self.clock().read());
@@ -156,8 +154,25 @@ impl Agent {
                 let max_age = set.map_or(usual, |set| set.max_age);
                 Ok(Published::of(document.token, max_age))
             }
-            None => Err(archive.read(|state| state.lacks.clone())),
+            None => {
+                let lacks = archive.read(|state| state.lacks.clone());
+                let metrics = &self.0.context.metrics;
+                metrics.past_refused(key_set, lacks.reason);
+                Err(lacks)
+            }
         })
+    }
+
+    /// The document that may be served.
+    fn good(&self, room: &Room) -> Option<Document> {
+        let document = room.archive.as_ref()?.document();
+        document.filter(|document| !room.reader.is_blocked(&document.kid))
+    }
+
+    /// How many keys the document names, and how many it leaves out; none where
+    /// none is served.
+    pub(super) fn past_figures(&self, room: &Room) -> Option<(usize, usize)> {
+        self.good(room).map(|document| document.counts())
     }
 
     /// Makes and signs the document wherever it is wanted, until the agent

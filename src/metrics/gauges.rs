@@ -21,6 +21,9 @@ pub struct Gauges {
     signing: GaugeVec,
     track_signing: GaugeVec,
     jwks: GaugeVec,
+    past: GaugeVec,
+    past_left_out: GaugeVec,
+    past_served: GaugeVec,
     doubt: GaugeVec,
     forgotten: GaugeVec,
     writer: GaugeVec,
@@ -113,6 +116,21 @@ impl Gauges {
                 "Whether the JWKS can be served.",
                 &["key_set"],
             ),
+            past: make(
+                "sealkeeper_historical_keys",
+                "Keys that left the set and that the document of historical keys names; 0 while none is served.",
+                &["key_set"],
+            ),
+            past_left_out: make(
+                "sealkeeper_historical_keys_left_out",
+                "Keys that left the set and that the document of historical keys has no room for, or knows too little of.",
+                &["key_set"],
+            ),
+            past_served: make(
+                "sealkeeper_historical_keys_served",
+                "Whether the document of historical keys can be served: none is before a first one is signed, nor one that a revoked key signed.",
+                &["key_set"],
+            ),
             doubt: make(
                 "sealkeeper_clock_in_doubt",
                 "Whether an operator has to confirm the clock before any key moves.",
@@ -194,6 +212,19 @@ impl Gauges {
     pub fn health(&self, key_set: &str, published: bool, signing: bool) {
         set(self.jwks.with_label_values(&[key_set]), published);
         set(self.signing.with_label_values(&[key_set]), signing);
+    }
+
+    /// What the document of historical keys says; nothing while none is served.
+    pub fn past(&self, key_set: &str, named: Option<(usize, usize)>) {
+        set(
+            self.past_served.with_label_values(&[key_set]),
+            named.is_some(),
+        );
+        let (named, left_out) = named.unwrap_or_default();
+        for (gauge, count) in [(&self.past, named), (&self.past_left_out, left_out)] {
+            #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
+            gauge.with_label_values(&[key_set]).set(count as f64);
+        }
     }
 
     /// Whether a track signs.

@@ -41,6 +41,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     accepted: IntCounterVec,
     turned_away: IntCounterVec,
+    past_refused: IntCounterVec,
     store_failures: IntCounterVec,
     audit_failures: IntCounterVec,
     log_lines_lost: IntCounter,
@@ -174,6 +175,11 @@ impl Metrics {
                 "What a signing listener did not take because its caller held as much as it left to others: connections, calls, streams, or bytes of requests and answers.",
                 &["listener", "of"],
             ),
+            past_refused: make.counters(
+                "sealkeeper_historical_keys_refused_total",
+                "Requests for the document of historical keys that got none, by why there was none.",
+                &["key_set", "reason"],
+            ),
             store_failures: make.counters(
                 "sealkeeper_store_failures_total",
                 "Times that the store failed.",
@@ -221,6 +227,12 @@ impl Metrics {
             let labels = [key_set, &status.to_string()];
             (status, self.jwks.with_label_values(&labels))
         })))
+    }
+
+    /// Somebody asked for historical keys, and there were none to serve.
+    pub fn past_refused(&self, key_set: &str, reason: &'static str) {
+        let labels = [key_set, reason];
+        self.past_refused.with_label_values(&labels).inc();
     }
 
     /// The connections of a listener.

@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::bad_days::{active, shown, signs};
+use super::figures::{figure, scrape};
 use super::lab::{CALM, Daemon, Lab, QUICK, fetch, folder_holds, kids, wait_until};
 
 const PATH: &str = "/main/historical-keys.jwt";
@@ -55,6 +56,14 @@ async fn status(daemon: &Daemon) -> u16 {
     answer.map_or(0, |(status, _)| status)
 }
 
+/// How many keys the document names, how many it leaves out, and whether it is
+/// served.
+async fn figures(daemon: &Daemon) -> [f64; 3] {
+    let text = scrape(daemon).await;
+    ["", "_left_out", "_served"]
+        .map(|what| figure(&text, &format!("historical_keys{what}{{key_set=\"main\"}}")))
+}
+
 /// What `doctor` says of the document.
 fn checked(lab: &Lab) -> (String, String) {
     let told = lab.run(&["doctor", "--json"]).stdout;
@@ -99,6 +108,7 @@ async fn rotated_keys_are_told_of() {
 async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     let settings = format!("{CALM}\nadoption = \"200ms\"\nhistorical_keys = true");
     let lab = Lab::new(&settings, &["ES256"]);
+    lab.amend("[serve]", "[serve]\nmetrics_listen = \"127.0.0.1:0\"");
     lab.init();
     let mut daemon = lab.serve().await;
     signs(&mut daemon).await;
@@ -120,6 +130,8 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     let told = about(&claims, &first).expect("it is told of");
     assert_eq!(told["revoked"]["reason"], "compromised");
     assert_eq!(told["revoked"]["revoked_at"], told["exp"]);
+    let figures = figures(&daemon).await;
+    assert_eq!(figures, [1.0, 0.0, 1.0], "one is named, none left out");
     let on_record = |kid: &str| {
         let listed: Value =
             serde_json::from_str(&lab.ok(&["keys", "history", "--json"])).expect("JSON");
@@ -150,6 +162,10 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     assert_eq!(status(&daemon).await, 503);
     let (level, found) = checked(&lab);
     assert!(level == "warn" && found.contains("withdrawn"), "{found}");
+    assert_eq!(self::figures(&daemon).await, [0.0; 3], "none is served");
+    let text = scrape(&daemon).await;
+    let refused = "sealkeeper_historical_keys_refused_total{key_set=\"main\",reason=\"";
+    assert!(text.contains(refused), "{text}");
     daemon.kill();
     // With the agent dead, too.
     assert!(on_record(&signer).is_some());
@@ -163,6 +179,36 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
         let told = about(&claims, kid).expect("it is told of");
         assert_eq!(told["revoked"]["reason"], "compromised");
     }
+}
+
+/// Found by use: with a copy of the log from before a revocation in place, and
+/// no tombstone, the record alone knows that the key is over which signed the
+/// document on disk.
+#[tokio::test]
+async fn a_lost_log_brings_back_no_document_of_a_revoked_key() {
+    let settings = format!("{CALM}\nadoption = \"200ms\"\nhistorical_keys = true");
+    let lab = Lab::new(&settings, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 2).await;
+    let (signer, _) = once(&daemon, |_| true).await;
+    daemon.kill();
+    let log = lab.path("state/audit/keys.log");
+    let before = fs::read(&log).expect("the log");
+    // Nothing can be signed in place of the document.
+    fs::rename(lab.path("tokens"), lab.path("away")).expect("the token goes");
+    let mut daemon = lab.serve().await;
+    assert_eq!(status(&daemon).await, 200);
+    lab.ok(&["keys", "revoke", &signer, "--then", "wait"]);
+    assert_eq!(status(&daemon).await, 503);
+    daemon.kill();
+    fs::write(&log, before).expect("the copy");
+    fs::remove_dir_all(lab.path("state/tombstones")).expect("the tombstones go");
+    let daemon = lab.serve().await;
+    let listed = lab.ok(&["keys", "show", &signer]);
+    assert!(listed.contains("revoked"), "the record is good: {listed}");
+    wait_until(async || status(&daemon).await == 503).await;
 }
 
 #[tokio::test]

@@ -28,6 +28,16 @@ pub(super) struct Document {
     pub(super) claims: Map<String, Value>,
 }
 
+impl Document {
+    /// How many keys it names, and how many it says that it does not.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let keys = self.claims.get("keys").and_then(Value::as_array);
+        let left_out = self.claims.get("left_out").and_then(Value::as_u64);
+        let left_out = left_out.and_then(|count| usize::try_from(count).ok());
+        (keys.map_or(0, Vec::len), left_out.unwrap_or(0))
+    }
+}
+
 /// The claims of a history, but for `iat`; and how many keys found no room.
 pub(super) fn claims(issuer: &str, history: &History) -> (Map<String, Value>, usize) {
     let mut wanted: Vec<&Past> = history.keys.iter().collect();
