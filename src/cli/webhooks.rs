@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::durable::OsDisk;
 use crate::metrics::Metrics;
-use crate::webhook::{Ports, PostError, ProgressBook, Webhooks};
+use crate::webhook::{Ports, PostError, ProgressBook, SecretError, Webhooks};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WebhooksCommand {
@@ -44,7 +44,12 @@ pub(super) fn run(path: &Path, command: WebhooksCommand, as_json: bool) -> Resul
     let began = Instant::now();
     let now = SystemClock::new().read().wall;
     let status = compose::block_on(hook.test(now))?.map_err(|e| {
-        let hint = "the receiver's log may say more; the agent goes on trying whatever waits";
+        let hint = match e {
+            PostError::Secret(SecretError::NoCredentials { .. }) => {
+                "the service alone has it: as root, with CREDENTIALS_DIRECTORY=/run/credentials/sealkeeper.service in the environment"
+            }
+            _ => "the receiver's log may say more; the agent goes on trying whatever waits",
+        };
         match e {
             PostError::Unreachable { .. } | PostError::Slow { .. } => Failure::not_now(e),
             e => Failure::failed(e),

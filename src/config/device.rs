@@ -304,7 +304,7 @@ fn pin(name: &Text, raw: &raw::Device, uri: &TokenUri, check: &mut Check<'_>) ->
     }
 }
 
-fn is_file_name(text: &str) -> bool {
+pub(super) fn is_file_name(text: &str) -> bool {
     !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0'])
 }
 

@@ -1,17 +1,17 @@
 //! Who is told what happened to keys.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use toml::Spanned;
 
 use super::check::Check;
+use super::device::is_file_name;
 use super::raw::{self, Text};
 use crate::keyring::What;
 use crate::observe::Trust;
-use crate::webhook::{DEFAULT_EVENTS, Webhook};
+use crate::webhook::{DEFAULT_EVENTS, SecretSource, Webhook};
 
-const SECRET_SHAPE: &str = "secret = { file = \"/path/to/secret\" }, with one line in it: echo whsec_$(openssl rand -base64 32)";
+const SECRET_SHAPE: &str = "secret = { file = \"/path/to/secret\" } or { credential = \"NAME\" } (systemd), with one line in it: echo whsec_$(openssl rand -base64 32)";
 
 /// `None` only after a problem was noted.
 pub(super) fn check(name: &Text, raw: &raw::Webhook, check: &mut Check<'_>) -> Option<Webhook> {
@@ -43,7 +43,11 @@ pub(super) fn check(name: &Text, raw: &raw::Webhook, check: &mut Check<'_>) -> O
 }
 
 /// Nothing that is said here repeats a value: it may be the secret.
-fn secret(given: &Spanned<toml::Value>, field: &str, check: &mut Check<'_>) -> Option<PathBuf> {
+fn secret(
+    given: &Spanned<toml::Value>,
+    field: &str,
+    check: &mut Check<'_>,
+) -> Option<SecretSource> {
     let mut refuse = |message: &str, hint: &str| {
         check.say(given.span(), format!("{field}: {message}"), hint);
         None
@@ -54,11 +58,21 @@ fn secret(given: &Spanned<toml::Value>, field: &str, check: &mut Check<'_>) -> O
             "the secret itself never stands here: secret = { file = \"/path/to/secret\" }; if it did, make another, since copies of this file may exist",
         );
     };
-    match (table.len(), table.get("file")) {
-        (1, Some(toml::Value::String(path))) if !path.is_empty() => {
-            check.path(&Text::new(given.span(), path.clone()), field)
+    let mut entries = table.iter();
+    let (Some((source, value)), None) = (entries.next(), entries.next()) else {
+        return refuse("expected exactly one source", SECRET_SHAPE);
+    };
+    match (source.as_str(), value) {
+        ("file", toml::Value::String(path)) if !path.is_empty() => {
+            let path = check.path(&Text::new(given.span(), path.clone()), field)?;
+            Some(SecretSource::File(path))
         }
-        _ => refuse("expected exactly a file", SECRET_SHAPE),
+        ("credential", toml::Value::String(name)) if is_file_name(name) => {
+            Some(SecretSource::Credential(name.clone()))
+        }
+        ("file", _) => refuse("file: expected a path", SECRET_SHAPE),
+        ("credential", _) => refuse("credential: expected a plain file name", SECRET_SHAPE),
+        _ => refuse("expected file or credential", SECRET_SHAPE),
     }
 }
 

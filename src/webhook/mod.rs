@@ -41,7 +41,7 @@ use teller::Teller;
 
 pub use post::PostError;
 pub use progress::{Progress, ProgressBook};
-pub use secret::{SecretError, Secrets};
+pub use secret::{SecretError, SecretSource, Secrets};
 
 /// The events that a receiver is told of where nobody says which: those after
 /// which somebody fetches the JWKS, looks at a verifier, or comes as a second
@@ -68,8 +68,8 @@ pub struct Webhook {
     pub name: String,
     /// Where it listens. May hold a secret in its path: shown to nobody.
     pub url: Uri,
-    /// The file of its secrets.
-    pub secret: PathBuf,
+    /// Where its secrets are.
+    pub secret: SecretSource,
     /// The names of the events that it is told of.
     pub events: BTreeSet<String>,
     /// Whose certificates it may show.
@@ -114,8 +114,8 @@ impl Webhook {
     /// [`PostError`].
     pub async fn test(&self, now: Time) -> Result<StatusCode, PostError> {
         let message = Message::test(now);
-        let path = self.secret.clone();
-        let secrets = tokio::task::spawn_blocking(move || Secrets::read(&path)).await;
+        let source = self.secret.clone();
+        let secrets = tokio::task::spawn_blocking(move || Secrets::read(&source)).await;
         let secrets = secrets.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
         post::post(self, &secrets, &message, now, PATIENCE).await
     }

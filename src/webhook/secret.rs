@@ -1,5 +1,6 @@
 //! The secrets that a webhook signs with, and the signature.
 
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -18,6 +19,29 @@ const LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// How many may sign at the same time.
 const MOST: usize = 4;
+
+/// Where the configuration says that a webhook's secrets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file that only its owner may read.
+    File(PathBuf),
+    /// `$CREDENTIALS_DIRECTORY/NAME` (systemd.exec(5), `LoadCredential=`): its
+    /// directory guards it.
+    Credential(String),
+}
+
+impl SecretSource {
+    /// The file, and whether its mode must keep others out.
+    fn place(&self, credentials: Option<PathBuf>) -> Result<(PathBuf, bool), SecretError> {
+        match self {
+            Self::File(path) => Ok((path.clone(), true)),
+            Self::Credential(name) => {
+                let none = || SecretError::NoCredentials { name: name.clone() };
+                Ok((credentials.ok_or_else(none)?.join(name), false))
+            }
+        }
+    }
+}
 
 /// One or more secrets, shared with the receiver: while one is replaced, the
 /// old one and the new one sign.
@@ -46,6 +70,14 @@ pub enum SecretError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The process was not started by systemd with credentials.
+    #[error(
+        "the secret is the credential {name:?}, and CREDENTIALS_DIRECTORY is not set: add LoadCredential={name}:/path to the service"
+    )]
+    NoCredentials {
+        /// The credential's name.
+        name: String,
+    },
     /// There is something else in it. Never says what.
     #[error(
         "the secret's file {}: expected 1 to {MOST} lines of whsec_ and the base64 of 24 to 64 random bytes, got {got}; make one: echo whsec_$(openssl rand -base64 32)",
@@ -66,19 +98,24 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Reads them from a file that its owner alone may read: one a line, as
-    /// `whsec_` and base64. Blocks.
+    /// Reads them: one a line, as `whsec_` and base64. Blocks.
     ///
     /// # Errors
     /// [`SecretError`]; none shows what stands in the file.
-    pub fn read(path: &Path) -> Result<Self, SecretError> {
+    pub fn read(source: &SecretSource) -> Result<Self, SecretError> {
+        let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+        let (path, private) = source.place(credentials.map(PathBuf::from))?;
+        Self::read_file(&path, private)
+    }
+
+    fn read_file(path: &Path, private: bool) -> Result<Self, SecretError> {
         let io = |source| SecretError::Io {
             path: path.to_owned(),
             source,
         };
         let file = fs::File::open(path).map_err(io)?;
         let meta = file.metadata().map_err(io)?;
-        if meta.mode() & 0o077 != 0 {
+        if private && meta.mode() & 0o077 != 0 {
             return Err(SecretError::Exposed {
                 path: path.to_owned(),
                 mode: meta.mode() & 0o7777,

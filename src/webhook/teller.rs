@@ -182,9 +182,9 @@ impl Teller {
         if waiting.is_empty() {
             return None;
         }
-        let path = self.hook.secret.clone();
+        let source = self.hook.secret.clone();
         // Anew each time: one that was replaced counts without a restart.
-        let secrets = match blocking(move || Secrets::read(&path)).await {
+        let secrets = match blocking(move || Secrets::read(&source)).await {
             Ok(secrets) => secrets,
             Err(e) => {
                 self.failed(waiting.iter().take(1));

@@ -48,7 +48,8 @@ fn a_secret_that_is_none_is_refused_and_not_shown() {
     let read = |text: &str, mode| {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        Secrets::read(&path).map(drop).map_err(|e| e.to_string())
+        let source = SecretSource::File(path.clone());
+        Secrets::read(&source).map(drop).map_err(|e| e.to_string())
     };
     read(SECRET, 0o600).unwrap();
     read(SECRET, 0o400).unwrap();
@@ -191,7 +192,7 @@ impl House {
         Webhook {
             name: name.to_owned(),
             url: Webhook::address(url).unwrap(),
-            secret: self.dir.path().join("secret"),
+            secret: SecretSource::File(self.dir.path().join("secret")),
             events: DEFAULT_EVENTS.map(str::to_owned).into(),
             trust: Trust::System,
         }

@@ -1,17 +1,25 @@
 //! Those who are told of key events over HTTP.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
+use axum::serve::Listener;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::bad_days::{active, at_work};
 use super::lab::{Daemon, Lab, wait_until};
+use crate::edges::authority::{Authority, Folder};
 
 /// The bytes of `sealkeeper-test-secret-0123456789`.
 const SECRET: &str = "whsec_c2VhbGtlZXBlci10ZXN0LXNlY3JldC0wMTIzNDU2Nzg5";
@@ -26,6 +34,34 @@ impl Receiver {
     async fn listen(&self, port: u16) -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let app = self.app();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        port
+    }
+
+    /// The same over TLS, with a certificate for `localhost` by this authority.
+    async fn listen_over_tls(&self, authority: &Authority) -> u16 {
+        let files = Folder::new(&authority.server_at("localhost"), authority);
+        let chain = CertificateDer::pem_file_iter(files.path("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(files.path("key.pem")).unwrap();
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let config = ServerConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.collect::<Result<_, _>>().unwrap(), key)
+            .unwrap();
+        let listener = OverTls {
+            tcp: TcpListener::bind(("127.0.0.1", 0)).await.unwrap(),
+            acceptor: Arc::new(config).into(),
+        };
+        let port = listener.local_addr().unwrap().port();
+        let app = self.app();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        port
+    }
+
+    fn app(&self) -> Router {
         let told = Arc::clone(&self.0);
         let answer = move |headers: HeaderMap, body: String| {
             let header = |name: &str| headers[name].to_str().unwrap().to_owned();
@@ -42,9 +78,7 @@ impl Receiver {
                 false => StatusCode::UNAUTHORIZED,
             })
         };
-        let app = Router::new().fallback(answer);
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        port
+        Router::new().fallback(answer)
     }
 
     fn of(&self, event: &str, kid: &str) -> Option<Value> {
@@ -57,6 +91,33 @@ impl Receiver {
     async fn told(&self, event: &str, kid: &str) -> Value {
         wait_until(async || self.of(event, kid).is_some()).await;
         self.of(event, kid).unwrap()
+    }
+}
+
+/// Connections whose handshake went well.
+struct OverTls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for OverTls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, from)) = self.tcp.accept().await else {
+                continue;
+            };
+            // A client that does not trust us hangs up.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
     }
 }
 
@@ -158,5 +219,79 @@ async fn what_nobody_took_is_told_after_a_restart() {
     receiver.told("revoked", &kid).await;
     lab.logged("webhook_answers").await;
     assert_eq!(doctor(&lab, "ops")["level"], "ok");
+    drop(daemon);
+}
+
+/// Roots of one's own: who shows a certificate of them is told, and who shows
+/// another one learns nothing, though it listens at the address.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_https_the_certificate_leads_to_the_roots_that_are_given() {
+    let (lab, mut daemon, _) = at_work().await;
+    let (ours, another) = (Authority::new("ours"), Authority::new("another"));
+    let roots = Folder::new(&ours.server_at("localhost"), &ours);
+    let (told, impostor) = (Receiver::default(), Receiver::default());
+    let port = told.listen_over_tls(&ours).await;
+    let other = impostor.listen_over_tls(&another).await;
+    // A credential of the service: nothing but its folder guards it.
+    let folder = lab.path("credentials");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("ops-secret"), SECRET).unwrap();
+    fs::set_permissions(folder.join("ops-secret"), fs::Permissions::from_mode(0o440)).unwrap();
+    let ca = roots.path("ca.pem").display().to_string();
+    let hook = |name: &str, port: u16, ca: &str| {
+        format!(
+            "[webhook.{name}]\nurl = \"https://localhost:{port}/sesame\"\nsecret = {{ credential = \"ops-secret\" }}\n{ca}"
+        )
+    };
+    let ca = format!("ca = {ca:?}\n");
+    let hooks = [
+        hook("ops", port, &ca),
+        hook("impostor", other, &ca),
+        // By the system's roots nobody vouches for it.
+        hook("without", port, ""),
+    ];
+    lab.amend("[serve]", &format!("{}[serve]", hooks.concat()));
+    daemon.kill();
+    let credentials = [("CREDENTIALS_DIRECTORY", folder.to_str().unwrap())];
+    let daemon = lab.serve_with(&credentials).await;
+    let test = |name: &str, with: &[(&str, &str)]| {
+        let mut command = lab.command(&["webhooks", "test", name]);
+        let output = command.envs(with.iter().copied()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = test("ops", &credentials);
+    assert!(code == Some(0) && said.contains("204"), "{said}");
+    for name in ["impostor", "without"] {
+        let (code, said) = test(name, &credentials);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.to_lowercase().contains("certificate"), "{said}");
+    }
+    // Only the service has the credential.
+    let (code, said) = test("ops", &[]);
+    assert!(
+        code == Some(1) && said.contains("/run/credentials/"),
+        "{said}"
+    );
+
+    let kid = active(&lab);
+    lab.ok(&["keys", "revoke", &kid, "--then", "activate"]);
+    told.told("revoked", &kid).await;
+    wait_until(async || {
+        let log = lab.log();
+        let failing = |name: &str| {
+            let mut lines = log.lines();
+            lines.any(|line| line.contains("webhook_failing") && line.contains(name))
+        };
+        failing("impostor") && failing("without")
+    })
+    .await;
+    assert!(impostor.0.lock().unwrap().is_empty(), "it was told");
+    let events = told.0.lock().unwrap();
+    let revoked = events.iter().filter(|told| told["event"] == "revoked");
+    assert_eq!(revoked.count(), 1, "by one of the two: {events:?}");
+    assert_eq!(doctor(&lab, "ops")["level"], "ok");
+    assert_eq!(doctor(&lab, "impostor")["level"], "fail");
     drop(daemon);
 }
