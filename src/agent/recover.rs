@@ -21,8 +21,8 @@ use crate::durable::{DurableError, OsDisk};
 use crate::hsm::Listed;
 use crate::jose::ServedSet;
 use crate::keyring::{
-    self, Finding, Genesis, KeyId, KeySet, Mandate, Phase, PublishedKey, RecoverError, Recovery,
-    Told, Vouched, Witnesses,
+    self, Finding, Genesis, Half, KeyId, KeySet, Mandate, Phase, PublishedKey, RecoverError,
+    Recovery, Told, Vouched, Witnesses,
 };
 use crate::observe;
 use crate::store::{StoreError, Version};
@@ -56,6 +56,9 @@ pub struct Recovered {
     pub findings: Vec<Finding>,
     /// Keys in devices that cannot be any of the set's.
     pub strange: Vec<Strange>,
+    /// Keys of which a device has the private half that the configuration does
+    /// not name, each by its `kid` and that device: nobody asked there.
+    pub not_asked: Vec<(String, String)>,
     /// Each witness, and how much it says, or why it says nothing.
     pub witnesses: Vec<(String, Result<String, String>)>,
     /// Whether the agent will ask for the time to be confirmed: nothing is
@@ -91,6 +94,18 @@ pub enum RecoverFailure {
         key_set: String,
         /// A key that its device holds, or that no device was asked about.
         kid: String,
+    },
+    /// The record is good, and nobody can say whether this key is lost.
+    #[error(
+        "the key {kid} of the key set {key_set:?} is on the device {device:?}, which the configuration does not name: nobody asked there whether it is lost"
+    )]
+    NotAsked {
+        /// The key set.
+        key_set: String,
+        /// The key.
+        kid: String,
+        /// Where its private half is.
+        device: String,
     },
     /// It never began.
     #[error("the `init` of the key set {0:?} was not finished, and no verifier holds a key of it")]
@@ -180,8 +195,9 @@ pub async fn recover(
         &tick,
         &mut random_id,
     )?;
+    let not_asked = not_asked(&made.set, &context);
     if stored.good {
-        all_lost(&name, &made)?;
+        all_lost(&name, &made, &not_asked)?;
     }
     if wish.activate_early {
         made.activate_early(&wish.mandate, tick.now);
@@ -207,6 +223,7 @@ pub async fn recover(
         set: made.set,
         findings: made.findings,
         strange,
+        not_asked,
         witnesses: said,
         written: wish.write,
     })
@@ -215,19 +232,46 @@ pub async fn recover(
 /// Refuses to make a good record again, unless each key that signs or is next
 /// is lost. Where one is there it signs on, or takes over by itself; made
 /// again, it would wait once more.
-fn all_lost(name: &str, made: &Recovery) -> Result<(), RecoverFailure> {
+fn all_lost(
+    name: &str,
+    made: &Recovery,
+    not_asked: &[(String, String)],
+) -> Result<(), RecoverFailure> {
     let mut live = made.set.keys.values().filter(|key| {
         let signs = matches!(key.phase, Phase::Published { .. } | Phase::Active { .. });
         signs && key.has_private_half()
     });
     if let Some(kid) = live.find_map(|key| key.kid.clone()) {
         let key_set = name.to_owned();
-        return Err(RecoverFailure::NotLost { key_set, kid });
+        let mut not_asked = not_asked.iter().filter(|(of, _)| *of == kid);
+        return Err(match not_asked.next() {
+            Some((_, device)) => RecoverFailure::NotAsked {
+                key_set,
+                device: device.clone(),
+                kid,
+            },
+            None => RecoverFailure::NotLost { key_set, kid },
+        });
     }
     match made.findings.iter().any(|finding| finding.missing) {
         true => Ok(()),
         false => Err(RecoverFailure::Good(name.to_owned())),
     }
+}
+
+/// The keys, and the devices that left the configuration, of which halves are
+/// on record that are not destroyed.
+fn not_asked(set: &KeySet, context: &Context) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for key in set.keys.values() {
+        let Some(kid) = &key.kid else { continue };
+        let there = key.placements.iter();
+        let there = there.filter(|(device, half)| {
+            **half != Half::Destroyed && !context.devices.contains_key(*device)
+        });
+        found.extend(there.map(|(device, _)| (kid.clone(), device.clone())));
+    }
+    found
 }
 
 /// An older record, where the store has one; or a good one of lost keys.

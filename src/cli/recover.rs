@@ -124,6 +124,11 @@ fn tell(recovered: &Recovered) -> Result<(), Failure> {
             strange.label, strange.id, strange.device
         ))?;
     }
+    for (kid, device) in &recovered.not_asked {
+        say(format!(
+            "not asked: the private half of {kid} is on the device {device}, which the configuration does not name: nothing is signed with it, nor is it destroyed. Put [device.{device}] back under that name first"
+        ))?;
+    }
     for (device, serial) in tokens_of_lost(recovered) {
         say(format!(
             "what {device} lacks is in the token with serial {serial}: go on only if that one is gone for good"
@@ -158,6 +163,15 @@ fn signers(recovered: &Recovered) -> Vec<String> {
         let active = seat.active.and_then(|id| set.keys.get(&id)?.kid.clone());
         let algorithm = id.algorithm;
         let early = "at once: verifiers that do not hold it refuse its tokens until they fetch";
+        let not_asked = active.as_ref().and_then(|active| {
+            let mut all = recovered.not_asked.iter();
+            all.find(|(kid, _)| kid == active)
+        });
+        if let Some((kid, device)) = not_asked {
+            return format!(
+                "{algorithm}: nothing signs: {kid} is the active key, on the device {device}, which the configuration does not name"
+            );
+        }
         match (active, set.standby(id)) {
             (Some(kid), _) => format!("{algorithm}: {kid} signs on"),
             (None, Some(next)) if seat.force => format!(
@@ -266,11 +280,14 @@ fn describe(recovered: &Recovered, aside: Option<&Path>) -> Value {
             "why": strange.why,
         })
     });
+    let not_asked = recovered.not_asked.iter();
+    let not_asked = not_asked.map(|(kid, device)| json!({ "kid": kid, "device": device }));
     json!({
         "key_set": recovered.set.name,
         "witnesses": witnesses.collect::<Vec<_>>(),
         "keys": keys.collect::<Vec<_>>(),
         "strange": strange.collect::<Vec<_>>(),
+        "not_asked": not_asked.collect::<Vec<_>>(),
         "signers": signers(recovered),
         "confirms_clock": recovered.confirms_clock,
         "written": recovered.written,
@@ -285,6 +302,9 @@ fn failure(error: RecoverFailure) -> Failure {
         }
         RecoverFailure::NotLost { .. } => {
             "start the agent: what is there signs, or takes over by itself once verifiers hold it. `sealkeeper keys revoke` ends a key that is lost"
+        }
+        RecoverFailure::NotAsked { .. } => {
+            "put [device.NAME] back under the name that it had; where its HSM is gone for good, with a new, empty token in its place"
         }
         RecoverFailure::Unfinished(_) => "run `sealkeeper init` again",
         RecoverFailure::Store(_) | RecoverFailure::Newer(_) => "nothing was changed",

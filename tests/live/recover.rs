@@ -237,6 +237,42 @@ async fn an_empty_token_empties_no_set() {
     assert_eq!(shown(daemon.jwks().await), before);
 }
 
+/// Found by use: what was on a device that the configuration no longer names
+/// was said to sign on.
+#[tokio::test]
+async fn a_key_on_a_device_that_left_the_configuration_is_named() {
+    let (lab, mut daemon, before) = at_work(CALM).await;
+    let signing = active(&lab);
+    let copy = copy_store(&lab);
+    lab.ok(&["keys", "hold", &before[0]]);
+    daemon.kill();
+    lab.amend("[device.softhsm]", "[device.other]");
+    lab.amend("device = \"softhsm\"", "device = \"other\"");
+    let good = lab.run(&["recover", "--keys-are-lost"]);
+    let good = fails(&good);
+    assert!(good.contains("is on the device \"softhsm\""), "{good}");
+    assert!(good.contains("put [device.NAME] back"), "{good}");
+
+    put_store(&lab, &copy);
+    let told = recover(&lab, &[]);
+    let not_asked = told["not_asked"].as_array().expect("keys");
+    for kid in &before {
+        let key = not_asked.iter().find(|key| key["kid"] == kid.as_str());
+        assert_eq!(key.expect("it is named")["device"], "softhsm");
+    }
+    let said = lab.ok(&["recover"]);
+    let named = format!("not asked: the private half of {signing} is on the device softhsm");
+    assert!(said.contains(&named), "{said}");
+    assert!(!said.contains("signs on"), "{said}");
+    assert!(said.contains("ES256: nothing signs"), "{said}");
+
+    lab.amend("[device.other]", "[device.softhsm]");
+    lab.amend("device = \"other\"", "device = \"softhsm\"");
+    let told = recover(&lab, &[]);
+    assert_eq!(told["not_asked"], serde_json::json!([]));
+    assert!(lab.ok(&["recover"]).contains("signs on"));
+}
+
 #[tokio::test]
 async fn lost_keys_stay_until_their_tokens_are_dead_and_a_new_one_waits() {
     let (lab, mut daemon, before) = at_work(QUICK).await;
