@@ -69,7 +69,7 @@ fn an_id_may_begin_with_a_hyphen() {
 fn every_command_that_is_named_exists() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("README.md")];
-    let mut folders = vec![root.join("src")];
+    let mut folders = vec![root.join("src"), root.join("docs")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("our sources").flatten() {
             let path = entry.path();

@@ -1,7 +1,10 @@
-//! The README's steps, as they are written.
+//! The README's steps, as they are written; that it is short, and names what
+//! there is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::live::lab::{CALM, Lab, softhsm_module, wait_for};
 
@@ -80,4 +83,91 @@ jwks_listen = "127.0.0.1:0"
         .collect();
     let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
     lab.ok(&verify);
+}
+
+/// What is to be looked up stands in `docs/operation.md`.
+#[test]
+fn the_readme_is_for_the_first_hour() {
+    let setting_up = README
+        .split("\n## ")
+        .find(|part| part.starts_with("Setting it up"));
+    let bytes = setting_up.expect("the section").len();
+    assert!(bytes < 11_000, "{bytes} bytes");
+}
+
+#[test]
+fn each_command_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().to_str().unwrap();
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_sealkeeper"))
+        .args(["man", pages])
+        .status();
+    assert!(made.unwrap().success());
+    let pages = fs::read_dir(pages).unwrap().flatten();
+    let pages = pages.map(|page| page.file_name().into_string().unwrap());
+    let pages: BTreeSet<String> = pages.map(|page| page.replace(".1", "")).collect();
+    let text = README.to_owned() + &document("docs/operation.md");
+    let mut commands = 0;
+    for page in &pages {
+        let has_its_own = |other: &String| other.starts_with(&format!("{page}-"));
+        if pages.iter().any(has_its_own) {
+            continue;
+        }
+        let command = page.replace("sealkeeper-", "").replace('-', " ");
+        let named = [format!("`{command}"), format!("sealkeeper {command}")];
+        assert!(named.iter().any(|it| text.contains(it)), "{command}");
+        commands += 1;
+    }
+    assert!(commands > 30, "{commands} commands");
+}
+
+fn document(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// As GitHub makes it of a heading.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn each_link_of_the_documents_leads_somewhere() {
+    let mut links = 0;
+    for path in [
+        "README.md",
+        "docs/operation.md",
+        "docs/runbooks.md",
+        "CONTRIBUTING.md",
+    ] {
+        let text = document(path);
+        let folder = Path::new(path).parent().unwrap();
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let there = match file {
+                "" => Path::new(path).to_owned(),
+                file => folder.join(file),
+            };
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            assert!(root.join(&there).exists(), "{path}: {target}");
+            if !wanted.is_empty() {
+                let text = document(there.to_str().unwrap());
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|it| anchor(it) == wanted), "{path}: {target}");
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 30, "{links} links");
 }

@@ -156,8 +156,8 @@ async fn a_certificate_gets_what_its_rule_grants() {
     }
 }
 
-/// Whom fail2ban would ban for a log, with the expressions that the README
-/// gives. It is written in Python, and its `<HOST>` is an address.
+/// Whom fail2ban would ban for a log, with the expressions that
+/// `docs/operation.md` gives. It is written in Python, and its `<HOST>` is an address.
 fn jailed(log: &str) -> Vec<String> {
     const PROGRAM: &str = r#"
 import re, sys
@@ -168,8 +168,8 @@ for line in block.splitlines():
     for match in re.finditer(expression, log):
         print(match.group("host"))
 "#;
-    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).expect("the README");
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operation.md");
+    let readme = fs::read_to_string(readme).expect("the document");
     let output = std::process::Command::new("/usr/bin/python3")
         .args(["-c", PROGRAM, &readme, log])
         .output()
