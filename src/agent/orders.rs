@@ -392,6 +392,7 @@ impl Writer {
         // A clock that was fast dated these later than now: a dead origin
         // would be taken for one that answers.
         self.live.clear();
+        self.origins.clock_moved(ours.wall);
         let mut did = Did::of(&events);
         let confirmed = format!("the time {} is confirmed", ours.wall);
         did.done.insert(0, confirmed);

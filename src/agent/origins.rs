@@ -45,6 +45,8 @@ pub(super) struct Origins {
 struct Seen {
     shown: Option<(Shown, Time)>,
     why: Option<String>,
+    /// It was silent for too long, and has not answered since.
+    silent: bool,
 }
 
 /// Something to tell of once.
@@ -57,8 +59,25 @@ enum Finding {
 impl Origins {
     pub(super) fn answered(&mut self, origin: &str, shown: Shown, at: Time) {
         let seen = self.seen.entry(origin.to_owned()).or_default();
-        seen.shown = Some((shown, at));
-        seen.why = None;
+        *seen = Seen {
+            shown: Some((shown, at)),
+            ..Seen::default()
+        };
+    }
+
+    /// The time was wrong until now: by it, each origin would have been silent
+    /// for as long as the clock was moved. Patience with them begins anew, as
+    /// at a start; whoever was silent before that still is.
+    pub(super) fn clock_moved(&mut self, now: Time) {
+        self.since = Some(now);
+        for (_, at) in self
+            .seen
+            .values_mut()
+            .filter_map(|seen| seen.shown.as_mut())
+        {
+            // A clock that was fast dated it later.
+            *at = now.min(*at);
+        }
     }
 
     /// What was seen of these keys was right then: they have just been
@@ -95,20 +114,23 @@ impl Writer {
         let since = *self.origins.since.get_or_insert(now);
         let known = self.held.as_ref().or(self.last.as_ref());
         let names = self.plan.origins.iter();
+        let patience = self.patience();
         let all = names.map(|name| {
-            let seen = self.origins.seen.get(name);
-            let shown = seen.and_then(|seen| seen.shown.as_ref());
+            let seen = self.origins.seen.entry(name.clone()).or_default();
+            let shown = seen.shown.as_ref();
             let wrong = known
                 .zip(shown)
                 .map(|(held, (shown, _))| (held.record.set).discrepancies(shown, now, propagation));
             // An agent that has just started has heard of nobody yet.
             let heard = shown.map_or(since, |(_, at)| (*at).max(since));
+            let long = seen.silent || now.since(heard) > patience;
+            seen.silent = silent.contains(name) && long;
             OriginHealth {
                 name: name.clone(),
                 url: String::new(),
                 answered: shown.map(|(_, at)| *at),
-                why: seen.and_then(|seen| seen.why.clone()),
-                silent: silent.contains(name) && now.since(heard) > self.patience(),
+                why: seen.why.clone(),
+                silent: seen.silent,
                 wrong: wrong.unwrap_or_default(),
                 waiver: known.and_then(|held| held.record.set.waivers.get(name).cloned()),
             }

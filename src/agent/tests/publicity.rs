@@ -25,10 +25,7 @@ async fn a_look_of_before_a_revocation_shows_nothing_wrong() {
     let mut writer = bench.writer().await;
     writer.settle().await;
     let (kid, before) = (writer.active(), writer.served());
-    writer.news.looked("web", before.clone(), Instant::now());
-    while let Some(item) = writer.news.take() {
-        writer.learn(item).await;
-    }
+    answered(&mut writer, &before).await;
     // One that is waited for by the writer, and one that is under way.
     writer.news.looked("web", before.clone(), Instant::now());
     let began = Instant::now();
@@ -43,9 +40,63 @@ async fn a_look_of_before_a_revocation_shows_nothing_wrong() {
         assert_eq!(shows_revoked(&mut writer), 0, "what was looked for before");
     }
     // Whoever asks from now on, and gets it, gets what is wrong.
-    writer.news.looked("web", before, Instant::now());
+    answered(&mut writer, &before).await;
+    assert_eq!(shows_revoked(&mut writer), 1);
+}
+
+/// The origin answers as it should, and what came of that.
+async fn answered(writer: &mut Writer, shown: &Shown) {
+    writer.news.looked("web", shown.clone(), Instant::now());
     while let Some(item) = writer.news.take() {
         writer.learn(item).await;
     }
-    assert_eq!(shows_revoked(&mut writer), 1);
+}
+
+/// The origins that are called silent, as operators are told.
+fn silent(writer: &mut Writer) -> usize {
+    writer.came_round();
+    let overview = writer.reader.overview();
+    overview.origins.iter().filter(|it| it.silent).count()
+}
+
+/// Found by review: each confirmation of the time was followed by a page for
+/// every origin, until it was asked the next time.
+#[tokio::test]
+async fn a_confirmed_clock_makes_no_origin_silent() {
+    let (day, second) = (Span::from_days(1), Span::from_secs(1));
+    for ahead in [true, false] {
+        let bench = Bench::begun().await;
+        let mut writer = bench.writer().await;
+        writer.settle().await;
+        let shown = writer.served();
+        answered(&mut writer, &shown).await;
+        assert_eq!(silent(&mut writer), 0);
+        let now = bench.clock.read().wall;
+        bench
+            .clock
+            .set_wall(if ahead { now + day } else { now - day });
+        writer.tick().await;
+        assert!(writer.guard.doubt().is_some());
+        // It answers on; while the time is in doubt that is dated by boot.
+        answered(&mut writer, &shown).await;
+        let confirm = async |writer: &mut Writer| {
+            let reading = bench.clock.read().wall;
+            let confirm = Change::ConfirmClock { reading };
+            writer.order(confirm).await.unwrap();
+        };
+        confirm(&mut writer).await;
+        assert_eq!(silent(&mut writer), 0, "ahead: {ahead}");
+        // Nothing is activated on what it showed before, though.
+        assert!(writer.live.is_empty());
+        // Once it has had its time since, it is; and stays so, whatever is
+        // confirmed, until it answers.
+        bench.clock.advance(writer.patience());
+        assert_eq!(silent(&mut writer), 0, "ahead: {ahead}");
+        bench.clock.advance(second);
+        assert_eq!(silent(&mut writer), 1, "ahead: {ahead}");
+        confirm(&mut writer).await;
+        assert_eq!(silent(&mut writer), 1, "ahead: {ahead}");
+        answered(&mut writer, &shown).await;
+        assert_eq!(silent(&mut writer), 0, "ahead: {ahead}");
+    }
 }
