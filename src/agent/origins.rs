@@ -118,9 +118,9 @@ impl Writer {
         let all = names.map(|name| {
             let seen = self.origins.seen.entry(name.clone()).or_default();
             let shown = seen.shown.as_ref();
-            let wrong = known
-                .zip(shown)
-                .map(|(held, (shown, _))| (held.record.set).discrepancies(shown, now, propagation));
+            let wrong = known.zip(shown).map(|(held, (shown, at))| {
+                (held.record.set).discrepancies(shown, *at, now, propagation)
+            });
             // An agent that has just started has heard of nobody yet.
             let heard = shown.map_or(since, |(_, at)| (*at).max(since));
             let long = seen.silent || now.since(heard) > patience;

@@ -157,16 +157,25 @@ impl KeySet {
         ours.filter_map(|key| key.kid.clone()).collect()
     }
 
-    /// Compares with what an origin was seen to show.
+    /// Compares with what an origin was seen to show at `seen`.
+    ///
+    /// An answer says nothing of a key that was published, or became active,
+    /// after it: the origin may have been silent since.
     ///
     /// `propagation` (the term `P` of the rotation rules) is how long an
     /// origin may take to show a change; only what takes longer is wrong, but
     /// for a revoked key, which is told at once and is urgent after that, and
     /// for what nobody should ever serve under the `kid` of a key.
     #[must_use]
-    pub fn discrepancies(&self, shown: &Shown, now: Time, propagation: Span) -> Vec<Discrepancy> {
+    pub fn discrepancies(
+        &self,
+        shown: &Shown,
+        seen: Time,
+        now: Time,
+        propagation: Span,
+    ) -> Vec<Discrepancy> {
         let keys = self.keys.values();
-        let ours = keys.filter_map(|key| self.misses(key, shown, now, propagation));
+        let ours = keys.filter_map(|key| self.misses(key, shown, seen, propagation));
         let revoked = self.revoked_at(shown).into_iter().map(|(kid, detail)| {
             let revocation = self.revoked.get(kid);
             Discrepancy {
@@ -184,7 +193,7 @@ impl KeySet {
         &self,
         key: &Key,
         shown: &Shown,
-        now: Time,
+        seen: Time,
         propagation: Span,
     ) -> Option<Discrepancy> {
         let kid = (key.kid.as_ref()).filter(|kid| !self.revoked.contains_key(*kid))?;
@@ -201,11 +210,18 @@ impl KeySet {
             return None;
         }
         let (what, page) = match key.phase {
-            Phase::Active { .. } | Phase::Retiring { .. } => (Wrong::Lacks, true),
+            Phase::Active { .. } | Phase::Retiring { .. } => {
+                // It was asked several times within P, if it answered at all.
+                let of_before = key.activated().is_some_and(|at| seen + propagation < at);
+                if of_before {
+                    return None;
+                }
+                (Wrong::Lacks, true)
+            }
             Phase::Published { .. } => (Wrong::Lags, false),
             _ => return None,
         };
-        (now >= key.published? + propagation).then(|| wrong(what, page, String::new()))
+        (seen >= key.published? + propagation).then(|| wrong(what, page, String::new()))
     }
 
     /// The revoked keys that stand somewhere, each with a word on where.

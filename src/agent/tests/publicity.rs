@@ -52,6 +52,32 @@ async fn answered(writer: &mut Writer, shown: &Shown) {
     }
 }
 
+/// Found by review: an origin that was silent since before the next key was
+/// made was said to be without it, and later to lack the active key.
+#[tokio::test]
+async fn a_silent_origin_lacks_no_key_that_is_younger_than_its_silence() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    let before = writer.served();
+    answered(&mut writer, &before).await;
+    writer.came_round();
+    bench.clock.advance(writer.patience());
+    writer.settle().await;
+    assert_eq!(writer.kids(|phase| phase.name() == "published").len(), 1);
+    bench.clock.advance(Span::from_days(1));
+    let told = |writer: &mut Writer| {
+        writer.came_round();
+        writer.reader.overview().origins[0].clone()
+    };
+    let origin = told(&mut writer);
+    assert!(origin.silent && origin.wrong.is_empty(), "{origin:?}");
+    // Once it answers, and is without the key, that is so.
+    answered(&mut writer, &before).await;
+    let origin = told(&mut writer);
+    let lags: Vec<_> = origin.wrong.iter().map(|wrong| wrong.what).collect();
+    assert!(!origin.silent && lags == [Wrong::Lags], "{origin:?}");
+}
+
 /// The origins that are called silent, as operators are told.
 fn silent(writer: &mut Writer) -> usize {
     writer.came_round();

@@ -119,7 +119,7 @@ pub(super) async fn look(config: &Config, records: &Records, runs: bool, report:
             }
             (Ok(shown), Some(record)) => {
                 let propagation = config.key_sets[&name].timing.propagation;
-                let wrong = record.discrepancies(&shown, now, propagation);
+                let wrong = record.discrepancies(&shown, now, now, propagation);
                 found(&place, &wrong, report);
                 if wrong.is_empty() {
                     report.ok(CHECK, place, as_it_should(&shown));

@@ -23,7 +23,7 @@ fn address(bench: &Bench, kids: &[&str]) -> Shown {
 /// What is wrong with an origin that shows this.
 fn found(bench: &Bench, shown: &Shown, s: i64) -> Vec<Discrepancy> {
     let propagation = bench.plan.timing.propagation;
-    bench.set.discrepancies(shown, at(s), propagation)
+    bench.set.discrepancies(shown, at(s), at(s), propagation)
 }
 
 /// The same, of an origin with two addresses.
@@ -55,6 +55,31 @@ fn a_standby_that_is_not_shown_in_time_lags() {
     // It entered the set at 10,000; an origin may take 100 s.
     assert_eq!(wrong(&bench, &some, &some, 10_099), []);
     assert_eq!(wrong(&bench, &some, &some, 10_100), [lags]);
+}
+
+/// Found by review: an origin that was silent since before a key was there was
+/// said to lack it, from an answer in which it could not be.
+#[test]
+fn an_answer_says_nothing_of_what_came_after_it() {
+    let bench = Bench::rotated();
+    let propagation = bench.plan.timing.propagation;
+    let seen = |kids: &[&str], s: i64| {
+        let shown = address(&bench, kids);
+        let all = (bench.set).discrepancies(&shown, at(s), at(20_000), propagation);
+        all.into_iter()
+            .map(|one| (one.kid, one.what))
+            .collect::<Vec<_>>()
+    };
+    let lags = ("k4".to_owned(), Wrong::Lags);
+    // It was published at 10,000, and an origin may take 100 s.
+    assert_eq!(seen(&["k1", "k3"], 9_000), []);
+    assert_eq!(seen(&["k1", "k3"], 10_099), []);
+    assert_eq!(seen(&["k1", "k3"], 10_100), [lags]);
+    // The active key was there for long when it became active, at 10,000. What
+    // lacked it long before that, nobody may have seen since.
+    let lacks = ("k3".to_owned(), Wrong::Lacks);
+    assert_eq!(seen(&["k1", "k4"], 9_899), []);
+    assert_eq!(seen(&["k1", "k4"], 9_900), [lacks]);
 }
 
 #[test]
