@@ -334,6 +334,7 @@ pub(super) fn waits_for(wait: &Wait, key: &Key, key_set: &str) -> String {
         Wait::Generation { device } => format!("the device {device} to make the next key"),
         Wait::Room(crowd) => format!("a next key: {}", no_standby(crowd)),
         Wait::NoSuccessor => "a next key: none is there yet".to_owned(),
+        Wait::Silent { origin } => format!("the origin {origin} to answer"),
         Wait::Unseen { origin, kid } => format!("the origin {origin} to show the key {kid}"),
         Wait::Rule1 { until, kid } => {
             format!("every verifier to hold the key {kid}: not before {until} (rule 1)")

@@ -40,7 +40,12 @@ pub enum Wait {
     /// There is none, and none is made before others have left the set (rule
     /// 6).
     Room(Crowd),
-    /// An origin does not show the next key, or does not answer.
+    /// An origin that showed the next key does not answer just now.
+    Silent {
+        /// Which origin.
+        origin: String,
+    },
+    /// An origin does not show the next key.
     Unseen {
         /// Which origin.
         origin: String,
@@ -296,12 +301,16 @@ impl KeySet {
     /// An origin that keeps a key from being activated.
     fn unseen(&self, key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
         let required = self.required(plan, self.wanted_at(key, plan));
-        let mut required = required.iter();
-        let origin = required
-            .find(|origin| !key.sightings.contains_key(*origin) || silent.contains(*origin))?;
-        Some(Wait::Unseen {
+        let lacks = |origin: &&String| !key.sightings.contains_key(*origin);
+        let unseen = required.iter().find(lacks).map(|origin| Wait::Unseen {
             origin: origin.clone(),
             kid: key.kid.clone().unwrap_or_default(),
+        });
+        unseen.or_else(|| {
+            let origin = required.iter().find(|origin| silent.contains(*origin))?;
+            Some(Wait::Silent {
+                origin: origin.clone(),
+            })
         })
     }
 

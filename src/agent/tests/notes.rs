@@ -181,7 +181,7 @@ async fn what_is_late_says_what_it_waits_for() {
     let _ = held.observe("web", &kids, now, &writer.plan);
     assert_eq!(waits(&writer), "");
     writer.came_round();
-    assert_eq!(waits(&writer), unseen);
+    assert_eq!(waits(&writer), "the origin web to answer");
     bench.clock.set_wall(now + Span::from_days(1));
     writer.tick().await;
     assert!(waits(&writer).contains("clock confirm"));

@@ -94,7 +94,13 @@ fn a_rotation_that_is_late_says_why() {
     let key = bench.set.by_kid("k1").unwrap();
     let silent = BTreeSet::from(["a".to_owned()]);
     let wait = bench.set.waits_for(key, &bench.plan, &silent);
-    assert_eq!(wait, Some(unseen("a")));
+    let origin = "a".to_owned();
+    assert_eq!(wait, Some(Wait::Silent { origin }));
+    // Whoever lacks the key comes first, silent or not.
+    bench.lose("b", 9002);
+    let key = bench.set.by_kid("k1").unwrap();
+    let wait = bench.set.waits_for(key, &bench.plan, &silent);
+    assert_eq!(wait, Some(unseen("b")));
     bench.hold("k3", 9003);
     assert_eq!(bench.wait("k1"), Some(Wait::Hold("k3".to_owned())));
     bench.hold("k1", 9004);
