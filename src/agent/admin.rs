@@ -264,8 +264,8 @@ pub struct KeySetStatus {
     pub next: Vec<Upcoming>,
     /// Revoked keys of which the record keeps nothing but their end, by `kid`.
     pub forgotten: Vec<ForgottenKey>,
-    /// While in doubt, nothing is activated, retired, removed or destroyed.
-    pub clock_in_doubt: bool,
+    /// Why the clock is in doubt, with what it says and what it should: then nothing moves.
+    pub clock_doubt: Option<String>,
     /// What waits for a second person, in the order in which it was asked for.
     pub requests: Vec<RequestStatus>,
 }

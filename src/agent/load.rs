@@ -89,6 +89,9 @@ impl Writer {
             let Reading { wall, boot } = clock.read();
             let high_water = record.set.high_water;
             self.guard = ClockGuard::resume(note, &clock.boot_id(), wall, boot, high_water);
+            if let Some(doubt) = self.guard.doubt() {
+                self.tell_of_doubt(&doubt);
+            }
         }
         self.held = Some(Held {
             record,

@@ -13,6 +13,7 @@ use super::reader::Blocked;
 use super::refusal::refusal;
 use super::status::{self, Stuck};
 use super::writer::{Clock, StepError, Writer};
+use crate::clock::Reading;
 use crate::jose::Algorithm;
 use crate::keyring::{
     Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick, Wish,
@@ -248,8 +249,9 @@ impl Writer {
         // A revocation holds, whether or not the store has it yet.
         let owed = self.owed.keys().next().cloned();
         held.record.set = self.less_owed(&held);
-        let stuck = match (self.guard.doubt(), owed) {
-            (Some(_), _) => Some(Stuck::Doubt),
+        let Reading { wall, boot } = self.context.clock.read();
+        let stuck = match (self.guard.doubt_now(wall, boot), owed) {
+            (Some(doubt), _) => Some(Stuck::Doubt(doubt)),
             (None, Some(kid)) => Some(Stuck::Owed(kid)),
             (None, None) => None,
         };
@@ -325,10 +327,7 @@ impl Writer {
                 reason: "CLOCK_IN_DOUBT",
                 rule: "exception_clock".to_owned(),
                 why: error.to_string(),
-                hint: format!(
-                    "compare `date -u` with a clock that you trust; if this one is right, {}",
-                    status::confirm(&self.reader.name)
-                ),
+                hint: status::how_to_confirm(&self.reader.name),
                 remaining: None,
             },
             other => other.into(),

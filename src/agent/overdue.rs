@@ -106,7 +106,7 @@ impl Writer {
     ) -> String {
         let key_set = &self.reader.name;
         if self.guard.doubt().is_some() {
-            return Stuck::Doubt.waits_for(key_set);
+            return status::in_doubt(key_set);
         }
         if let Some(dark) = &self.dark {
             return format!("the record of the key set: {dark}");

@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::writer::Held;
 use crate::hsm::Device;
 use crate::keyring::{
-    Crowd, Discrepancy, Event, Half, Key, Phase, Plan, Reason, Revocation, Wait, What, Wrong,
+    Crowd, Discrepancy, Doubt, Event, Half, Key, Phase, Plan, Reason, Revocation, Wait, What, Wrong,
 };
 use crate::time::Time;
 
@@ -27,7 +27,7 @@ pub(super) fn version(held: &Held) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stuck {
     /// The clock is in doubt.
-    Doubt,
+    Doubt(Doubt),
     /// The store has not taken the revocation of this key (its `kid`).
     Owed(String),
 }
@@ -35,15 +35,28 @@ pub(super) enum Stuck {
 impl Stuck {
     pub(super) fn waits_for(&self, key_set: &str) -> String {
         match self {
-            Self::Doubt => format!("{}: the clock is in doubt", confirm(key_set)),
+            Self::Doubt(_) => in_doubt(key_set),
             Self::Owed(kid) => format!("the store to take the revocation of the key {kid}"),
         }
     }
 }
 
+/// What everything waits for while the clock is in doubt.
+pub(super) fn in_doubt(key_set: &str) -> String {
+    format!("{}: the clock is in doubt", confirm(key_set))
+}
+
 /// The command that vouches for the clock.
 pub(super) fn confirm(key_set: &str) -> String {
     format!("`sealkeeper clock confirm --key-set {key_set}`")
+}
+
+/// What to do about a clock in doubt.
+pub(super) fn how_to_confirm(key_set: &str) -> String {
+    format!(
+        "compare `date -u` with a clock that you trust; if this one is right, {}",
+        confirm(key_set)
+    )
 }
 
 /// Everything that an operator sees of a key set.
@@ -69,7 +82,10 @@ pub(super) fn key_set(
             upcoming(held, key, plan, wait.as_ref(), seen.at)
         })
         .collect();
-    let doubt = stuck == Some(Stuck::Doubt);
+    let doubt = match &stuck {
+        Some(Stuck::Doubt(doubt)) => Some(doubt.to_string()),
+        _ => None,
+    };
     if let Some(stuck) = stuck {
         let why = stuck.waits_for(&set.name);
         for event in &mut next {
@@ -91,7 +107,7 @@ pub(super) fn key_set(
             .collect(),
         next,
         forgotten: set.forgotten().map(forgotten).collect(),
-        clock_in_doubt: doubt,
+        clock_doubt: doubt,
         requests: set.requests.iter().map(request).collect(),
     }
 }
@@ -105,7 +121,7 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
         keys: Vec::new(),
         next: Vec::new(),
         forgotten: Vec::new(),
-        clock_in_doubt: false,
+        clock_doubt: None,
         requests: Vec::new(),
     }
 }

@@ -26,6 +26,7 @@ use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
 use super::revoke::Owed;
 use super::show::Kept;
+use super::status;
 use super::tasks::Tasks;
 use super::whole_device::OnDevice;
 use super::{Context, Wanted};
@@ -419,14 +420,23 @@ impl Writer {
         let read = self.guard.read(wall, boot, high_water, timing);
         read.map_err(|doubt| {
             if !doubted {
-                tracing::error!(
-                    key_set = self.reader.name,
-                    "{doubt}: nothing is activated, retired, removed or destroyed until the time is confirmed"
-                );
+                self.tell_of_doubt(&doubt);
             }
             let moment = self.guard.moment(wall, boot, high_water, timing);
             (doubt, moment.time())
         })
+    }
+
+    /// Says in the log what somebody has to confirm, at each start too: whoever
+    /// is woken may never see what an earlier process said.
+    pub(super) fn tell_of_doubt(&self, doubt: &Doubt) {
+        let key_set = &self.reader.name;
+        tracing::error!(
+            key_set,
+            reason = "CLOCK_IN_DOUBT",
+            "{doubt}: nothing is activated, retired, removed or destroyed until the time is confirmed. {}",
+            status::how_to_confirm(key_set)
+        );
     }
 
     /// The best estimate of the time, believed or not.

@@ -94,8 +94,9 @@ fn text_of(set: &v1::KeySet, all: bool, now: Time) -> String {
     }
     if set.clock_in_doubt {
         text.push_str(&format!(
-            "\nthe clock is in doubt: nothing moves until `{}`\n",
-            confirm_clock(set)
+            "\nthe clock is in doubt: nothing moves until `{}`\n{}\n",
+            confirm_clock(set),
+            set.clock_doubt
         ));
     }
     if !set.next.is_empty() {
@@ -144,6 +145,7 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
         "issuer": set.issuer,
         "version": set.version,
         "clock_in_doubt": set.clock_in_doubt,
+        "clock_doubt": Some(&set.clock_doubt).filter(|why| !why.is_empty()),
         "keys": keys,
         "forgotten": forgotten,
         "next": next,

@@ -57,8 +57,46 @@ pub enum Doubt {
     },
     /// An earlier process of this agent doubted it, and nobody has vouched for
     /// the time since.
-    #[error("the clock was in doubt before the restart, and nobody has confirmed the time since")]
-    Unconfirmed,
+    #[error(
+        "the clock was in doubt before the restart, and nobody has confirmed the time since: expected {} {expected}, got {wall}",
+        if *.restarted { "at least" } else { "about" }
+    )]
+    Unconfirmed {
+        /// What the clock says.
+        wall: Time,
+        /// What it should say; where the machine was started anew, the least.
+        expected: Time,
+        /// Whether the machine was started anew: nobody knows how long that
+        /// took.
+        restarted: bool,
+    },
+}
+
+impl Doubt {
+    /// The same after a while: the clock says `wall` now, and what it should
+    /// say has moved on.
+    fn later(self, wall: Time, by: Span) -> Self {
+        match self {
+            Self::SteppedBack { expected, .. } => Self::SteppedBack {
+                wall,
+                expected: expected + by,
+            },
+            Self::LeaptForward { expected, .. } => Self::LeaptForward {
+                wall,
+                expected: expected + by,
+            },
+            Self::Gap { high_water, .. } => Self::Gap { wall, high_water },
+            Self::Unconfirmed {
+                expected,
+                restarted,
+                ..
+            } => Self::Unconfirmed {
+                wall,
+                expected: expected + by,
+                restarted,
+            },
+        }
+    }
 }
 
 /// How an agent's clock stood: what its next process begins with, so that a
@@ -79,6 +117,8 @@ pub struct ClockNote {
 pub struct ClockGuard {
     anchor: Option<Anchor>,
     doubt: Option<Doubt>,
+    /// The time since boot when the doubt began.
+    doubted: Span,
 }
 
 impl ClockGuard {
@@ -99,13 +139,23 @@ impl ClockGuard {
             wall: wall.min(high_water),
             boot,
         };
+        let unconfirmed = Doubt::Unconfirmed {
+            wall,
+            expected: if same {
+                note.anchor.expected(boot)
+            } else {
+                high_water
+            },
+            restarted: !same,
+        };
         Self {
             anchor: match (same, note.doubted) {
                 (true, _) => Some(note.anchor),
                 (false, true) => Some(estimate),
                 (false, false) => None,
             },
-            doubt: note.doubted.then_some(Doubt::Unconfirmed),
+            doubt: note.doubted.then_some(unconfirmed),
+            doubted: if note.doubted { boot } else { Span::ZERO },
         }
     }
 
@@ -131,7 +181,7 @@ impl ClockGuard {
         high_water: Time,
         timing: &Timing,
     ) -> Result<Time, Doubt> {
-        if let Some(doubt) = self.doubt {
+        if let Some(doubt) = self.doubt_now(wall, boot) {
             return Err(doubt);
         }
         match rules::exception_clock(self.anchor.as_ref(), high_water, wall, boot, timing) {
@@ -148,6 +198,7 @@ impl ClockGuard {
                     boot,
                 });
                 self.doubt = Some(doubt);
+                self.doubted = boot;
                 Err(doubt)
             }
         }
@@ -174,12 +225,21 @@ impl ClockGuard {
     pub fn confirm(&mut self, wall: Time, boot: Span) {
         self.anchor = Some(Anchor { wall, boot });
         self.doubt = None;
+        self.doubted = Span::ZERO;
     }
 
-    /// Why the clock is not believed, if it is not.
+    /// Why the clock is not believed, if it is not: as that was found out.
     #[must_use]
     pub const fn doubt(&self) -> Option<Doubt> {
         self.doubt
+    }
+
+    /// The same as of now, for whoever is to confirm the time.
+    #[must_use]
+    pub fn doubt_now(&self, wall: Time, boot: Span) -> Option<Doubt> {
+        let at = |boot: Span| Time::default() + boot;
+        let by = at(boot).since(at(self.doubted));
+        self.doubt.map(|doubt| doubt.later(wall, by))
     }
 
     /// The pair of readings that later ones are held against.
@@ -249,7 +309,17 @@ mod tests {
         for id in ["one", "two"] {
             let mut guard = resume(&note, id, 1_000_100, 110);
             let judged = guard.read(s(1_000_100), boot(110), s(1_000_000), &timing);
-            assert_eq!(judged, Err(Doubt::Unconfirmed));
+            let (wall, expected) = match id {
+                "one" => (s(1_000_100), s(1_000_100)),
+                _ => (s(1_000_100), s(1_000_000)),
+            };
+            let restarted = id == "two";
+            let unconfirmed = Doubt::Unconfirmed {
+                wall,
+                expected,
+                restarted,
+            };
+            assert_eq!(judged, Err(unconfirmed));
             let estimate = guard.moment(s(1_000_100), boot(111), s(1_000_000), &timing);
             assert!(matches!(estimate, Moment::Doubtful(at) if at <= s(1_000_101)));
             guard.confirm(s(1_000_100), boot(110));
@@ -272,6 +342,10 @@ mod tests {
                 .read(s(1_000_002), boot(12), s(1_000_000), &timing)
                 .is_err()
         );
+        // Whoever is to confirm it reads what it says now, and should say.
+        let (wall, expected) = (s(1_000_900), s(1_000_090));
+        let now = Doubt::LeaptForward { wall, expected };
+        assert_eq!(guard.doubt_now(wall, boot(100)), Some(now));
         guard.confirm(s(1_000_003), boot(13));
         assert_eq!(
             guard.read(s(1_000_004), boot(14), s(1_000_000), &timing),

@@ -227,7 +227,7 @@ fn status() -> KeySetStatus {
                 note: String::new(),
             },
         }],
-        clock_in_doubt: true,
+        clock_doubt: Some("expected 3, got 4".into()),
         requests: vec![],
     }
 }
@@ -296,6 +296,7 @@ fn arrived() -> v1::KeySet {
                 note: String::new(),
             }),
         }],
+        clock_doubt: "expected 3, got 4".into(),
     }
 }
 

@@ -38,7 +38,7 @@ impl Administration for Busy {
                 keys: vec![],
                 next: vec![],
                 forgotten: vec![],
-                clock_in_doubt: false,
+                clock_doubt: None,
                 requests: vec![],
             },
             done: vec!["it is blocked".into()],

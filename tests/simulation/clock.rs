@@ -26,7 +26,7 @@ impl World {
                 Doubt::SteppedBack { .. } => "clock: doubted after a step back",
                 Doubt::LeaptForward { .. } => "clock: doubted after a leap forward",
                 Doubt::Gap { .. } => "clock: doubted at a start after a gap",
-                Doubt::Unconfirmed => unreachable!("a reading does not begin that"),
+                Doubt::Unconfirmed { .. } => unreachable!("a reading does not begin that"),
             });
         }
         self.invariant_doubts_a_wrong_clock(r, judged.is_err());

@@ -8,6 +8,7 @@
 mod device;
 mod last_good;
 mod last_key;
+mod log;
 mod notes;
 mod overdue;
 mod probes;

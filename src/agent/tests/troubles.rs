@@ -1,5 +1,6 @@
 //! What fails, and is tried again.
 
+use super::log::Log;
 use super::*;
 use crate::agent::admin::{KeyPhase, PrivateHalf};
 use crate::agent::news::{Answers, Item};
@@ -174,7 +175,8 @@ async fn a_restart_ends_no_doubt() {
     bench.clock.set_boot(Span::from_secs(20));
     let mut writer = bench.writer().await;
     writer.tick().await;
-    assert_eq!(writer.guard.doubt(), Some(Doubt::Unconfirmed));
+    let doubt = writer.guard.doubt();
+    assert!(matches!(doubt, Some(Doubt::Unconfirmed { .. })));
     let reading = bench.clock.read().wall;
     let confirm = Change::ConfirmClock { reading };
     writer.order(confirm).await.unwrap();
@@ -182,6 +184,43 @@ async fn a_restart_ends_no_doubt() {
     let mut writer = bench.writer().await;
     writer.tick().await;
     assert_eq!(writer.guard.doubt(), None);
+}
+
+/// Found by review: the first doubt was an error line, and a restart in doubt
+/// said nothing. Each says what is to be confirmed, and how.
+#[tokio::test]
+async fn each_start_in_doubt_says_what_to_confirm() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let expected = bench.clock.read().wall;
+    let wall = expected + Span::from_days(1);
+    bench.clock.set_wall(wall);
+    let told_once = |log: &Log, expected: Time, wall: Time| {
+        let instants = format!("expected about {expected}, got {wall}");
+        let command = "`sealkeeper clock confirm --key-set main`";
+        let all = log.lines(&["CLOCK_IN_DOUBT"]);
+        assert_eq!(all.len(), 1, "{:?}", log.lines(&[]));
+        let parts = ["ERROR", &instants, command];
+        assert!(parts.iter().all(|part| all[0].contains(part)), "{all:?}");
+        instants
+    };
+    let (log, guard) = Log::listen();
+    writer.tick().await;
+    writer.tick().await;
+    told_once(&log, expected, wall);
+    drop((writer, guard));
+    // The instants are those of now: what is to be confirmed.
+    let hour = Span::from_hours(1);
+    bench.clock.advance(hour);
+    let (expected, wall) = (expected + hour, wall + hour);
+    let (log, _guard) = Log::listen();
+    let mut writer = bench.writer().await;
+    writer.tick().await;
+    writer.tick().await;
+    let instants = told_once(&log, expected, wall);
+    let told = writer.status().unwrap().clock_doubt.unwrap();
+    assert!(told.contains(&instants), "{told}");
 }
 
 /// It leapt while the agent was down, by less than a start alone doubts.

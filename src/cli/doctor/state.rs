@@ -391,7 +391,10 @@ pub(super) fn clock(
         let judged = agent.and_then(|agent| agent.key_sets.iter().find(|set| set.name == *name));
         let doubt = match (judged, records.get(name)) {
             (Some(judged), _) => judged.clock_in_doubt.then(|| {
-                "the agent doubts it: nothing is activated, retired or destroyed".to_owned()
+                format!(
+                    "{}; the agent activates, retires and destroys nothing",
+                    judged.clock_doubt
+                )
             }),
             (None, Some(record)) => {
                 let (wall, boot, high_water) = (reading.wall, reading.boot, record.high_water);

@@ -400,8 +400,9 @@ fn key_set(set: KeySetStatus) -> v1::KeySet {
         issuer: set.issuer,
         keys: set.keys.into_iter().map(key).collect(),
         next: set.next.into_iter().map(event).collect(),
-        clock_in_doubt: set.clock_in_doubt,
         forgotten: set.forgotten.into_iter().map(forgotten).collect(),
+        clock_in_doubt: set.clock_doubt.is_some(),
+        clock_doubt: set.clock_doubt.unwrap_or_default(),
     }
 }
 
