@@ -156,7 +156,7 @@ impl Measured for Agent {
                 gauges.page(name, rotation.algorithm, page);
             }
             gauges.writer(name, overview.doubt, reader.idle());
-            gauges.forgotten(name, reader.forgotten().len());
+            gauges.unwritten(name, reader.unwritten().len());
             if room.archive.is_some() {
                 gauges.past(name, self.past_figures(room));
             }

@@ -1,10 +1,10 @@
 //! What works and what does not, for an operator who looks for the cause.
 
-use super::forgotten::Forgotten;
 use super::origins::OriginHealth;
 use super::overdue::LateRotation;
 use super::readiness::Trouble;
 use super::record::{Record, RecordError};
+use super::unwritten::Unwritten;
 use super::{Agent, Reader, Room};
 use crate::hsm::{Device, State};
 use crate::keyring::KeySet;
@@ -31,7 +31,7 @@ pub struct KeySetHealth {
     /// The addresses at which its JWKS is observed, and what they show.
     pub origins: Vec<OriginHealth>,
     /// The revocations that a restart would forget.
-    pub forgotten: Forgotten,
+    pub unwritten: Unwritten,
 }
 
 /// Whether a device is open and logged in.
@@ -65,7 +65,7 @@ impl Agent {
                         .overview()
                         .late(room.reader.judged(reading), &room.reader.terms().timing),
                     origins: origins(room),
-                    forgotten: (*room.reader.forgotten()).clone(),
+                    unwritten: (*room.reader.unwritten()).clone(),
                 })
                 .collect(),
             devices: self.0.context.devices.values().map(device).collect(),

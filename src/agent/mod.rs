@@ -22,7 +22,6 @@ pub mod failpoint;
 mod figures;
 mod follow;
 mod forced;
-mod forgotten;
 mod health;
 mod history;
 pub mod impact;
@@ -52,6 +51,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod unnamed;
+mod unwritten;
 mod whole_device;
 mod writer;
 
@@ -84,7 +84,6 @@ pub use adopt::{AdoptFailure, Adopted, Adopting, adopt};
 pub use backup::{Backup, BackupError, Fate, Folder};
 pub use context::{Context, Ports};
 pub use figures::Measured;
-pub use forgotten::Forgotten;
 pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
 pub use history::{KeptHistory, NoHistory, kept, past};
 pub use import::{ImportFailure, import};
@@ -97,6 +96,7 @@ pub use recover::{RecoverFailure, Recovered, Strange, Wish, recover};
 pub use signing::{Published, SignError, Signed, Signing, TurnedAway};
 pub(crate) use status::no_standby;
 pub use unnamed::unnamed;
+pub use unwritten::Unwritten;
 
 /// A key set as the configuration wants it.
 #[derive(Clone, Debug)]

@@ -256,7 +256,7 @@ impl Writer {
             (None, None) => None,
         };
         let status = status::key_set(&held, &self.reader, &self.context, &self.plan, stuck);
-        Ok(status.less_forgotten(&self.reader.forgotten()))
+        Ok(status.with_unwritten(&self.reader.unwritten()))
     }
 
     pub(super) fn dark(&self) -> AdminError {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::figures::Overview;
-use super::forgotten::Forgotten;
 use super::pulse::Pulse;
 use super::signing::{Published, SignError, entity_tag};
 use super::terms::Terms;
+use super::unwritten::Unwritten;
 use crate::clock::Reading;
 use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
 use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
@@ -33,7 +33,7 @@ pub(super) struct Reader {
     /// The key that the token did not have when it was last to sign.
     missing: ArcSwapOption<String>,
     /// What is revoked in memory alone.
-    forgotten: ArcSwap<Forgotten>,
+    unwritten: ArcSwap<Unwritten>,
     /// What the writer last saw.
     overview: ArcSwap<Overview>,
     /// When it last came round.
@@ -173,7 +173,7 @@ impl Reader {
             }),
             blocks: ArcSwap::default(),
             missing: ArcSwapOption::empty(),
-            forgotten: ArcSwap::default(),
+            unwritten: ArcSwap::default(),
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
@@ -203,13 +203,13 @@ impl Reader {
     }
 
     /// What a restart would forget, from now on.
-    pub(super) fn forgets(&self, forgotten: Forgotten) {
-        self.forgotten.store(Arc::new(forgotten));
+    pub(super) fn has_unwritten(&self, unwritten: Unwritten) {
+        self.unwritten.store(Arc::new(unwritten));
     }
 
     /// What a restart would forget.
-    pub(super) fn forgotten(&self) -> Arc<Forgotten> {
-        self.forgotten.load_full()
+    pub(super) fn unwritten(&self) -> Arc<Unwritten> {
+        self.unwritten.load_full()
     }
 
     /// Since when the writer has not come round.

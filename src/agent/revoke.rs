@@ -92,7 +92,7 @@ impl Writer {
             }
         };
 
-        self.tell_forgotten();
+        self.tell_unwritten();
 
         let mut did = self.did(kid, &revoked.events, stored.as_ref().err());
         let until = revoked.exposure.bounded_until;
@@ -193,7 +193,7 @@ impl Writer {
         let entombed = self.entomb(kid, &owed).await;
         self.owed.insert(kid.to_owned(), owed.written(&entombed));
         self.show_owed().await;
-        self.tell_forgotten();
+        self.tell_unwritten();
         let impact = self.impact_in_the_dark(kid, now);
         let mut pending =
             vec!["the revocation is not in the store, which cannot be read".to_owned()];
@@ -274,7 +274,7 @@ impl Writer {
             // Where that failed, the operator knows.
             self.owed.insert(kid, owed.written(&entombed));
         }
-        self.tell_forgotten();
+        self.tell_unwritten();
     }
 
     /// What an operator must know of a revocation that a restart would lose.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::output::Failure;
 use super::systemd::Manager;
-use crate::agent::{Agent, Forgotten};
+use crate::agent::{Agent, Unwritten};
 
 /// How long a stop waits for the disk to take what is in memory alone. The
 /// unit gives 30 s in all: what has begun is answered before, and devices are
@@ -61,14 +61,14 @@ impl Stop {
     /// alone, and fails with their names where it did not: the next start
     /// would sign with these keys. Asked to stop again, it waits no longer.
     pub(super) async fn last_chance(self, agent: &Agent, manager: &Manager) -> Result<(), Failure> {
-        let mut forgotten = agent.forgotten();
-        if forgotten.is_empty() {
+        let mut unwritten = agent.unwritten();
+        if unwritten.is_empty() {
             return Ok(());
         }
         tracing::error!(
             reason = "REVOKED_IN_MEMORY",
             "the stop waits for {PATIENCE:?}: {}; make room on the file system of state_dir",
-            told(&forgotten)
+            told(&unwritten)
         );
         manager.waiting_for_disk(PATIENCE);
         let by = Instant::now() + PATIENCE;
@@ -76,24 +76,24 @@ impl Stop {
         tokio::pin!(again);
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !forgotten.is_empty() {
+        while !unwritten.is_empty() {
             tokio::select! {
                 () = &mut again => break,
                 () = tokio::time::sleep_until(by) => break,
-                _ = looks.tick() => forgotten = agent.forgotten(),
+                _ = looks.tick() => unwritten = agent.unwritten(),
             }
         }
-        match forgotten.is_empty() {
+        match unwritten.is_empty() {
             true => Ok(()),
-            false => Err(lost(&forgotten)),
+            false => Err(lost(&unwritten)),
         }
     }
 }
 
 /// For whoever reads the log after the last line.
-fn lost(forgotten: &BTreeMap<String, Forgotten>) -> Failure {
-    let why = told(forgotten);
-    let each = forgotten.iter().flat_map(|(name, kids)| {
+fn lost(unwritten: &BTreeMap<String, Unwritten>) -> Failure {
+    let why = told(unwritten);
+    let each = unwritten.iter().flat_map(|(name, kids)| {
         let order = move |kid| format!("`sealkeeper keys revoke {kid} --key-set {name} --offline`");
         kids.keys().map(order)
     });
@@ -109,8 +109,8 @@ fn lost(forgotten: &BTreeMap<String, Forgotten>) -> Failure {
     Failure::failed(format!("stopped, and the next start signs again: {why}")).hint(hint)
 }
 
-fn told(forgotten: &BTreeMap<String, Forgotten>) -> String {
-    let sets = forgotten.iter();
+fn told(unwritten: &BTreeMap<String, Unwritten>) -> String {
+    let sets = unwritten.iter();
     let all = sets.flat_map(|(name, kids)| {
         let one = move |kid| format!("the revocation of {kid} of {name} is in memory alone");
         kids.keys().map(one)

@@ -25,7 +25,7 @@ pub struct Gauges {
     past_left_out: GaugeVec,
     past_served: GaugeVec,
     doubt: GaugeVec,
-    forgotten: GaugeVec,
+    unwritten: GaugeVec,
     writer: GaugeVec,
     origin: GaugeVec,
     answered: GaugeVec,
@@ -136,7 +136,7 @@ impl Gauges {
                 "Whether an operator has to confirm the clock before any key moves.",
                 &["key_set"],
             ),
-            forgotten: make(
+            unwritten: make(
                 "sealkeeper_revocations_in_memory",
                 "Revocations that are in memory alone, as the disk takes nothing: a restart would forget them.",
                 &["key_set"],
@@ -241,9 +241,9 @@ impl Gauges {
     }
 
     /// How many revocations a restart would forget.
-    pub fn forgotten(&self, key_set: &str, count: usize) {
+    pub fn unwritten(&self, key_set: &str, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
-        self.forgotten
+        self.unwritten
             .with_label_values(&[key_set])
             .set(count as f64);
     }

@@ -29,7 +29,7 @@ async fn a_tombstone_that_found_no_room_is_written_once_there_is_some() {
         assert!(!changed.durable);
         let said = changed.pending.join(" ");
         assert!(said.contains("do not stop or restart"), "{said}");
-        assert!(writer.reader.forgotten().contains_key(&kid));
+        assert!(writer.reader.unwritten().contains_key(&kid));
         writer.tick().await;
         bench.disk.fail_syncs(0);
         writer.tick().await;

@@ -217,7 +217,7 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
             why: set.fault.map(|(_, why)| why).unwrap_or_default(),
             late_rotations: set.late.into_iter().map(late_rotation).collect(),
             origins: set.origins.into_iter().map(origins::origin).collect(),
-            revoked_in_memory: set.forgotten.into_keys().collect(),
+            revoked_in_memory: set.unwritten.into_keys().collect(),
         });
         let devices = devices.into_iter().map(|device| v1::DeviceHealth {
             name: device.name,

@@ -11,15 +11,15 @@ use super::writer::Writer;
 use crate::time::Time;
 
 /// Since when each `kid` has been revoked in memory alone.
-pub type Forgotten = BTreeMap<String, Time>;
+pub type Unwritten = BTreeMap<String, Time>;
 
 impl Agent {
     /// What a restart would forget now, of each key set that it concerns. From
     /// memory: waits for no writer.
     #[must_use]
-    pub fn forgotten(&self) -> BTreeMap<String, Forgotten> {
+    pub fn unwritten(&self) -> BTreeMap<String, Unwritten> {
         let rooms = self.0.rooms.iter();
-        let all = rooms.map(|(name, room)| (name.clone(), (*room.reader.forgotten()).clone()));
+        let all = rooms.map(|(name, room)| (name.clone(), (*room.reader.unwritten()).clone()));
         all.filter(|(_, kids)| !kids.is_empty()).collect()
     }
 }
@@ -27,7 +27,7 @@ impl Agent {
 impl Writer {
     /// What a restart would forget. Not that a key which is revoked on record
     /// was ordered to end otherwise since.
-    fn would_be_forgotten(&self) -> Forgotten {
+    fn unwritten_now(&self) -> Unwritten {
         let known = self.held.as_ref().or(self.last.as_ref());
         let on_record =
             |kid: &str| known.is_some_and(|held| held.record.set.revoked.contains_key(kid));
@@ -38,8 +38,8 @@ impl Writer {
     }
 
     /// Tells readers, and the log once of each.
-    pub(super) fn tell_forgotten(&self) {
-        let (now, before) = (self.would_be_forgotten(), self.reader.forgotten());
+    pub(super) fn tell_unwritten(&self) {
+        let (now, before) = (self.unwritten_now(), self.reader.unwritten());
         if now == *before {
             return;
         }
@@ -55,16 +55,16 @@ impl Writer {
         for kid in before.keys().filter(|kid| !now.contains_key(*kid)) {
             tracing::info!(key_set, kid, "a revocation is on disk now");
         }
-        self.reader.forgets(now);
+        self.reader.has_unwritten(now);
     }
 }
 
 impl KeySetStatus {
     /// With what a restart would forget of it.
-    pub(super) fn less_forgotten(mut self, forgotten: &Forgotten) -> Self {
+    pub(super) fn with_unwritten(mut self, unwritten: &Unwritten) -> Self {
         for key in &mut self.keys {
             if let Some(revocation) = &mut key.revocation {
-                revocation.in_memory_alone = forgotten.contains_key(&key.kid);
+                revocation.in_memory_alone = unwritten.contains_key(&key.kid);
             }
         }
         self
