@@ -357,6 +357,11 @@ async fn origins_follow() {
     reload(&lab);
     // Nobody is there: it is named, and no key becomes active.
     lab.logged("ORIGIN_SILENT").await;
+    // The cure, as the hint has it: without a restart.
+    let found = lab.run(&["doctor"]).stdout;
+    let found = String::from_utf8(found).expect("text");
+    let cure = "take it off `observe`, then run `sealkeeper config reload`";
+    assert!(found.contains(cure), "{found}");
     let own = format!("observe = [\"{}/main/jwks.json\"]\n", daemon.origin());
     lab.amend(nowhere, &own);
     reload(&lab);
