@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use super::context::{blocking, revocations};
-use super::record::from_log;
+use super::record::{CONFIRMED, from_log};
 use super::sign::Allowed;
 use super::signing::{Published, SignError};
 use super::writer::Message;
@@ -110,6 +110,16 @@ pub fn past(
     let stones = stones.into_iter().filter(|it| it.key_set == record.name);
     let stones = stones.map(|stone| (stone.kid.clone(), stone)).collect();
     Ok(record.history(&told(log, &record.name)?, &revocations(stones)))
+}
+
+/// Who vouched for the time of a key set, oldest first: for tools that only
+/// look.
+pub fn confirmations<'a>(
+    key_set: &'a str,
+    log: &'a [Recorded<KeyEvent>],
+) -> impl Iterator<Item = &'a KeyEvent> {
+    let events = log.iter().map(|recorded| &recorded.what);
+    events.filter(move |event| event.key_set == key_set && event.event == CONFIRMED)
 }
 
 /// Reads the document that is kept on disk, as a start of the agent does.

@@ -85,7 +85,7 @@ pub use backup::{Backup, BackupError, Fate, Folder};
 pub use context::{Context, Ports};
 pub use figures::Measured;
 pub use health::{DeviceHealth, Health, KeySetHealth, inspect};
-pub use history::{KeptHistory, NoHistory, kept, past};
+pub use history::{KeptHistory, NoHistory, confirmations, kept, past};
 pub use import::{ImportFailure, import};
 pub use init::{InitError, Progress, init};
 pub use origins::OriginHealth;

@@ -180,7 +180,7 @@ impl Writer {
                 };
                 self.revoke_by(caller, kid, ending).await?
             }
-            Change::ConfirmClock { reading } => self.confirm_clock(*reading).await?,
+            Change::ConfirmClock { reading } => self.confirm_clock(*reading, &by("")).await?,
             Change::Rotate { algorithm } => {
                 let algorithm = algorithm.unwrap_or(self.default_track());
                 let mut did = self
@@ -362,7 +362,8 @@ impl Writer {
         Ok(did)
     }
 
-    async fn confirm_clock(&mut self, reading: Time) -> Result<Did, AdminError> {
+    /// Takes this machine's time for true again.
+    async fn confirm_clock(&mut self, reading: Time, by: &Mandate) -> Result<Did, AdminError> {
         let ours = self.context.clock.read();
         let apart = ours.wall.since(reading).max(reading.since(ours.wall));
         if apart > self.plan.timing.skew.max(CONFIRMATION_LATENCY) {
@@ -382,7 +383,7 @@ impl Writer {
         let note = vouched.note(&self.context.clock.boot_id());
         let step = self.step(Clock::Any, |set, plan, tick| {
             let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(ours.boot));
-            let events = set.confirm_clock(ours.wall, expected, plan);
+            let events = set.confirm_clock(ours.wall, expected, by, plan);
             set.note_clock(&tick.replica, note.clone());
             Ok::<_, Infallible>((events.clone(), events))
         });
@@ -392,10 +393,7 @@ impl Writer {
         // would be taken for one that answers.
         self.live.clear();
         self.origins.clock_moved(ours.wall);
-        let mut did = Did::of(&events);
-        let confirmed = format!("the time {} is confirmed", ours.wall);
-        did.done.insert(0, confirmed);
-        Ok(did)
+        Ok(Did::of(&events))
     }
 
     fn default_track(&self) -> Algorithm {

@@ -14,7 +14,7 @@ use crate::audit::KeyEvent;
 use crate::jose::{Jwk, PublicKey};
 use crate::keyring::{Event, KeyId, KeySet, Mandate, Reason, Told, What};
 use crate::store::REBUILD;
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// The format of the record. A newer one is refused: it may know restrictions
 /// that this agent does not.
@@ -119,6 +119,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
             Some(format!("activates {activates}"))
         }
+        What::ClockConfirmed { reading, expected } => Some(format!(
+            "reading {reading}, expected {expected}: {}",
+            moved(*reading, *expected)
+        )),
         What::Imported { until } => Some(format!("until {until}")),
         What::Adopted { device, id, label } => {
             Some(format!("device {device}, id {id:?}, label {label}"))
@@ -266,10 +270,19 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
     }))
 }
 
+/// How far the time moved that everything is dated by.
+pub(super) fn moved(reading: Time, expected: Time) -> String {
+    match (reading.since(expected), expected.since(reading)) {
+        (Span::ZERO, Span::ZERO) => "not moved".to_owned(),
+        (Span::ZERO, back) => format!("moved back by {back}"),
+        (forward, _) => format!("moved forward by {forward}"),
+    }
+}
+
 /// Events of what people and origins did, from which no key's state follows:
 /// what waits for a second person, and for whom nobody waits, is asked for
 /// again after a recovery, and all origins are.
-const OF_NO_KEY: [&str; 8] = [
+const OF_NO_KEY: [&str; 9] = [
     "unobserved",
     "approval-requested",
     "approved",
@@ -278,7 +291,11 @@ const OF_NO_KEY: [&str; 8] = [
     "origin-waived",
     "origin-restored",
     "waiver-ended",
+    CONFIRMED,
 ];
+
+/// [`What::name`] of a confirmation of the time.
+pub(super) const CONFIRMED: &str = "clock-confirmed";
 
 /// Whether a line of the log ends a key for ever.
 pub(super) fn is_revocation(event: &KeyEvent) -> bool {

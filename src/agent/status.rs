@@ -8,6 +8,7 @@ use super::admin::{
 use super::context::Dates;
 use super::origins::OriginHealth;
 use super::reader::Reader;
+use super::record::moved;
 use super::writer::Held;
 use crate::hsm::Device;
 use crate::keyring::{
@@ -452,6 +453,10 @@ pub(super) fn sentence(event: &Event) -> String {
         What::OriginRestored { origin } => {
             format!("activations wait for the origin {origin} again")
         }
+        What::ClockConfirmed { reading, expected } => format!(
+            "the time {reading} is confirmed: {expected} was expected, {}",
+            moved(*reading, *expected)
+        ),
         What::WaiverEnded { origin } => {
             format!("the waiver of the origin {origin} is over: activations wait for it again")
         }

@@ -65,15 +65,18 @@ pub(super) fn run(path: &Path, key_set: Option<String>, as_json: bool) -> Result
     for name in wanted {
         let record = compose::block_on(record(&config, name))?.map_err(failed)?;
         if let Some(record) = record {
-            all.insert(name, witnesses.past(&record).map_err(failed)?);
+            let past = witnesses.past(&record).map_err(failed)?;
+            let vouched = agent::confirmations(name, &witnesses.log);
+            all.insert(name, (past, vouched.collect::<Vec<_>>()));
         }
     }
     if as_json {
-        let sets = all.iter().map(|(name, history)| json_of(name, history));
+        let sets = all.iter();
+        let sets = sets.map(|(name, (history, vouched))| json_of(name, history, vouched));
         return say(json!({ "key_sets": sets.collect::<Vec<_>>() }));
     }
-    for (name, history) in &all {
-        say(text_of(name, history))?;
+    for (name, (history, vouched)) in &all {
+        say(text_of(name, history, vouched))?;
     }
     Ok(())
 }
@@ -87,7 +90,7 @@ async fn record(config: &Config, name: &str) -> Result<Option<KeySet>, String> {
     record.transpose().map_err(|e| e.to_string())
 }
 
-fn text_of(name: &str, history: &History) -> String {
+fn text_of(name: &str, history: &History, vouched: &[&KeyEvent]) -> String {
     let rows = history.keys.iter().map(|past| {
         vec![
             past.algorithm.to_string(),
@@ -106,10 +109,17 @@ fn text_of(name: &str, history: &History) -> String {
             "{kid} was revoked too; its public half is nowhere on record\n"
         ));
     }
+    for event in vouched {
+        text.push_str(&format!(
+            "clock confirmed by {}: {}\n",
+            event.by.as_deref().unwrap_or("-"),
+            event.note.as_deref().unwrap_or("-")
+        ));
+    }
     text
 }
 
-fn json_of(name: &str, history: &History) -> Value {
+fn json_of(name: &str, history: &History, vouched: &[&KeyEvent]) -> Value {
     let keys = history.keys.iter().map(|past| {
         json!({
             "kid": past.kid,
@@ -119,9 +129,13 @@ fn json_of(name: &str, history: &History) -> Value {
             "revoked": past.revoked.map(|reason| reason.name()),
         })
     });
+    let vouched = vouched.iter().map(|event| {
+        json!({ "at": event.at.to_string(), "by": event.by, "note": event.note, "remark": event.remark })
+    });
     json!({
         "name": name,
         "keys": keys.collect::<Vec<_>>(),
         "revoked_and_unknown": history.unknown,
+        "clock_confirmed": vouched.collect::<Vec<_>>(),
     })
 }

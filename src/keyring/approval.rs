@@ -266,7 +266,7 @@ impl KeySet {
         by: Option<&Mandate>,
     ) -> Option<Event> {
         let mut event = match wish {
-            Wish::Waive { .. } => Event::of_origin(plan, at, what),
+            Wish::Waive { .. } => Event::of_no_key(plan, at, what),
             _ => Event::of(self.by_kid(wish.about())?, at, what),
         };
         event.mandate = by.cloned();

@@ -34,8 +34,8 @@
 
 use super::advance::ahead;
 use super::event::{Event, What};
-use super::key::Phase;
-use super::rules;
+use super::key::{Mandate, Phase};
+use super::rules::{self, Action};
 use super::set::{KeySet, Plan, Switch};
 use crate::time::Time;
 
@@ -44,8 +44,20 @@ impl KeySet {
     /// read `expected`, as far as the agent can tell from its boot time; where
     /// that agrees, it was right, and no wait is longer for it.
     /// Then switches that touch a key which was held meanwhile are taken back.
-    pub fn confirm_clock(&mut self, now: Time, expected: Time, plan: &Plan) -> Vec<Event> {
-        let mut events = self.date_anew(now, expected, plan);
+    pub fn confirm_clock(
+        &mut self,
+        now: Time,
+        expected: Time,
+        by: &Mandate,
+        plan: &Plan,
+    ) -> Vec<Event> {
+        let what = What::ClockConfirmed {
+            reading: now,
+            expected,
+        };
+        let confirmed = Event::of_no_key(plan, now, what);
+        let mut events = vec![confirmed.ordered(Action::ConfirmClock, by)];
+        events.extend(self.date_anew(now, expected, plan));
         events.extend(self.keep_holds(now, plan));
         events
     }

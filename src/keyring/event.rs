@@ -9,7 +9,7 @@ use crate::time::Time;
 /// One thing that happened to one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The key; the id of no key where it is about an origin.
+    /// The key; the id of no key where it is about an origin, or the clock.
     pub key: KeyId,
     /// Its `kid`, once it has one.
     pub kid: Option<String>,
@@ -45,8 +45,9 @@ impl Event {
         }
     }
 
-    /// Of an origin, and so of no key. Its algorithm is the default track's.
-    pub(super) fn of_origin(plan: &Plan, at: Time, what: What) -> Self {
+    /// Of an origin or the clock, and so of no key. Its algorithm is the default
+    /// track's.
+    pub(super) fn of_no_key(plan: &Plan, at: Time, what: What) -> Self {
         let default = plan.tracks.first();
         Self {
             key: KeyId([0; 16]),
@@ -157,6 +158,12 @@ pub enum What {
     WaiverEnded {
         origin: String,
     },
+    /// Somebody vouched for the time.
+    ClockConfirmed {
+        reading: Time,
+        /// What the clock should have said, as far as that was known.
+        expected: Time,
+    },
     /// It verifies what an older system signed.
     Imported {
         until: Time,
@@ -206,6 +213,7 @@ impl What {
         "origin-waived",
         "origin-restored",
         "waiver-ended",
+        "clock-confirmed",
         "imported",
         "adoption-begun",
         "adopted",
@@ -244,6 +252,7 @@ impl What {
             Self::OriginWaived { .. } => "origin-waived",
             Self::OriginRestored { .. } => "origin-restored",
             Self::WaiverEnded { .. } => "waiver-ended",
+            Self::ClockConfirmed { .. } => "clock-confirmed",
             Self::Imported { .. } => "imported",
             Self::AdoptionBegun => "adoption-begun",
             Self::Adopted { .. } => "adopted",

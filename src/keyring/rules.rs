@@ -229,6 +229,7 @@ pub enum Action {
     ForceActivation,
     Waive,
     Restore,
+    ConfirmClock,
     Import,
     Adopt,
     Recover,
@@ -251,6 +252,7 @@ pub fn exception_second_person(action: Action) -> bool {
         | Action::Hold
         | Action::Release
         | Action::Restore
+        | Action::ConfirmClock
         | Action::Rotate
         | Action::Import
         | Action::Adopt => false,

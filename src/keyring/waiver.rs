@@ -80,7 +80,7 @@ impl KeySet {
             origin: origin.to_owned(),
             until,
         };
-        let event = Event::of_origin(plan, tick.now, what);
+        let event = Event::of_no_key(plan, tick.now, what);
         Ok(ordered(vec![event], Action::Waive, mandate))
     }
 
@@ -106,7 +106,7 @@ impl KeySet {
         let what = What::OriginRestored {
             origin: origin.to_owned(),
         };
-        let mut events = vec![Event::of_origin(plan, tick.now, what)];
+        let mut events = vec![Event::of_no_key(plan, tick.now, what)];
         events.extend(self.cancel_unsafe(plan, tick));
         Ok(ordered(events, Action::Restore, mandate))
     }
@@ -133,7 +133,7 @@ impl KeySet {
                 let what = What::WaiverEnded {
                     origin: origin.clone(),
                 };
-                events.push(Event::of_origin(plan, waiver.until, what));
+                events.push(Event::of_no_key(plan, waiver.until, what));
             }
             lasts
         });

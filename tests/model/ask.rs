@@ -134,7 +134,7 @@ impl Lab {
     ) -> (KeySet, Vec<Event>) {
         let mut set = before.clone();
         let expected = self.expected(clock, right);
-        let events = set.confirm_clock(right, expected, &self.inst.plan);
+        let events = set.confirm_clock(right, expected, &Mandate::default(), &self.inst.plan);
         self.note(&mut set, r, Clock::RIGHT, right);
         (set, events)
     }

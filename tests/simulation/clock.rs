@@ -134,7 +134,7 @@ impl World {
         let mut set = KeySet::clone(&before);
         let anchor = self.replicas[r].guard.anchor();
         let expected = anchor.map_or(set.high_water, |anchor| anchor.expected(boot));
-        let events = set.confirm_clock(wall, expected, &self.plan);
+        let events = set.confirm_clock(wall, expected, &Mandate::default(), &self.plan);
         let mut vouched = self.replicas[r].guard.clone();
         vouched.confirm(wall, boot);
         set.note_clock(&self.replicas[r].name, vouched.note(&self.boot_id(r)));

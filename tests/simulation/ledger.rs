@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use sealkeeper::keyring::{Event, KeySet, Told};
+use sealkeeper::keyring::{Event, KeySet, Told, What};
 use sealkeeper::time::{Span, Time};
 
 pub(crate) struct Ledger {
@@ -67,12 +67,14 @@ impl Ledger {
 
     /// The log has these events of a record that was stored.
     pub(crate) fn tell(&mut self, events: &[Event], record: &Rc<KeySet>) {
-        for event in events {
-            let number = self.told.len() as u64 + 1;
+        // As the program reads its log: what is of no key says nothing of one.
+        let of_keys = |event: &&Event| !matches!(event.what, What::ClockConfirmed { .. });
+        let before = self.told.len() as u64;
+        for (number, event) in (before + 1..).zip(events.iter().filter(of_keys)) {
             self.told.push(Told::of(number, event));
         }
         let known = self.told.len() as u64;
-        if known % 16 < events.len() as u64 {
+        if known % 16 < known - before {
             self.old = Some((Rc::clone(record), known));
         }
     }

@@ -38,6 +38,29 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
         assert_eq!(event.remark.as_deref(), remark, "{name}");
     }
     assert_eq!(event(&writer, "revoked").note.unwrap(), "reason superseded");
+    // Whoever vouched for the time, and for which.
+    let expected = bench.clock.read().wall;
+    let reading = expected + Span::from_days(2);
+    bench.clock.set_wall(reading);
+    writer.tick().await;
+    let confirm = Change::ConfirmClock { reading };
+    let changed = writer.order(confirm).await.unwrap();
+    let told = changed.done.join(" ");
+    assert!(
+        told.contains(&format!("the time {reading} is confirmed")),
+        "{told}"
+    );
+    let confirmed = event(&writer, "clock-confirmed");
+    assert_eq!(confirmed.by.as_deref(), Some("unix:7"));
+    let moved = format!("reading {reading}, expected {expected}: moved forward by 2days");
+    assert_eq!(confirmed.note.as_ref(), Some(&moved));
+    assert!(!confirmed.alone);
+    // It is of no key: what is rebuilt from the log passes it over.
+    assert_eq!(super::super::record::from_log(&confirmed), Ok(None));
+    let log = writer.context.audit.key_events();
+    let all: Vec<_> = confirmations(NAME, &log).collect();
+    assert_eq!(all, [&confirmed]);
+    assert_eq!(confirmations("other", &log).count(), 0);
     // Nobody ordered what time and the device brought about.
     assert_eq!(event(&writer, "published").by, None);
 }

@@ -199,6 +199,7 @@ impl Draft {
             | What::OriginWaived { .. }
             | What::OriginRestored { .. }
             | What::WaiverEnded { .. }
+            | What::ClockConfirmed { .. }
             | What::ObservedEverywhere
             | What::Regressed { .. }
             | What::Unobserved { .. }

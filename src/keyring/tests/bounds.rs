@@ -118,7 +118,9 @@ fn a_clock_that_was_wrong_gives_the_old_bounds_no_other_end() {
         let mut bench = Bench::with_standby();
         lower(&mut bench);
         bench.advance(100);
-        bench.set.confirm_clock(at(now), at(expected), &bench.plan);
+        bench
+            .set
+            .confirm_clock(at(now), at(expected), &anna(), &bench.plan);
         lowered(&bench).unwrap().1
     };
     // It was fast by a day: what it dated is dated now at the latest.

@@ -9,8 +9,19 @@ impl Bench {
     /// The old clock would read `old`; it is ten days and some later.
     fn confirm(&mut self, old: i64) -> Vec<&'static str> {
         let now = at(LATER + old);
-        names(&self.set.confirm_clock(now, at(old), &self.plan))
+        confirmed(&mut self.set, now, at(old), &self.plan)
     }
+}
+
+/// What comes of a confirmation, besides that it is on record.
+fn confirmed(set: &mut KeySet, now: Time, expected: Time, plan: &Plan) -> Vec<&'static str> {
+    let events = set.confirm_clock(now, expected, &anna(), plan);
+    let (first, rest) = events.split_first().unwrap();
+    let reading = now;
+    assert_eq!(first.what, What::ClockConfirmed { reading, expected });
+    assert_eq!((first.at, &first.mandate), (now, &Some(anna())));
+    assert!(!first.is_alone());
+    names(rest)
 }
 
 /// Found by review: a standby that origins had shown for half a minute counted
@@ -53,7 +64,7 @@ fn after_a_clock_that_was_right_no_wait_is_longer() {
     let before = bench.set.clone();
     bench
         .set
-        .confirm_clock(at(LATER), at(LATER - 10), &bench.plan);
+        .confirm_clock(at(LATER), at(LATER - 10), &anna(), &bench.plan);
     let high_water = at(LATER);
     assert_eq!(
         bench.set,
@@ -132,7 +143,7 @@ fn what_a_fast_clock_dated_is_dated_now() {
     bench.advance(FAST + 10_100);
     assert_eq!(bench.phase("k3"), "active");
     let (now, fast) = (at(10_200), at(FAST + 10_200));
-    bench.set.confirm_clock(now, fast, &bench.plan);
+    bench.set.confirm_clock(now, fast, &anna(), &bench.plan);
     assert_eq!(bench.set.high_water, now);
     for key in bench.set.keys.values() {
         assert!(key.created <= now && key.published <= Some(now), "{key:?}");
@@ -162,8 +173,8 @@ fn a_switch_that_a_fast_clock_put_far_ahead_comes_in_time() {
     bench.advance(1130);
     assert_eq!(bench.advance(FAST + 10_000), ["activation-scheduled"]);
     let now = at(1_200);
-    let events = bench.set.confirm_clock(now, at(FAST + 10_001), &bench.plan);
-    assert_eq!(names(&events), ["activation-cancelled"]);
+    let events = confirmed(&mut bench.set, now, at(FAST + 10_001), &bench.plan);
+    assert_eq!(events, ["activation-cancelled"]);
     assert_eq!(bench.signer(1_201), Ok("k1".to_owned()));
 }
 
@@ -188,12 +199,12 @@ fn a_hold_in_doubt_leaves_the_switch_to_whoever_confirms_the_time() {
         let mut late = bench.set.clone();
         let too_late = in_time + Span::from_millis(1);
         assert_eq!(
-            names(&late.confirm_clock(too_late, too_late, &bench.plan)),
+            confirmed(&mut late, too_late, too_late, &bench.plan),
             [""; 0]
         );
         assert_eq!(late.seats, seats);
-        let confirmed = bench.set.confirm_clock(in_time, in_time, &bench.plan);
-        assert_eq!(names(&confirmed), ["activation-cancelled"]);
+        let events = confirmed(&mut bench.set, in_time, in_time, &bench.plan);
+        assert_eq!(events, ["activation-cancelled"]);
         assert_eq!(bench.seat().switch, None);
     }
 }

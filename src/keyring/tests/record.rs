@@ -163,7 +163,9 @@ fn a_confirmed_clock_may_be_earlier_than_the_record() {
     let mut bench = Bench::with_standby();
     bench.run(&[5000]);
     let before = bench.set.clone();
-    bench.set.confirm_clock(at(100), at(100), &bench.plan);
+    bench
+        .set
+        .confirm_clock(at(100), at(100), &anna(), &bench.plan);
     assert_eq!(bench.set.high_water, at(100));
     // Or the next start would doubt the clock again.
     assert!(bench.set.is_worth_storing(&before, &bench.plan));
