@@ -9,13 +9,15 @@ use tokio::sync::oneshot;
 
 use super::admin::AdminError;
 use super::context::{Context, blocking};
+use super::origins::OriginHealth;
 use super::reader::PublishedSet;
 use super::refusal::refusal;
 use super::revoke::kept_by_hold;
 use super::writer::Writer;
 use crate::audit::{Tally, Wanted};
 use crate::keyring::{
-    Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Then, rules,
+    Discrepancy, Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Seat, Then,
+    Wrong, rules,
 };
 use crate::time::{Span, Time};
 
@@ -53,6 +55,9 @@ pub struct Impact {
     pub trusted_until: Time,
     /// Whether a key signs that was made after the revocation.
     pub fresh: Fresh,
+    /// What the dates of `next` and `fresh` wait for besides the clock, as far
+    /// as that is known: origins that are silent, or lag.
+    pub waits_for: Vec<String>,
 }
 
 /// Where the key stands that [`UNBOUNDED`] verifiers have to meet.
@@ -313,18 +318,57 @@ impl Writer {
                 .fresh_expected(id, plan, now)
                 .map_or(Fresh::Signs, Fresh::Expected),
         };
+        let planned = match fresh {
+            Fresh::Expected(at) => Some(at),
+            Fresh::Signs | Fresh::Unplanned => None,
+        };
+        let next = next.filter(|_| active.is_none());
+        let planned = planned.max(next.as_ref().map(|(_, at)| *at));
+        let waits = seat.zip(planned);
+        let waits = waits.map(|(seat, at)| self.in_the_way(set, seat, at));
         let view = set.view(plan, None);
         let lifetime = key.map_or(Span::ZERO, |key| key.longest_lifetime);
         Impact {
             kid: kid.to_owned(),
             tokens: self.uncounted(lifetime, key.and_then(|key| key.exp_ceiling), now),
             signs: active.and_then(|key| key.kid.clone()),
-            next: next.filter(|_| active.is_none()),
+            next,
             jwks: view.published.into_iter().map(|key| key.kid).collect(),
             placeholder: !set.keys.values().any(Key::is_published),
             trusted_until,
             fresh,
+            waits_for: waits.unwrap_or_default(),
         }
+    }
+
+    /// The origins without which nothing becomes active at `at` in this place,
+    /// and which are in trouble now: until that is over, the date is none.
+    fn in_the_way(&self, set: &KeySet, seat: &Seat, at: Time) -> Vec<String> {
+        // An instant that is fixed, or forced, waits for nobody.
+        if seat.force || seat.switch.is_some() {
+            return Vec::new();
+        }
+        let required = set.required(&self.plan, at);
+        let seen = self.reader.overview();
+        let counts = seen.origins.iter();
+        let counts = counts.filter(|origin| required.contains(&origin.name));
+        let in_the_way = counts.filter_map(
+            |OriginHealth {
+                 name,
+                 silent,
+                 wrong,
+                 ..
+             }| {
+                let lacks = |wrong: &Discrepancy| wrong.what != Wrong::ShowsRevoked;
+                let to = match (silent, wrong.iter().any(lacks)) {
+                    (true, _) => "to answer",
+                    (false, true) => "to show the keys that it should",
+                    (false, false) => return None,
+                };
+                Some(format!("the origin {name} {to}"))
+            },
+        );
+        in_the_way.collect()
     }
 
     /// The same where no record was ever read.
@@ -343,6 +387,7 @@ impl Writer {
             jwks,
             trusted_until: rules::rule_5_compromise_exposure(now, None, timing, None).bounded_until,
             fresh: Fresh::Unplanned,
+            waits_for: Vec::new(),
         }
     }
 
@@ -359,7 +404,13 @@ impl Impact {
         let kinds = UNBOUNDED.join(", ");
         let met = match self.fresh {
             Fresh::Signs => "with its next token".to_owned(),
-            Fresh::Expected(at) => format!("which is expected to be active at {at}"),
+            Fresh::Expected(at) if self.waits_for.is_empty() => {
+                format!("which is expected to be active at {at}")
+            }
+            Fresh::Expected(at) => format!(
+                "which is expected to be active at {at}, and that waits for {}",
+                self.waits_for.join(" and ")
+            ),
             Fresh::Unplanned => "which nobody has planned yet".to_owned(),
         };
         format!(

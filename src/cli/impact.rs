@@ -92,6 +92,10 @@ fn text_of(impact: &RevocationImpact) -> Vec<String> {
         ("", next) => format!("signs:   nothing before {at}, then {next}"),
         (kid, _) => format!("signs:   {kid}"),
     });
+    if impact.next_at.is_some() && impact.signs.is_empty() {
+        let waits = impact.waits_for.iter();
+        lines.extend(waits.map(|wait| format!("         that waits for {wait}")));
+    }
     lines.push(match (impact.placeholder, impact.jwks.len()) {
         (true, _) => "jwks:    the placeholder alone".to_owned(),
         (false, 0) => "jwks:    none".to_owned(),
@@ -120,7 +124,14 @@ fn unbounded(impact: &RevocationImpact) -> String {
     let met = match (impact.fresh_active, &impact.fresh_expected) {
         (true, _) => "which signs already".to_owned(),
         (false, None) => "which nobody has planned".to_owned(),
-        (false, at) => format!("expected to be active at {}", date(at.as_ref())),
+        (false, at) if impact.waits_for.is_empty() => {
+            format!("expected to be active at {}", date(at.as_ref()))
+        }
+        (false, at) => format!(
+            "expected to be active at {}, which waits for {}",
+            date(at.as_ref()),
+            impact.waits_for.join(" and ")
+        ),
     };
     format!(
         "verifiers that fetch only at an unknown kid ({kinds}, and others) meet a key made after the revocation, {met}, or restart"
@@ -149,6 +160,7 @@ pub(super) fn json_of(impact: &RevocationImpact) -> Value {
             "kid": Some(&impact.next_kid).filter(|kid| !kid.is_empty()),
             "at": rfc3339(Some(at)),
         })),
+        "waits_for": impact.waits_for,
         "jwks": impact.jwks,
         "placeholder": impact.placeholder,
         "trusted_until": rfc3339(impact.trusted_until.as_ref()),
@@ -226,6 +238,18 @@ mod tests {
             expected.contains("go-oidc") && expected.contains("active at 2027-01-16"),
             "{expected}"
         );
+        let waits = RevocationImpact {
+            waits_for: vec!["the origin web to answer".into()],
+            ..impact()
+        };
+        let told = unbounded(&waits);
+        assert!(
+            told.contains("which waits for the origin web to answer, or"),
+            "{told}"
+        );
+        let text = text_of(&waits).join("\n");
+        let told = "2027-01-15T08:01:00Z\n         that waits for the origin web to answer\n";
+        assert!(text.contains(told), "{text}");
         let met = RevocationImpact {
             fresh_active: true,
             ..impact()

@@ -123,6 +123,7 @@ fn impact(kid: &str) -> Impact {
         placeholder: true,
         trusted_until: at(23),
         fresh: Fresh::Expected(at(24)),
+        waits_for: vec!["the origin web to answer".into()],
     }
 }
 
@@ -147,6 +148,7 @@ fn impact_arrived(kid: &str) -> Option<v1::RevocationImpact> {
         placeholder: true,
         trusted_until: date(23),
         fresh_expected: date(24),
+        waits_for: vec!["the origin web to answer".into()],
         fresh_active: false,
         unbounded_verifiers: vec!["go-oidc".into(), "OpenBao".into()],
     })

@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::revoke::revoke_then;
 use super::*;
 use crate::agent::admin::AfterRevocation;
-use crate::keyring::Wrong;
+use crate::agent::impact::Thought;
+use crate::keyring::{Then, Wrong};
 
 /// The revoked keys that origins show, as operators are told.
 fn shows_revoked(writer: &mut Writer) -> usize {
@@ -76,6 +77,52 @@ async fn a_silent_origin_lacks_no_key_that_is_younger_than_its_silence() {
     let origin = told(&mut writer);
     let lags: Vec<_> = origin.wrong.iter().map(|wrong| wrong.what).collect();
     assert!(!origin.silent && lags == [Wrong::Lags], "{origin:?}");
+}
+
+/// Found by review: the answer to a revocation promised a date that an origin
+/// which was known to be silent kept from coming.
+#[tokio::test]
+async fn a_revocation_names_the_origins_in_the_way_of_its_dates() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    let before = writer.served();
+    writer.settle().await;
+    let kid = writer.active();
+    let thought = Thought {
+        kid: kid.clone(),
+        then: Some(Then::Wait),
+        ..Thought::default()
+    };
+    let foreseen = |writer: &mut Writer| {
+        writer.came_round();
+        let impact = writer.foresee(&thought).unwrap().impact;
+        (impact.waits_for.join("; "), impact.unbounded())
+    };
+    let shown = writer.served();
+    answered(&mut writer, &shown).await;
+    assert_eq!(foreseen(&mut writer).0, "", "nothing is in the way");
+    bench.clock.advance(writer.patience() + Span::from_secs(1));
+    let (waits, told) = foreseen(&mut writer);
+    assert_eq!(waits, "the origin web to answer");
+    assert!(
+        told.contains("that waits for the origin web to answer"),
+        "{told}"
+    );
+    answered(&mut writer, &before).await;
+    let (waits, _) = foreseen(&mut writer);
+    assert_eq!(waits, "the origin web to show the keys that it should");
+    // So says the answer; but not where nobody waits for it.
+    let order = revoke_then(&kid, AfterRevocation::Wait);
+    let changed = writer.order(order).await.unwrap();
+    let pending = changed.pending.join(" ");
+    assert!(pending.contains(&waits), "{pending}");
+    let waive = Change::WaiveOrigin {
+        origin: "web".to_owned(),
+        span: Span::from_days(90),
+        note: "it is gone".to_owned(),
+    };
+    writer.order(waive).await.unwrap();
+    assert_eq!(foreseen(&mut writer).0, "");
 }
 
 /// The origins that are called silent, as operators are told.

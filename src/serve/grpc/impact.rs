@@ -66,6 +66,7 @@ pub(super) fn of(impact: Impact) -> v1::RevocationImpact {
         },
         fresh_active: impact.fresh == Fresh::Signs,
         unbounded_verifiers: UNBOUNDED.map(str::to_owned).into(),
+        waits_for: impact.waits_for,
     }
 }
 
