@@ -1,10 +1,11 @@
 //! What is wrong with the command line itself, for people and for programs.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Error;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::json;
 
 use super::advice::Advice;
@@ -23,13 +24,16 @@ pub(super) fn report(error: &Error, as_json: bool) -> ExitCode {
     if !as_json {
         // A reader that went away is no reason to fail.
         let _ = error.print();
+        if let Some(hint) = hint(error) {
+            let _ = writeln!(std::io::stderr(), "hint: {hint}");
+        }
         return ExitCode::from(code);
     }
     let text = error.render().to_string();
     let answer = match error.kind() {
         ErrorKind::DisplayVersion => json!({ "version": env!("CARGO_PKG_VERSION") }),
         ErrorKind::DisplayHelp => json!({ "help": text.trim_end() }),
-        _ => return mistake(&text).report(true, &Advice::NONE),
+        _ => return mistake(&text, hint(error)).report(true, &Advice::NONE),
     };
     match say(answer) {
         Ok(()) => ExitCode::from(code),
@@ -39,18 +43,37 @@ pub(super) fn report(error: &Error, as_json: bool) -> ExitCode {
 
 /// A mistake, from the text that people get: the error, then in paragraphs of
 /// their own what may have been meant and how the command is used.
-fn mistake(text: &str) -> Failure {
+fn mistake(text: &str, hint: Option<&str>) -> Failure {
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
         let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
         lines.join(" ").trim().to_owned()
     });
     let message = paragraphs.next().unwrap_or_default();
-    let hints: Vec<String> = paragraphs
-        .map(|paragraph| paragraph.trim_end_matches('.').to_owned())
-        .filter(|paragraph| !paragraph.is_empty())
-        .collect();
+    let hints = hint.map(str::to_owned).into_iter();
+    let paragraphs = paragraphs.map(|paragraph| paragraph.trim_end_matches('.').to_owned());
+    let paragraphs = paragraphs.filter(|paragraph| !paragraph.is_empty());
+    let hints: Vec<String> = hints.chain(paragraphs).collect();
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     Failure::usage(message).hint(hints.join("; "))
+}
+
+/// What to give where an option is missing, or its value makes no sense, and
+/// the name of it does not say.
+fn hint(error: &Error) -> Option<&'static str> {
+    let about = |part: &str| match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) => arg.contains(part),
+        Some(ContextValue::Strings(all)) => all.iter().any(|arg| arg.contains(part)),
+        _ => false,
+    };
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument if about("--note") => {
+            Some("--note 'WHY' says why, to those who read the record and the log later")
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue if about("<SPAN>") => {
+            Some("a span is a number with its unit, such as 30m, 36h, or 7d")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -251,6 +251,22 @@ fn a_wrong_command_line_is_told_in_json_where_that_is_asked_for() {
         "'sealkeeper keys' requires a subcommand but one was not provided [subcommands: list, history, show, import, adopt, rotate, revoke, rollback, destroy, hold, release, help]",
         "Usage: sealkeeper keys [OPTIONS] <COMMAND>; For more information, try '--help'",
     );
+    fails(
+        "origins waive https://a.example/jwks.json --json",
+        "the following required arguments were not provided: --note <TEXT>",
+        "--note 'WHY' says why, to those who read the record and the log later; Usage: sealkeeper origins waive --note <TEXT> --json <URL>; For more information, try '--help'",
+    );
+    // For people too, in the last line.
+    let waive = ["origins", "waive", "https://a.example/jwks.json"];
+    let ends_with = |more: &[&str], hint: &str| {
+        let output = sealkeeper(&[&waive, more].concat());
+        let said = text(&output.stderr);
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("hint: ") && last.contains(hint), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+    };
+    ends_with(&[], "--note 'WHY'");
+    ends_with(&["--note", "gone", "--for", "x"], "such as 30m, 36h, or 7d");
     // It is a value here.
     let output = sealkeeper(&["sign", "--nosuch", "--", "--json"]);
     assert!(text(&output.stderr).starts_with("error: unexpected argument"));
