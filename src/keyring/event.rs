@@ -184,7 +184,7 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 32] = [
+    pub const NAMES: [&str; 33] = [
         "generation-begun",
         "generation-abandoned",
         "published",
