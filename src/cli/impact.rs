@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::keys::{date, rfc3339};
 use super::output::{Failure, say, warn};
-use crate::api::v1::{PreviewRevocationResponse, RevocationImpact};
+use crate::api::v1::key_admin_client::KeyAdminClient;
+use crate::api::v1::{GetHealthRequest, PreviewRevocationResponse, RevocationImpact};
 
 /// How many callers people are told of; JSON has all that the agent tells.
 const TOLD: usize = 10;
@@ -15,17 +17,34 @@ const TOLD: usize = 10;
 /// After this long whoever waits is told what for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits for an answer that takes as long as the log of signatures is.
+/// Longer than any order takes: one for a whole device waits for its keys one
+/// after the other, and a preview reads the log for a minute.
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// Waits for an answer that takes as long as the log of signatures is, and no
+/// longer than the agent shows signs of life. What the wait is for is told
+/// once the agent was heard of: before that nothing is known.
 pub(super) async fn waited_for<T>(
+    admin: &KeyAdminClient<Channel>,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<Response<T>, Status> {
     let mut answer = std::pin::pin!(answer);
-    match tokio::time::timeout(PATIENCE, &mut answer).await {
+    if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut answer).await {
+        return answer;
+    }
+    let mut admin = admin.clone();
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        alive = admin.get_health(GetHealthRequest {}) => if alive.is_ok() {
+            warn("the agent is still at it, and may be reading its log of signatures; a revocation blocks its key before that");
+        },
+    }
+    match tokio::time::timeout(LONGEST, answer).await {
         Ok(answer) => answer,
-        Err(_) => {
-            warn("the agent is still reading its log of signatures; a revocation holds already");
-            answer.await
-        }
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "the agent runs, and has not answered within {LONGEST:?}: `sealkeeper keys list` shows what it has done"
+        ))),
     }
 }
 

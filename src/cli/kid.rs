@@ -118,7 +118,7 @@ pub(super) async fn resolve(
     let found = if is_thumbprint(&wanted) {
         let Ok(found) = tokio::time::timeout(PATIENCE, look).await else {
             warn(format!(
-                "the agent is busy and does not say whether there is a key {wanted}: the order goes to it all the same"
+                "the agent has not said within {PATIENCE:?} whether there is a key {wanted}: the order goes to it all the same"
             ));
             return Ok(wanted);
         };
@@ -150,7 +150,9 @@ pub(super) fn or_unseen(
 }
 
 async fn look_up(config: &Config, key_set: &str, wanted: &str) -> Result<String, Failure> {
-    let published = published(config, key_set).await;
+    // From memory: an agent that takes longer says no more when asked again.
+    let published = tokio::time::timeout(PATIENCE, published(config, key_set)).await;
+    let published = published.ok().flatten();
     if let Some(kid) = (published.iter().flatten()).find(|kid| *kid == wanted) {
         return Ok(kid.clone());
     }

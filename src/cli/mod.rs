@@ -16,6 +16,7 @@ mod descriptors;
 mod device;
 mod differs;
 mod doctor;
+mod hangs;
 mod history;
 mod impact;
 mod import;
@@ -360,7 +361,7 @@ enum DeviceCommand {
 }
 
 /// What every change takes.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct OrderArgs {
     /// The key set; may be left out where only one is configured.
     #[arg(long, value_name = "NAME")]

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use tonic::Code;
 
 use super::advice::Advice;
-use crate::api::client::ConnectError;
+use super::hangs;
+use crate::api::client::{self, ConnectError};
 
 /// How an agent is started.
 pub(super) const START: &str =
@@ -111,6 +112,10 @@ impl Failure {
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         use tonic_types::StatusExt;
+        if client::hangs(&status) {
+            return Self::not_now(hangs::silent())
+                .hint("`sealkeeper doctor` says how to end it; then start it again");
+        }
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone());

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use super::output::Failure;
-use super::{OrderArgs, RevokeReason, ThenArg, change, compose, impact, kid, policy, whole_device};
+use super::{
+    OrderArgs, RevokeReason, ThenArg, change, compose, hangs, impact, kid, policy, whole_device,
+};
 use crate::agent::admin::{self, Change};
 use crate::agent::impact::Thought;
 use crate::agent::offline::Offline;
@@ -80,29 +82,34 @@ pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failur
 fn one(config: &Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
+        let known = admin.clone();
         if args.dry_run {
-            let key_set = compose::key_set(config, args.order.key_set)?;
+            let key_set = compose::key_set(config, args.order.key_set.clone())?;
             let kid = kid::resolve(config, &key_set, wanted, false).await?;
+            let words = format!("{kid} --key-set {key_set}");
             let mut request = PreviewRevocationRequest {
                 key_set,
                 kid,
                 ..Default::default()
             };
             request.set_then(then(args.then));
-            let preview = impact::waited_for(admin.preview_revocation(request)).await?;
+            let preview = impact::waited_for(&known, admin.preview_revocation(request)).await;
+            let preview = preview.map_err(|e| hangs::revoking(config, e, &words, &args))?;
             return impact::tell_preview(&preview.into_inner(), as_json);
         }
-        let order = change::order(config, args.order)?;
+        let order = change::order(config, args.order.clone())?;
         let kid = kid::resolve(config, &order.key_set, wanted, args.force_kid).await?;
+        let words = format!("{kid} --key-set {}", order.key_set);
         let mut request = RevokeKeyRequest {
             order: Some(order),
             kid,
-            note: args.note,
+            note: args.note.clone(),
             ..Default::default()
         };
         request.set_reason(reason(args.reason));
         request.set_then(then(args.then));
-        let changed = impact::waited_for(admin.revoke_key(request)).await?;
+        let changed = impact::waited_for(&known, admin.revoke_key(request)).await;
+        let changed = changed.map_err(|e| hangs::revoking(config, e, &words, &args))?;
         change::tell(&changed.into_inner(), as_json)
     })?
 }
@@ -125,7 +132,7 @@ pub(super) fn then(then: Option<ThenArg>) -> AfterRevocation {
 
 // -- With the agent dead -----------------------------------------------------
 
-pub(super) const IF_IN_USE: &str = "leave out --offline: the running agent ends the key at once";
+pub(super) const IF_IN_USE: &str = "leave out --offline: the running agent ends the key at once; one that hangs is to be ended first, and `sealkeeper doctor` says how";
 
 fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
     as_owner(&config.state_dir)?;

@@ -2,10 +2,11 @@
 //! what a dead one left on disk.
 
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::output::{Failure, say};
 use super::revoke::{Args, IF_IN_USE, as_owner, because, chosen, reason, then};
-use super::{change, compose, impact, keys, policy};
+use super::{change, compose, hangs, impact, keys, policy};
 use crate::agent::admin::DeviceOrder;
 use crate::agent::impact::Thought;
 use crate::agent::offline::Offline;
@@ -50,9 +51,16 @@ fn ordered(config: &Config, device: &str, args: &Args) -> Result<Vec<DeviceKey>,
     request.set_then(then(args.then));
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
-        let answer = impact::waited_for(admin.revoke_device(request)).await?;
+        let known = admin.clone();
+        let answer = impact::waited_for(&known, admin.revoke_device(request)).await;
+        let answer = answer.map_err(|e| hung(config, e, device, args))?;
         Ok::<_, Failure>(answer.into_inner().keys)
     })?
+}
+
+fn hung(config: &Config, status: Status, device: &str, args: &Args) -> Failure {
+    let words = format!("--all --device {device}");
+    hangs::revoking(config, status, &words, args)
 }
 
 /// On what a dead agent left: one key set after the other, and what fails with
@@ -118,7 +126,9 @@ fn foreseen(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Fail
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
         let everything = ListKeysRequest::default();
-        let listed = admin.list_keys(everything).await?.into_inner().key_sets;
+        let listed = admin.list_keys(everything).await;
+        let listed = listed.map_err(|e| hung(config, e, device, args))?;
+        let (listed, agent) = (listed.into_inner().key_sets, admin.clone());
         let mut thoughts = Vec::new();
         for set in listed {
             let mut on: Vec<_> = (set.keys.iter())
@@ -136,7 +146,8 @@ fn foreseen(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Fail
                     ..Default::default()
                 };
                 request.set_then(then(args.then));
-                let preview = impact::waited_for(admin.preview_revocation(request)).await?;
+                let preview = impact::waited_for(&agent, admin.preview_revocation(request)).await;
+                let preview = preview.map_err(|e| hung(config, e, device, args))?;
                 thoughts.push((set.name.clone(), kid.clone(), preview.into_inner()));
             }
         }

@@ -1,3 +1,5 @@
+//! Long because: a laboratory is one thing, and all its tests use all of it.
+//!
 //! A laboratory: a token, a configuration and a daemon of its own for each
 //! test, in a folder that goes with it.
 
@@ -397,6 +399,12 @@ impl Daemon {
     pub(crate) fn hang_up(&self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::HUP).expect("our own child");
+    }
+
+    /// As `kill -STOP` does: it is there, and does nothing.
+    pub(crate) fn freeze(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::STOP).expect("our own child");
     }
 
     /// As `kill -9` does.

@@ -14,6 +14,7 @@ mod destroy;
 mod fifty_rotations;
 mod figures;
 pub(crate) mod full_disk;
+mod hangs;
 mod historical;
 mod hostile;
 mod import;

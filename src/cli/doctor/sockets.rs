@@ -13,6 +13,7 @@ use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{
     DeviceHealth, GetHealthRequest, KeySet, KeySetHealth, ListKeysRequest, Phase as Listed,
 };
+use crate::cli::hangs;
 use crate::cli::output::{START, WHY_ENDED};
 use crate::config::Config;
 use crate::keyring::{OWN_LISTENER, Shown};
@@ -49,7 +50,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
         let keys = keys.map(|keys| keys.into_inner().key_sets);
         Ok::<_, tonic::Status>((health, keys.unwrap_or_default()))
     };
-    let why = match tokio::time::timeout(PATIENCE, asked).await {
+    let (why, hint) = match tokio::time::timeout(PATIENCE, asked).await {
         Ok(Ok((health, keys))) => {
             let place = config.serve.admin_socket.display().to_string();
             report.ok("agent", place, "answers");
@@ -85,12 +86,26 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
             revoked::told(&agent, report);
             return Some(agent);
         }
-        Ok(Err(status)) => status.message().to_owned(),
-        Err(_) => format!("no answer within {PATIENCE:?}"),
+        Ok(Err(status)) => (status.message().to_owned(), "its log says more".to_owned()),
+        Err(_) => hung(config),
     };
-    let hint = "its log says more; if it hangs, restart it: what it had begun is finished then";
     report.fail("agent", "", why, hint);
     Some(Agent::default())
+}
+
+/// It takes connections, and says nothing.
+fn hung(config: &Config) -> (String, String) {
+    let socket = &config.serve.admin_socket;
+    let id = client::process_id(socket).map(|id| format!(" (process id {id})"));
+    let found = format!(
+        "hangs: its process{} is there, and gives no answer within {PATIENCE:?}",
+        id.unwrap_or_default()
+    );
+    let hint = format!(
+        "its log may say why. End it: {}; then start it again, and what it had begun is finished. To end a key before that: `sealkeeper keys revoke KID --offline`",
+        hangs::end_it(socket)
+    );
+    (found, hint)
 }
 
 /// The keys that should have been replaced.
@@ -328,6 +343,7 @@ pub(super) async fn jwks(
                 let hint = "does another program hold the port? `serve.jwks_listen` names it; restart the agent once it is free, or after changing it";
                 report.fail("jwks", name, why, hint);
                 of_store(config, name, report);
+                report.explained_by("agent", "");
                 continue;
             }
         };
