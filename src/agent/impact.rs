@@ -13,6 +13,7 @@ use super::origins::OriginHealth;
 use super::reader::PublishedSet;
 use super::refusal::refusal;
 use super::revoke::kept_by_hold;
+use super::whole_device::by_the_jwks;
 use super::writer::Writer;
 use crate::audit::{Tally, Wanted};
 use crate::keyring::{
@@ -180,12 +181,7 @@ impl Writer {
         let kid = thought.kid.as_str();
         let now = self.estimate();
         let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
-            let mut impact = self.impact_in_the_dark(kid, now);
-            impact.jwks.retain(|shown| shown != kid);
-            impact.placeholder |= impact.jwks.is_empty();
-            let note = "the record cannot be read: what signs next is not known".to_owned();
-            let notes = vec![note];
-            return Ok(Foreseen { impact, notes });
+            return self.foresee_in_the_dark(thought, now);
         };
         let owed = self.with_owed(&held);
         let mut set = owed.unwrap_or_else(|| held.record.set.clone());
@@ -229,6 +225,34 @@ impl Writer {
             format!("the private half is kept until a second person agrees to its destruction, or until {at}")
         }));
         Ok(Foreseen { impact, notes })
+    }
+
+    /// The same where no record was ever read.
+    fn foresee_in_the_dark(&self, thought: &Thought, now: Time) -> Result<Foreseen, AdminError> {
+        let Thought { kid, along, .. } = thought;
+        let placeholders = self.placeholders();
+        if placeholders.contains(kid) {
+            return Err(refusal(OperatorError::UnknownKid {
+                kid: kid.clone(),
+                key_set: self.reader.name.clone(),
+            }));
+        }
+        let mut impact = self.impact_in_the_dark(kid, now);
+        let ends = |shown: &String| shown == kid || along.contains(shown);
+        impact.jwks.retain(|shown| !ends(shown));
+        impact.placeholder |= impact.jwks.is_empty();
+        let mut notes = vec!["the record cannot be read: what signs next is not known".to_owned()];
+        if !along.is_empty() {
+            notes.push(by_the_jwks(&self.plan.device));
+        }
+        Ok(Foreseen { impact, notes })
+    }
+
+    /// The ids in the set that verifiers get where no key is left.
+    pub(super) fn placeholders(&self) -> Vec<String> {
+        let kept = self.context.read_placeholder(&self.reader.name);
+        let kept = kept.and_then(|bytes| PublishedSet::last_good(&bytes, &BTreeSet::new()));
+        kept.map(|kept| kept.kids()).unwrap_or_default()
     }
 
     /// What becomes of the `--then` that was chosen.
@@ -376,14 +400,13 @@ impl Writer {
         let timing = &self.plan.timing;
         let published = self.published_in_the_dark();
         let jwks = published.map(|set| set.kids()).unwrap_or_default();
-        let kept = self.context.read_placeholder(&self.reader.name);
-        let kept = kept.and_then(|bytes| PublishedSet::last_good(&bytes, &BTreeSet::new()));
+        let kept = self.placeholders();
         Impact {
             kid: kid.to_owned(),
             tokens: self.uncounted(Span::ZERO, None, now),
             signs: None,
             next: None,
-            placeholder: kept.is_some_and(|kept| kept.kids() == jwks),
+            placeholder: !kept.is_empty() && kept == jwks,
             jwks,
             trusted_until: rules::rule_5_compromise_exposure(now, None, timing, None).bounded_until,
             fresh: Fresh::Unplanned,

@@ -117,13 +117,15 @@ impl Writer {
             kid,
             outcome,
         };
-        let Some(held) = self.held.clone().or_else(|| self.last.clone()) else {
-            // Which keys are there is not known. Nothing signs.
-            return vec![ended(String::new(), Err(self.dark()))];
+        let (kids, by_jwks) = match self.held.as_ref().or(self.last.as_ref()) {
+            Some(held) => (on_device(&held.record.set, &order.device), false),
+            None => (self.on_device_in_the_dark(&order.device), true),
         };
-        let kids = on_device(&held.record.set, &order.device);
-        if kids.is_empty() {
-            return Vec::new();
+        match (kids.is_empty(), by_jwks) {
+            (false, _) => {}
+            (true, false) => return Vec::new(),
+            // Which keys are there is not known. Nothing signs.
+            (true, true) => return vec![ended(String::new(), Err(self.dark()))],
         }
         let device = &order.device;
         tracing::warn!(key_set, device, %caller, keys = kids.len(), "every key on a device is revoked");
@@ -148,9 +150,10 @@ impl Writer {
         let mut all = Vec::new();
         for kid in kids {
             let did = self.revoke_by(caller, &kid, ending.clone()).await;
+            let by_jwks = by_jwks.then(|| by_the_jwks(device));
             let outcome = did.map(|did| EndedKey {
                 done: did.done,
-                pending: did.pending,
+                pending: did.pending.into_iter().chain(by_jwks).collect(),
                 trusted_until: did.trusted_until,
                 durable: did.durable,
                 impact: did.impact,
@@ -159,6 +162,28 @@ impl Writer {
         }
         all
     }
+
+    /// The keys that are on a device as far as anybody knows without a record:
+    /// those that verifiers got last, where the configuration has the keys of
+    /// the set made there.
+    pub(super) fn on_device_in_the_dark(&self, device: &str) -> Vec<String> {
+        if self.plan.device != device {
+            return Vec::new();
+        }
+        let shown = self.published_in_the_dark();
+        let mut kids = shown.map(|set| set.kids()).unwrap_or_default();
+        let placeholder = self.placeholders();
+        kids.retain(|kid| !placeholder.contains(kid));
+        kids.sort();
+        kids
+    }
+}
+
+/// What is not known of an order that went by the JWKS.
+pub(super) fn by_the_jwks(device: &str) -> String {
+    format!(
+        "the record cannot be read: this goes by the last JWKS, whose keys are made on the device {device} by the configuration. Whether it holds them, and which others that nobody was shown, is not known: once `sealkeeper recover` has made the record again, their private halves are destroyed, and the same order ends what is left"
+    )
 }
 
 /// The keys of which a device has, or had, the private half: those that sign

@@ -197,7 +197,7 @@ async fn shown(
 }
 
 /// The ids in the set that verifiers get, if there is one.
-async fn published(config: &Config, key_set: &str) -> Option<Vec<String>> {
+pub(super) async fn published(config: &Config, key_set: &str) -> Option<Vec<String>> {
     let mut signer = compose::signer(config).await.ok()?;
     let request = GetJwksRequest {
         key_set: key_set.to_owned(),

@@ -2,16 +2,17 @@
 //! what a dead one left on disk.
 
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::output::{Failure, say};
 use super::revoke::{Args, IF_IN_USE, as_owner, because, chosen, reason, then};
-use super::{change, compose, hangs, impact, keys, policy};
+use super::{change, compose, hangs, impact, keys, kid, policy};
 use crate::agent::admin::DeviceOrder;
 use crate::agent::impact::Thought;
 use crate::agent::offline::Offline;
+use crate::api::client;
 use crate::api::v1::{
-    DeviceKey, ListKeysRequest, Phase, PreviewRevocationRequest, PreviewRevocationResponse,
+    DeviceKey, KeySet, ListKeysRequest, Phase, PreviewRevocationRequest, PreviewRevocationResponse,
     RevokeDeviceRequest,
 };
 use crate::config::Config;
@@ -125,30 +126,24 @@ type Thoughts = Vec<(String, String, PreviewRevocationResponse)>;
 fn foreseen(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Failure> {
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
-        let everything = ListKeysRequest::default();
-        let listed = admin.list_keys(everything).await;
-        let listed = listed.map_err(|e| hung(config, e, device, args))?;
-        let (listed, agent) = (listed.into_inner().key_sets, admin.clone());
         let mut thoughts = Vec::new();
-        for set in listed {
-            let mut on: Vec<_> = (set.keys.iter())
-                .filter(|key| key.phase() != Phase::Revoked && !key.kid.is_empty())
-                .filter(|key| key.placements.iter().any(|place| place.device == device))
-                .collect();
-            // In the order in which they end: those that sign last.
-            on.sort_by_key(|key| key.phase() == Phase::Active);
-            let along: Vec<String> = on.iter().map(|key| key.kid.clone()).collect();
+        for (name, along) in listed(config, device, args).await? {
             for kid in &along {
                 let mut request = PreviewRevocationRequest {
-                    key_set: set.name.clone(),
+                    key_set: name.clone(),
                     kid: kid.clone(),
                     along: along.clone(),
                     ..Default::default()
                 };
                 request.set_then(then(args.then));
+                let agent = admin.clone();
                 let preview = impact::waited_for(&agent, admin.preview_revocation(request)).await;
-                let preview = preview.map_err(|e| hung(config, e, device, args))?;
-                thoughts.push((set.name.clone(), kid.clone(), preview.into_inner()));
+                match preview {
+                    Ok(preview) => thoughts.push((name.clone(), kid.clone(), preview.into_inner())),
+                    // The placeholder, in a set that is known by its JWKS alone.
+                    Err(status) if status.code() == Code::NotFound => {}
+                    Err(status) => return Err(hung(config, status, device, args)),
+                }
             }
         }
         if thoughts.is_empty() {
@@ -158,6 +153,55 @@ fn foreseen(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Fail
     })?
 }
 
+/// The keys on a device, for each key set, in the order in which they end:
+/// those that sign last. Where a record cannot be read, those of the JWKS that
+/// the agent serves.
+async fn listed(
+    config: &Config,
+    device: &str,
+    args: &Args,
+) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let mut admin = compose::admin(config).await?;
+    match admin.list_keys(ListKeysRequest::default()).await {
+        Ok(answer) => {
+            let sets = answer.into_inner().key_sets.into_iter();
+            return Ok(sets
+                .map(|set| (set.name.clone(), on_device(&set, device)))
+                .collect());
+        }
+        Err(status) if client::hangs(&status) => return Err(hung(config, status, device, args)),
+        // One of them has no record.
+        Err(_) => {}
+    }
+    let mut sets = Vec::new();
+    for (name, configured) in &config.key_sets {
+        let request = ListKeysRequest {
+            key_set: name.clone(),
+        };
+        let kids = match admin.list_keys(request).await {
+            Ok(answer) => {
+                let sets = answer.into_inner().key_sets;
+                sets.iter().flat_map(|set| on_device(set, device)).collect()
+            }
+            Err(status) => match kid::published(config, name).await {
+                Some(kids) if configured.device == device => kids,
+                _ => return Err(status.into()),
+            },
+        };
+        sets.push((name.clone(), kids));
+    }
+    Ok(sets)
+}
+
+fn on_device(set: &KeySet, device: &str) -> Vec<String> {
+    let mut on: Vec<_> = (set.keys.iter())
+        .filter(|key| key.phase() != Phase::Revoked && !key.kid.is_empty())
+        .filter(|key| key.placements.iter().any(|place| place.device == device))
+        .collect();
+    on.sort_by_key(|key| (key.phase() == Phase::Active, &key.kid));
+    on.into_iter().map(|key| key.kid.clone()).collect()
+}
+
 fn thought_of(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Failure> {
     known(config, device)?;
     compose::block_on(async {
@@ -165,7 +209,9 @@ fn thought_of(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Fa
         for name in config.key_sets.keys() {
             let mut offline = opened(config, name).await?;
             let Some(along) = offline.kids_on(device) else {
-                let why = format!("the record of the key set {name} cannot be read");
+                let why = format!(
+                    "the record of the key set {name} cannot be read, and no last JWKS on disk shows a key on {device}"
+                );
                 return Err(Failure::failed(why).hint("`sealkeeper doctor` says why"));
             };
             for kid in &along {

@@ -110,6 +110,67 @@ async fn a_whole_device_ends_with_the_agent_dead() {
     assert_eq!(made.count(), 2, "{keys:#?}");
 }
 
+/// Found by review: nothing was ended, though the JWKS on disk names the keys.
+#[tokio::test]
+async fn a_whole_device_ends_though_the_record_is_lost() {
+    for offline in [false, true] {
+        let (lab, mut daemon, before) = at_work().await;
+        daemon.kill();
+        for file in ["keys.sqlite", "keys.sqlite-wal", "keys.sqlite-shm"] {
+            let _ = std::fs::remove_file(lab.path("state").join(file));
+        }
+        let mut how = vec!["--then", "activate"];
+        let daemon = match offline {
+            true => {
+                how.push("--offline");
+                None
+            }
+            false => Some(lab.serve().await),
+        };
+        let mut sorted = before.clone();
+        sorted.sort();
+        let kids = |told: &Value| -> Vec<String> {
+            let keys = told["keys"].as_array().expect("keys").iter();
+            keys.map(|key| key["kid"].as_str().expect("a kid").to_owned())
+                .collect()
+        };
+        let dry = json(&lab, &[&all(&how)[..], &["--dry-run"]].concat());
+        assert_eq!(kids(&dry), sorted, "{dry}");
+        for key in dry["keys"].as_array().expect("keys") {
+            assert!(
+                key["notes"].to_string().contains("by the last JWKS"),
+                "{dry}"
+            );
+            assert_eq!(key["impact"]["placeholder"], true, "{dry}");
+        }
+        let told = json(&lab, &all(&how));
+        assert_eq!(kids(&told), sorted, "{told}");
+        for key in told["keys"].as_array().expect("keys") {
+            assert_eq!(
+                (&key["error"], &key["durable"]),
+                (&Value::Null, &true.into())
+            );
+            let pending = key["pending"].to_string();
+            assert!(
+                pending.contains("by the last JWKS") && pending.contains("is not known"),
+                "{told}"
+            );
+        }
+        let stones = std::fs::read_dir(lab.path("state/tombstones")).expect("tombstones");
+        assert_eq!(stones.count(), before.len());
+        let on_disk = std::fs::read_to_string(lab.path("state/jwks/main.jwks.json"));
+        let on_disk = on_disk.expect("the last good set");
+        assert!(before.iter().all(|kid| !on_disk.contains(kid)), "{on_disk}");
+        if let Some(daemon) = &daemon {
+            let now = shown(daemon.jwks().await);
+            assert!(now.iter().all(|kid| !before.contains(kid)), "{now:?}");
+        }
+        // No placeholder is taken for a key.
+        let again = lab.run(&all(&how));
+        assert_eq!(again.status.code(), Some(1));
+    }
+}
+
 #[tokio::test]
 async fn the_half_of_a_held_key_is_kept_until_it_is_released() {
     let (lab, _daemon, _) = at_work().await;
