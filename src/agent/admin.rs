@@ -1,3 +1,5 @@
+//! Long because: it is one contract, and mostly what its types mean.
+//!
 //! Administration, as its callers see it.
 
 mod error;
@@ -277,8 +279,10 @@ pub struct RequestStatus {
     pub number: u64,
     /// A stable word: `destroy`, `rollback`, `activate`, `waive`.
     pub wish: &'static str,
-    /// The `kid` that it is about, or the origin.
+    /// The `kid` that it is about, or the origin; of `activate` in words.
     pub about: String,
+    /// The key that signs once somebody agrees, as it is now.
+    pub would_sign: Option<String>,
     /// Who asked.
     pub by: String,
     /// Which person that is.

@@ -54,11 +54,31 @@ impl Writer {
         });
         let (number, events) = step.await.map_err(|e| self.not_done(e))?;
         let mut did = Did::of(&events);
-        if let Some(number) = number {
-            did.pending.push(format!(
-                "it waits for a person other than {}: `sealkeeper approvals approve {number} --key-set {}`",
-                asker.person, self.reader.name
-            ));
+        let set = self.held.as_ref().map(|held| &held.record.set);
+        if let (Some(number), Some(set)) = (number, set) {
+            let approve = format!(
+                "`sealkeeper approvals approve {number} --key-set {}`",
+                self.reader.name
+            );
+            let first = set.requests.get(&number).map(|request| &request.person);
+            did.pending.push(match first {
+                Some(first) if *first != asker.person => {
+                    format!(
+                        "{first} asked for it before, and it waits for you or another: {approve}"
+                    )
+                }
+                _ => format!(
+                    "it waits for a person other than {}: {approve}",
+                    asker.person
+                ),
+            });
+            if matches!(wish, Wish::Activate { .. }) {
+                let next = set.would_sign(wish).and_then(|key| key.kid.clone());
+                did.pending.push(match next {
+                    Some(next) => format!("agreed to now, {next} signs before its time"),
+                    None => "agreed to now, the next key signs as soon as one is made".to_owned(),
+                });
+            }
         }
         Ok(did)
     }

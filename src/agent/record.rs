@@ -137,7 +137,13 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
             request,
             wish,
             expires,
-        } => Some(format!("request {request}: {wish}, until {expires}")),
+        } => {
+            let what = match *wish {
+                "activate" => "activate the next key in place of this revoked one",
+                wish => wish,
+            };
+            Some(format!("request {request}: {what}, until {expires}"))
+        }
         What::Approved { request, wish } => Some(format!("request {request}: {wish}")),
         What::RequestWithdrawn { request } | What::RequestExpired { request } => {
             Some(format!("request {request}"))

@@ -11,8 +11,9 @@ use super::reader::Reader;
 use super::record::moved;
 use super::writer::Held;
 use crate::hsm::Device;
+use crate::jose::Algorithm;
 use crate::keyring::{
-    Crowd, Discrepancy, Doubt, Event, Half, Key, Phase, Plan, Reason, Revocation, Wait, What, Wrong,
+    Crowd, Discrepancy, Doubt, Event, Half, Key, KeySet, Phase, Plan, Reason, Revocation, Wait, What, Wish, Wrong,
 };
 use crate::time::Time;
 
@@ -109,7 +110,9 @@ pub(super) fn key_set(
         next,
         forgotten: set.forgotten().map(forgotten).collect(),
         clock_doubt: doubt,
-        requests: set.requests.iter().map(request).collect(),
+        requests: (set.requests.iter())
+            .map(|waiting| request(set, waiting))
+            .collect(),
     }
 }
 
@@ -127,17 +130,28 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
     }
 }
 
-fn request((number, request): (&u64, &crate::keyring::Request)) -> RequestStatus {
+fn request(set: &KeySet, (number, request): (&u64, &crate::keyring::Request)) -> RequestStatus {
+    let about = request.wish.about();
+    let next = set.would_sign(&request.wish);
     RequestStatus {
         number: *number,
         wish: request.wish.name(),
-        about: request.wish.about().to_owned(),
+        about: match (&request.wish, set.by_kid(about)) {
+            (Wish::Activate { .. }, Some(key)) => in_place_of(key.algorithm, about),
+            _ => about.to_owned(),
+        },
+        would_sign: next.and_then(|key| key.kid.clone()),
         by: request.mandate.by.clone(),
         person: request.person.clone(),
         note: request.mandate.note.clone(),
         at: request.at,
         expires: request.expires,
     }
+}
+
+/// What `activate` asks for: not the key whose id it names.
+fn in_place_of(algorithm: Algorithm, kid: &str) -> String {
+    format!("the next {algorithm} key in place of {kid} (revoked)")
 }
 
 fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Time) -> KeyStatus {
@@ -441,10 +455,14 @@ pub(super) fn sentence(event: &Event) -> String {
             request,
             wish,
             expires,
-        } => format!(
-            "request {request} is on record: {wish} {}, until {expires}",
-            event.kid.as_deref().unwrap_or("an origin")
-        ),
+        } => {
+            let about = event.kid.as_deref().unwrap_or("an origin");
+            let about = match *wish {
+                "activate" => in_place_of(event.algorithm, about),
+                _ => about.to_owned(),
+            };
+            format!("request {request} is on record: {wish} {about}, until {expires}")
+        }
         What::Approved { request, .. } => format!("request {request} has its second person"),
         What::RequestWithdrawn { request } => format!("request {request} is withdrawn"),
         What::OriginWaived { origin, until } => {

@@ -83,7 +83,13 @@ fn list(pending: &[PendingApproval], as_json: bool) -> Result<(), Failure> {
             request.number.to_string(),
             request.key_set.clone(),
             request.wish.clone(),
-            request.about.clone(),
+            match request.wish.as_str() {
+                "activate" if request.would_sign.is_empty() => {
+                    format!("{}, once one is made", request.about)
+                }
+                "activate" => format!("{}: now {}", request.about, request.would_sign),
+                _ => request.about.clone(),
+            },
             format!("{} ({})", request.person, request.by),
             date(request.since.as_ref()),
             date(request.expires.as_ref()),
@@ -99,6 +105,7 @@ fn json_of(request: &PendingApproval) -> Value {
         "key_set": request.key_set,
         "wish": request.wish,
         "about": request.about,
+        "would_sign": Some(&request.would_sign).filter(|kid| !kid.is_empty()),
         "by": request.by,
         "person": request.person,
         "note": request.note,

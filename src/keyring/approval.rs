@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, What};
-use super::key::{Mandate, Reason};
+use super::key::{Half, Key, Mandate, Reason};
 use super::operator::{Ending, Then};
 use super::refusal::OperatorError;
 use super::set::{KeySet, Plan, Tick};
@@ -85,9 +85,9 @@ impl Wish {
 }
 
 impl KeySet {
-    /// Puts a wish on record; says under which number. The same wish of the
-    /// same person keeps the number that it has. No number where there is
-    /// nothing to do.
+    /// Puts a wish on record; says under which number. The same wish keeps the
+    /// number that it has, whoever asks: another person is to agree to it
+    /// rather than ask once more. No number where there is nothing to do.
     ///
     /// Refused where the order itself would be, so that nobody is asked to
     /// agree to what cannot be done.
@@ -106,8 +106,7 @@ impl KeySet {
             Err(e) => return Err(e),
         }
         let mut waiting = self.requests.iter();
-        let same = |request: &Request| request.wish == *wish && request.person == person;
-        if let Some((number, _)) = waiting.find(|(_, request)| same(request)) {
+        if let Some((number, _)) = waiting.find(|(_, request)| request.wish == *wish) {
             return Ok((Some(*number), Vec::new()));
         }
         if self.requests.len() >= MOST_REQUESTS {
@@ -179,7 +178,61 @@ impl KeySet {
             wish: wish.name(),
         };
         let approved = self.about(&wish, plan, tick.now, what, Some(mandate));
-        Ok(approved.into_iter().chain(events).collect())
+        let reached = self.drop_reached(Some(mandate), plan, tick);
+        Ok(approved.into_iter().chain(events).chain(reached).collect())
+    }
+
+    /// Takes off the wishes that have come true otherwise: nobody is to be
+    /// asked for what is done.
+    fn drop_reached(&mut self, by: Option<&Mandate>, plan: &Plan, tick: &Tick) -> Vec<Event> {
+        let waiting = self.requests.iter();
+        let reached: Vec<(u64, Wish)> = waiting
+            .filter(|(_, request)| self.is_reached(&request.wish))
+            .map(|(number, request)| (*number, request.wish.clone()))
+            .collect();
+        let mut events = Vec::new();
+        for (request, wish) in reached {
+            self.requests.remove(&request);
+            let what = What::RequestWithdrawn { request };
+            events.extend(self.about(&wish, plan, tick.now, what, by));
+        }
+        events
+    }
+
+    fn is_reached(&self, wish: &Wish) -> bool {
+        let seat_of = |kid: &str| {
+            let key = self.by_kid(kid)?;
+            Some((key, self.seats.get(&key.seat())?))
+        };
+        match wish {
+            Wish::Destroy { kid, .. } => self.by_kid(kid).is_some_and(|key| {
+                let mut halves = key.placements.values();
+                halves.all(|half| matches!(half, Half::Destroying | Half::Destroyed))
+            }),
+            Wish::Rollback { kid } => seat_of(kid).is_some_and(|(key, seat)| {
+                let near = seat.switch.as_ref();
+                seat.active == Some(key.id) || near.is_some_and(|switch| switch.to == key.id)
+            }),
+            Wish::Activate { kid } => {
+                seat_of(kid).is_some_and(|(_, seat)| seat.active.is_some() || seat.force)
+            }
+            Wish::Waive { .. } => false,
+        }
+    }
+
+    /// The key that would sign if somebody agreed to this now, where there is
+    /// one and that is what is asked for.
+    #[must_use]
+    pub fn would_sign(&self, wish: &Wish) -> Option<&Key> {
+        match wish {
+            Wish::Activate { kid } => {
+                let revoked = self.by_kid(kid)?;
+                self.standby(&revoked.seat())
+                    .filter(|next| next.id != revoked.id)
+            }
+            Wish::Rollback { kid } => self.by_kid(kid),
+            Wish::Destroy { .. } | Wish::Waive { .. } => None,
+        }
     }
 
     /// Takes a wish off the record, whoever asks: nothing happens.
@@ -197,14 +250,14 @@ impl KeySet {
         Ok(event.into_iter().collect())
     }
 
-    /// Forgets wishes to which nobody agreed in time.
+    /// Forgets wishes to which nobody agreed in time, or need not any more.
     pub(super) fn expire_requests(&mut self, plan: &Plan, tick: &Tick) -> Vec<Event> {
         let over = self.requests.iter();
         let over: Vec<(u64, Wish)> = over
             .filter(|(_, request)| request.expires <= tick.now)
             .map(|(number, request)| (*number, request.wish.clone()))
             .collect();
-        let mut events = Vec::new();
+        let mut events = self.drop_reached(None, plan, tick);
         for (request, wish) in over {
             self.requests.remove(&request);
             let what = What::RequestExpired { request };

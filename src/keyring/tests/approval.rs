@@ -110,14 +110,17 @@ fn wishes_do_not_pile_up() {
         bench.set.requests.insert(number, request.clone());
     }
     bench.set.requests.remove(&first.unwrap());
-    let mut other = request;
-    other.person = "carl".to_owned();
+    bench.set.requests.values_mut().for_each(|request| {
+        request.wish = Wish::Destroy {
+            kid: "k1".to_owned(),
+            end_rollback: true,
+        };
+    });
     bench.tick.now = at(11_132);
     let by = (&ben(), "ben");
     let asked = bench
         .set
         .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
-    // Of another person it is another wish.
     assert_eq!(asked.unwrap_err(), OperatorError::TooManyRequests);
     bench
         .set
@@ -127,6 +130,50 @@ fn wishes_do_not_pile_up() {
         .set
         .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
     assert_eq!(names(&asked.unwrap().1), ["approval-requested"]);
+}
+
+/// Found by review: the second person asked once more, and each of the two
+/// requests waited for the other's word.
+#[test]
+fn the_same_wish_of_another_person_is_the_same_request() {
+    let mut bench = Bench::rotated();
+    let first = bench.ask(&rollback(), 11_130).unwrap().unwrap();
+    let by = (&ben(), "ben");
+    let asked = bench
+        .set
+        .request(&rollback(), by, DAY, &bench.plan, &bench.tick);
+    assert_eq!(asked.unwrap(), (Some(first), Vec::new()));
+    assert_eq!(bench.set.requests.len(), 1);
+    bench.agree(first, &ben(), 11_131).unwrap();
+}
+
+/// Nobody is asked for what is done, by another request or otherwise.
+#[test]
+fn a_wish_that_came_true_is_withdrawn() {
+    let mut bench = Bench::rotated();
+    let first = bench.ask(&rollback(), 11_130).unwrap().unwrap();
+    let request = bench.set.requests[&first].clone();
+    bench.set.requests.insert(77, request.clone());
+    let events = bench.agree(first, &ben(), 11_131).unwrap();
+    let expected = ["approved", "rollback-scheduled", "request-withdrawn"];
+    assert_eq!(names(&events), expected);
+    assert!(bench.set.requests.is_empty());
+    bench.set.requests.insert(78, request);
+    let events = bench.advance(11_132);
+    assert!(events.contains(&"request-withdrawn"), "{events:?}");
+
+    let mut bench = Bench::begun();
+    bench.advance(0);
+    bench.device(5);
+    bench.revoke("k1", Some(Then::Wait), 10).unwrap();
+    let wish = Wish::Activate {
+        kid: "k1".to_owned(),
+    };
+    bench.ask(&wish, 11).unwrap().unwrap();
+    assert!(!bench.advance(12).contains(&"request-withdrawn"));
+    assert!(bench.set.would_sign(&wish).is_some());
+    bench.revoke("k1", Some(Then::Activate), 13).unwrap();
+    assert!(bench.advance(14).contains(&"request-withdrawn"));
 }
 
 /// The next key before its time: asked for after the revocation, which waits

@@ -30,6 +30,7 @@ impl<A: Administration> approvals_server::Approvals for Admin<A> {
                     number: request.number,
                     wish: request.wish.to_owned(),
                     about: request.about,
+                    would_sign: request.would_sign.unwrap_or_default(),
                     by: request.by,
                     person: request.person,
                     note: request.note,
