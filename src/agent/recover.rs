@@ -130,6 +130,9 @@ pub enum RecoverFailure {
         /// What it says.
         why: String,
     },
+    /// A key that signs before its time takes two people, and here is one.
+    #[error("to have a key of {0:?} sign before its time takes two people")]
+    TwoPeople(String),
     /// The witnesses do not suffice.
     #[error(transparent)]
     Keyring(#[from] RecoverError),
@@ -156,6 +159,10 @@ pub async fn recover(
     wish: &Wish,
 ) -> Result<Recovered, RecoverFailure> {
     let name = wanted.name.clone();
+    // The rebuild itself waits for nobody, like whatever blocks or unpublishes.
+    if wish.activate_early && wanted.approvals.is_some() {
+        return Err(RecoverFailure::TwoPeople(name));
+    }
     let context = Arc::new(context);
     let events: Vec<KeyEvent> = (context.audit.key_events().into_iter())
         .map(|recorded| recorded.what)

@@ -53,6 +53,10 @@ pub(super) struct Args {
 pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(path)?;
     let name = compose::key_set(&config, args.key_set)?;
+    let early = matches!(args.then, ThenArg::Activate);
+    if early && compose::wanted(&config, &name)?.approvals.is_some() {
+        return Err(failure(RecoverFailure::TwoPeople(name)));
+    }
     let aside = match args.write {
         true => make_room(&config)?,
         false => None,
@@ -61,7 +65,7 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
     let wish = Wish {
         write: args.write,
         without_device: args.without_device,
-        activate_early: matches!(args.then, ThenArg::Activate),
+        activate_early: early,
         vouched: Vouched {
             keys_are_lost: args.keys_are_lost,
             origins_are_true: args.trust_origins,
@@ -305,6 +309,9 @@ fn failure(error: RecoverFailure) -> Failure {
         }
         RecoverFailure::NotAsked { .. } => {
             "put [device.NAME] back under the name that it had; where its HSM is gone for good, with a new, empty token in its place"
+        }
+        RecoverFailure::TwoPeople(_) => {
+            "leave out --then activate: nothing is activated early then. Once the agent runs, `sealkeeper keys revoke KID --then activate` of the key that signed last asks for the second one"
         }
         RecoverFailure::Unfinished(_) => "run `sealkeeper init` again",
         RecoverFailure::Store(_) | RecoverFailure::Newer(_) => "nothing was changed",

@@ -277,3 +277,24 @@ async fn a_revocation_waits_for_nobody() {
     let about = waits.iter().find(about);
     assert_eq!(about, None);
 }
+
+/// Found by review: one person had a key sign before its time, by way of a
+/// record made again.
+#[tokio::test]
+async fn a_record_made_again_activates_nothing_early_for_one_person() {
+    let lab = two_people(CALM);
+    lab.init();
+    let database = lab.path("state/keys.sqlite");
+    let lost = || {
+        for tail in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{tail}", database.display()));
+        }
+    };
+    lost();
+    let early = lab.run(&["recover", "--write", "--then", "activate"]);
+    assert_eq!(early.status.code(), Some(1));
+    let told = said(&early);
+    assert!(told.contains("takes two people"), "{told}");
+    assert!(told.contains("asks for the second one"), "{told}");
+    lab.ok(&["recover", "--write"]);
+}
