@@ -13,7 +13,8 @@ use super::writer::Held;
 use crate::hsm::Device;
 use crate::jose::Algorithm;
 use crate::keyring::{
-    Crowd, Discrepancy, Doubt, Event, Half, Key, KeySet, Phase, Plan, Reason, Revocation, Wait, What, Wish, Wrong,
+    Crowd, Discrepancy, Doubt, Event, Half, Key, KeySet, Phase, Plan, Reason, Revocation, Wait,
+    What, Wish, Wrong,
 };
 use crate::time::Time;
 

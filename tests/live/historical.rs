@@ -72,7 +72,8 @@ fn checked(lab: &Lab) -> (String, String) {
     let check = checks.find(|check| check["check"] == "historical_keys");
     let check = check.expect("a check of the document");
     let text = |member: &str| check[member].as_str().expect("text").to_owned();
-    (text("level"), text("found"))
+    let hint = check["hint"].as_str().unwrap_or_default();
+    (text("level"), format!("{}: {hint}", text("found")))
 }
 
 #[tokio::test]
@@ -166,6 +167,10 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     let text = scrape(&daemon).await;
     let refused = "sealkeeper_historical_keys_refused_total{key_set=\"main\",reason=\"";
     assert!(text.contains(refused), "{text}");
+    assert!(
+        found.contains("answers 503") && !found.contains("the last one"),
+        "{found}"
+    );
     daemon.kill();
     // With the agent dead, too.
     assert!(on_record(&signer).is_some());
