@@ -149,6 +149,39 @@ pub(super) fn or_unseen(
     }
 }
 
+/// The key set of an order about this key: the one that is named, the only one,
+/// or the one that knows the whole id.
+pub(super) async fn key_set(
+    config: &Config,
+    name: Option<String>,
+    wanted: &str,
+) -> Result<String, Failure> {
+    if name.is_some() || config.key_sets.len() == 1 {
+        return compose::key_set(config, name);
+    }
+    for name in config.key_sets.keys() {
+        let published = tokio::time::timeout(PATIENCE, published(config, name)).await;
+        let published = published.ok().flatten().unwrap_or_default();
+        if published.iter().any(|kid| kid == wanted) {
+            return Ok(name.clone());
+        }
+    }
+    // One that has left its set, or is not in it yet.
+    let mut admin = compose::admin(config).await?;
+    for name in config.key_sets.keys() {
+        let request = ListKeysRequest {
+            key_set: name.clone(),
+        };
+        let listed = tokio::time::timeout(PATIENCE, admin.list_keys(request)).await;
+        let Ok(Ok(answer)) = listed else { continue };
+        let mut sets = answer.into_inner().key_sets.into_iter();
+        if sets.any(|set| set.keys.iter().any(|key| key.kid == wanted)) {
+            return Ok(name.clone());
+        }
+    }
+    compose::key_set(config, None)
+}
+
 async fn look_up(config: &Config, key_set: &str, wanted: &str) -> Result<String, Failure> {
     // From memory: an agent that takes longer says no more when asked again.
     let published = tokio::time::timeout(PATIENCE, published(config, key_set)).await;

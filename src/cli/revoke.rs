@@ -79,9 +79,11 @@ pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failur
 }
 
 /// Through the agent.
-fn one(config: &Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
+fn one(config: &Config, wanted: String, mut args: Args, as_json: bool) -> Result<(), Failure> {
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
+        let named = args.order.key_set.take();
+        args.order.key_set = Some(kid::key_set(config, named, &wanted).await?);
         let known = admin.clone();
         if args.dry_run {
             let key_set = compose::key_set(config, args.order.key_set.clone())?;
@@ -136,7 +138,11 @@ pub(super) const IF_IN_USE: &str = "leave out --offline: the running agent ends 
 
 fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
     as_owner(&config.state_dir)?;
-    let key_set = compose::key_set(&config, args.order.key_set)?;
+    let named = match args.order.key_set {
+        None if config.key_sets.len() > 1 => holder(&config, &wanted)?,
+        named => named,
+    };
+    let key_set = compose::key_set(&config, named)?;
     let set = compose::wanted(&config, &key_set)?;
     // What needs a device is for the next start.
     config.devices.clear();
@@ -177,6 +183,19 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
             &grpc::change_response(changed.map_err(grpc::failure)?),
             as_json,
         )
+    })?
+}
+
+/// The key set that knows this whole id.
+fn holder(config: &Config, wanted: &str) -> Result<Option<String>, Failure> {
+    compose::block_on(async {
+        for name in config.key_sets.keys() {
+            let offline = whole_device::opened(config, name).await?;
+            if offline.kids().iter().any(|kid| kid == wanted) {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
     })?
 }
 

@@ -98,7 +98,7 @@ fn ended(config: &Config, device: &str, args: &Args) -> Result<Vec<DeviceKey>, F
     })?
 }
 
-async fn opened(config: &Config, name: &str) -> Result<Offline, Failure> {
+pub(super) async fn opened(config: &Config, name: &str) -> Result<Offline, Failure> {
     let set = compose::wanted(config, name)?;
     // What needs a device is for the next start.
     let without = Config {

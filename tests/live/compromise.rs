@@ -193,6 +193,28 @@ fn revoke_offline(lab: &Lab, kid: &str) -> std::process::Output {
     )
 }
 
+/// Found by review: a whole id is of one key set, and who it is of was asked.
+#[tokio::test]
+async fn a_whole_id_says_which_key_set_is_meant() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.amend("[key_set.main]", &format!("{MORE}\n[key_set.main]"));
+    lab.init();
+    let mut daemon = lab.serve().await;
+    wait_until(async || published(&lab, "more").len() == 2).await;
+    let ids = published(&lab, "more");
+    let dry = lab.ok(&["keys", "revoke", &ids[0], "--dry-run"]);
+    assert!(dry.contains("nothing was changed"), "{dry}");
+    lab.ok(&["keys", "revoke", &ids[0], "--then", "wait"]);
+    assert!(!published(&lab, "more").contains(&ids[0]));
+    // One that has left the set, too; a start of an id may be of any.
+    let again = lab.ok(&["keys", "revoke", &ids[0], "--then", "wait"]);
+    assert!(again.contains("was revoked before"), "{again}");
+    let start = lab.run(&["keys", "revoke", &ids[1][..8], "--then", "wait"]);
+    assert_eq!(start.status.code(), Some(2), "{start:?}");
+    daemon.kill();
+    lab.ok(&["keys", "revoke", &ids[1], "--then", "wait", "--offline"]);
+}
+
 /// The set that is on disk, for a start without a store or a file server.
 fn on_disk(lab: &Lab) -> Vec<String> {
     let set = std::fs::read(lab.path("state/jwks/main.jwks.json"));
