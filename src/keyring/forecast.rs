@@ -8,7 +8,9 @@ use super::event::{Event, What};
 use super::genesis::GenesisError;
 use super::intent::{Outcome, Task};
 use super::key::{Key, KeyId, Phase};
+use super::rules;
 use super::set::{INSTANT, KeySet, Plan, Tick};
+use super::timing::Timing;
 use crate::jose::{Algorithm, KeyType, PublicKey};
 use crate::time::Time;
 
@@ -61,7 +63,7 @@ impl Forecast {
             if key.kid.is_none() || matches!(key.phase, Phase::Placeholder) {
                 continue;
             }
-            lives.insert(*id, Life::so_far(key));
+            lives.insert(*id, Life::so_far(key, &plan.timing, now));
         }
         // The agent that is there goes on; its name decides nothing.
         let replica = set.replicas.keys().next().cloned().unwrap_or_default();
@@ -199,8 +201,8 @@ impl Run<'_> {
     }
 
     /// A key by a name, with a public half that nobody looks at.
-    fn generated(&self, key: KeyId) -> Option<Outcome> {
-        let key = self.set.keys.get(&key)?;
+    fn generated(&mut self, id: KeyId) -> Option<Outcome> {
+        let key = self.set.keys.get(&id)?;
         if let Some(adoption) = &key.adopted {
             return Some(Outcome::Generated {
                 public: adoption.public.clone(),
@@ -208,7 +210,15 @@ impl Run<'_> {
                 token: None,
             });
         }
-        let number = u64::from_be_bytes(*key.id.0.first_chunk::<8>()?);
+        // Ids that an agent gave out are long and say nothing.
+        let number = match number(key.id) {
+            Some(number) => number,
+            None => {
+                self.made += 1;
+                self.made
+            }
+        };
+        let key = self.set.keys.get(&id)?;
         Some(Outcome::Generated {
             public: stand_in(key.key_type)?,
             kid: format!("{} #{number}", key.algorithm),
@@ -245,9 +255,15 @@ fn id(made: &mut u64) -> KeyId {
 
 /// How many of them there are.
 fn made(set: &KeySet) -> u64 {
-    let ours = set.keys.keys().filter(|id| id.0[8..] == [0xff; 8]);
-    let numbers = ours.filter_map(|id| Some(u64::from_be_bytes(*id.0.first_chunk()?)));
+    let numbers = set.keys.keys().filter_map(|id| number(*id));
     numbers.max().unwrap_or_default()
+}
+
+/// Of one of ours.
+fn number(id: KeyId) -> Option<u64> {
+    let ours = id.0[8..] == [0xff; 8];
+    let first = id.0.first_chunk().filter(|_| ours)?;
+    Some(u64::from_be_bytes(*first))
 }
 
 /// A public key that is no secret's: the generator of its curve, or a number of
@@ -290,7 +306,7 @@ fn stand_in(kind: KeyType) -> Option<PublicKey> {
 }
 
 impl Life {
-    fn so_far(key: &Key) -> Self {
+    fn so_far(key: &Key, timing: &Timing, now: Time) -> Self {
         let mut life = Self {
             kid: key.kid.clone().unwrap_or_default(),
             algorithm: Some(key.algorithm),
@@ -299,9 +315,15 @@ impl Life {
         };
         match key.phase {
             Phase::Active { since } => life.active = Some(since),
-            Phase::Retiring { since, .. } => {
+            Phase::Retiring {
+                since, last_sign, ..
+            } => {
                 life.active = key.activated.or(key.published);
                 life.retiring = Some(since);
+                // The record has no date of it: that of rule 4, unless
+                // somebody ordered it before.
+                let due = rules::rule_4_destruction(last_sign, timing);
+                life.destroyed = (!key.has_private_half()).then(|| due.min(now).max(since));
             }
             // What is over is not drawn.
             Phase::Retired { .. } | Phase::Revoked { .. } => life.published = None,

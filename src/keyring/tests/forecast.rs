@@ -97,6 +97,31 @@ fn a_forecast_that_nobody_could_read_says_where_it_ends() {
     assert_eq!(short.cut_short, None);
 }
 
+/// Found by review: it was drawn as one whose private half is there.
+#[test]
+fn a_private_half_that_is_gone_has_a_date() {
+    let mut bench = Bench::with_standby();
+    bench.run(&[9910, 10_000, 13_100]);
+    bench.device(13_100);
+    assert_eq!(bench.phase("k1"), "retiring");
+    assert_eq!(bench.half("k1"), Half::Destroyed);
+    let set = bench.set.clone();
+    let forecast = Forecast::of(set, &bench.plan, at(13_110), at(13_120), &mut |_| {});
+    let first = forecast.lives.iter().find(|life| life.kid == "k1").unwrap();
+    assert_eq!(first.destroyed, Some(at(10_000 + 35 + 3000)));
+}
+
+/// Found by review: it was called `#16520615234437476236`.
+#[test]
+fn a_key_that_is_being_made_has_a_small_name() {
+    let mut bench = Bench::begun();
+    bench.advance(10);
+    assert!(!bench.set.intents.is_empty());
+    let forecast = Forecast::of(bench.set.clone(), &bench.plan, at(10), at(20), &mut |_| {});
+    let kids: Vec<&str> = forecast.lives.iter().map(|life| &*life.kid).collect();
+    assert!(kids.contains(&"Ed25519 #1"), "{kids:?}");
+}
+
 /// What somebody holds does not move, and the forecast ends all the same.
 #[test]
 fn what_is_held_stays() {
