@@ -22,6 +22,16 @@ impl Time {
     /// Later than every instant that anybody means.
     pub const FAR_FUTURE: Self = Self(i64::MAX / 4);
 
+    /// For an axis whose marks lie `apart`: the day, and where that alone would
+    /// not tell them from each other the time (UTC).
+    pub(crate) fn mark(self, apart: Span) -> (String, Option<String>) {
+        let at = self.to_string();
+        let (day, time) = at.split_once('T').unwrap_or((&at, ""));
+        let time = time.get(..8).unwrap_or(time);
+        let short = apart < Span::from_days(1);
+        (day.to_owned(), short.then(|| format!("{time}Z")))
+    }
+
     /// The instant `ms` milliseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_millis(ms: i64) -> Self {

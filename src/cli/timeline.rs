@@ -7,7 +7,7 @@ use prost_types::Timestamp;
 
 use super::keys::time;
 use crate::api::v1::{Key, KeySet, Phase};
-use crate::time::Time;
+use crate::time::{Span, Time};
 
 /// What stands in front of a row.
 const LABEL: usize = 20;
@@ -62,7 +62,8 @@ pub(super) fn draw(set: &KeySet, now: Time, width: usize) -> Option<String> {
         let row: String = cells.collect();
         lines.push(format!("{:LABEL$}{}", label(key), row.trim_end()));
     }
-    let (first, last) = (day(from), day(until));
+    let apart = until.since(from);
+    let (first, last) = (mark(from, apart), mark(until, apart));
     let gap = scale.cells.saturating_sub(last.len());
     lines.push(format!("{:LABEL$}{first:gap$}{last}", ""));
     lines.push(LEGEND.to_owned());
@@ -76,9 +77,11 @@ fn label(key: &Key) -> String {
     format!("{} {kid}", key.alg)
 }
 
-fn day(at: Time) -> String {
-    let at = at.to_string();
-    at.split('T').next().unwrap_or_default().to_owned()
+fn mark(at: Time, apart: Span) -> String {
+    match at.mark(apart) {
+        (day, Some(time)) => format!("{day} {time}"),
+        (day, None) => day,
+    }
 }
 
 /// The dates of a key, those behind and those ahead.
@@ -236,6 +239,18 @@ mod tests {
         assert!(lines[5].ends_with("2027-03-16"), "{}", lines[5]);
         assert_eq!(lines[6], LEGEND);
         assert_eq!(lines.len(), 7, "what is gone is not drawn");
+    }
+
+    /// Found by review: both ends were the same day, without a time.
+    #[test]
+    fn a_span_of_hours_has_times_below_it() {
+        let mut one = set();
+        (one.keys, one.next) = (one.keys.split_off(2), Vec::new());
+        let now = time(&date(30).unwrap()) + Span::from_hours(3);
+        one.keys[0].activates = None;
+        let drawn = draw(&one, now, 100).unwrap();
+        assert!(drawn.contains("2027-02-14 08:00:00Z"), "{drawn}");
+        assert!(drawn.contains("2027-02-14 11:00:00Z"), "{drawn}");
     }
 
     #[test]

@@ -158,6 +158,7 @@ fn legend(out: &mut String) {
 
 fn dates(out: &mut String, scale: &Scale, bottom: f64) {
     let whole = scale.until.since(scale.from).as_millis();
+    let apart = scale.until.since(scale.from).divided_by(8);
     for n in 0..=DATES {
         let at = Time::from_millis(scale.from.as_millis() + whole * n / DATES);
         let x = scale.x(at);
@@ -165,9 +166,11 @@ fn dates(out: &mut String, scale: &Scale, bottom: f64) {
             out,
             "<line x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#00000022\"/>"
         );
-        let date = at.to_string();
-        let date = date.split('T').next().unwrap_or_default();
-        text(out, x, bottom + 18.0, date, " text-anchor=\"middle\"");
+        let (day, time) = at.mark(apart);
+        text(out, x, bottom + 18.0, &day, " text-anchor=\"middle\"");
+        if let Some(time) = time {
+            text(out, x, bottom + 34.0, &time, " text-anchor=\"middle\"");
+        }
     }
 }
 
