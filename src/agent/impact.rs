@@ -16,6 +16,7 @@ use super::revoke::kept_by_hold;
 use super::whole_device::by_the_jwks;
 use super::writer::Writer;
 use crate::audit::{Tally, Wanted};
+use crate::hsm::State;
 use crate::keyring::{
     Discrepancy, Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Seat, Then,
     Wrong, rules,
@@ -25,6 +26,9 @@ use crate::time::{Span, Time};
 /// Verifiers that are known to fetch the set only when they meet a `kid` that
 /// they do not know, however old what they have is.
 pub const UNBOUNDED: [&str; 2] = ["go-oidc", "OpenBao"];
+
+/// What is said of a fresh key of which no date is known.
+pub const UNDATED: &str = "for which there is no date as long as no device is known to make one";
 
 /// How many callers are told by name.
 const TOLD: usize = 100;
@@ -52,6 +56,9 @@ pub struct Impact {
     pub jwks: Vec<String>,
     /// Whether that is the placeholder alone.
     pub placeholder: bool,
+    /// Whether a key that is still to be made enters the set in the same
+    /// change: it has no id yet.
+    pub fresh_enters: bool,
     /// When the last bounded verifier has dropped the key.
     pub trusted_until: Time,
     /// Whether a key signs that was made after the revocation.
@@ -68,8 +75,9 @@ pub enum Fresh {
     Signs,
     /// It is expected to from then on.
     Expected(Time),
-    /// None is planned: nothing is known, or the track was taken off.
-    Unplanned,
+    /// No date is known: of no key, or the device that would make one does not
+    /// answer, or the track was taken off.
+    Undated,
 }
 
 /// The tokens by a key that have not expired.
@@ -192,8 +200,6 @@ impl Writer {
                 "the key {kid} was revoked before, at {}",
                 before.at
             ));
-        } else if set.is_last(kid) {
-            notes.push(LAST.to_owned());
         }
         let ending = Ending {
             reason: Reason::Unspecified,
@@ -205,6 +211,8 @@ impl Writer {
             // Named by somebody who thinks that it is there: nothing ends else.
             let _ = set.revoke(other, &ending.or_wait(), &self.plan, &tick);
         }
+        let last = set.is_last(kid);
+        notes.extend(last.then(|| self.end_of_last()));
         let two = self.plan.two_people && thought.then == Some(Then::Activate);
         let ending = if two { ending.or_later() } else { ending };
         let mut trial = set.clone();
@@ -216,7 +224,10 @@ impl Writer {
             revoked => revoked,
         };
         let revoked = revoked.map_err(refusal)?;
-        let impact = self.impact(&trial, kid, revoked.exposure.bounded_until, now);
+        let mut impact = self.impact(&trial, kid, revoked.exposure.bounded_until, now);
+        if last && self.answers(&self.plan.device) {
+            self.replaced(&mut impact, thought, &trial, now);
+        }
         notes.extend(self.foreseen_of_then(thought, &trial, &revoked.events, now));
         notes.extend(kept_by_hold(&trial, kid));
         let key = trial.by_kid(kid).filter(|key| !key.is_held());
@@ -225,6 +236,52 @@ impl Writer {
             format!("the private half is kept until a second person agrees to its destruction, or until {at}")
         }));
         Ok(Foreseen { impact, notes })
+    }
+
+    /// What becomes of the last key of a set, ahead of its end.
+    fn end_of_last(&self) -> String {
+        let device = &self.plan.device;
+        let instead = match (self.answers(device), self.context.works_with(device)) {
+            (true, _) => {
+                return format!(
+                    "it is the last key of the set: {device} is asked for a fresh one first, which enters the set as this one leaves; where none comes within five seconds, verifiers get the placeholder, and nothing is signed until one is made"
+                );
+            }
+            (false, true) => format!("{device}, which does not answer now, has made a key"),
+            (false, false) => "an agent runs and has made a key".to_owned(),
+        };
+        format!(
+            "it is the last key of the set: verifiers get the placeholder, and nothing is signed, until {instead}"
+        )
+    }
+
+    /// What a key means that enters the set as the last one leaves.
+    fn replaced(&self, impact: &mut Impact, thought: &Thought, trial: &KeySet, now: Time) {
+        impact.fresh_enters = true;
+        impact.placeholder = false;
+        impact.jwks.clear();
+        // Of several, the one that ends last has its track signed for.
+        let of = |kid: &str| trial.by_kid(kid).map(Key::seat);
+        let last = thought.along.last().unwrap_or(&thought.kid);
+        if of(last) != of(&thought.kid) {
+            return;
+        }
+        if thought.then == Some(Then::Activate) && !self.plan.two_people {
+            impact.next = None;
+            impact.fresh = Fresh::Signs;
+        } else {
+            impact.next = Some((None, trial.held_everywhere(now, &self.plan)));
+        }
+    }
+
+    /// Whether a device answers, as far as is known before it is asked.
+    pub(super) fn answers(&self, device: &str) -> bool {
+        #[cfg(test)]
+        if self.context.hands.is_some() {
+            return true;
+        }
+        let device = self.context.devices.get(device);
+        device.is_some_and(|device| matches!(*device.state().borrow(), State::Up { .. }))
     }
 
     /// The same where no record was ever read.
@@ -337,14 +394,17 @@ impl Writer {
         let next = planned.min().map(|(at, kid)| (kid, at));
         let owes = seat_id.as_ref().filter(|_| seat.is_some());
         let fresh = match owes {
-            None => Fresh::Unplanned,
+            None => Fresh::Undated,
             Some(id) => set
                 .fresh_expected(id, plan, now)
-                .map_or(Fresh::Signs, Fresh::Expected),
+                .map_or(Fresh::Signs, |at| match self.answers(&plan.device) {
+                    true => Fresh::Expected(at),
+                    false => Fresh::Undated,
+                }),
         };
         let planned = match fresh {
             Fresh::Expected(at) => Some(at),
-            Fresh::Signs | Fresh::Unplanned => None,
+            Fresh::Signs | Fresh::Undated => None,
         };
         let next = next.filter(|_| active.is_none());
         let planned = planned.max(next.as_ref().map(|(_, at)| *at));
@@ -359,6 +419,7 @@ impl Writer {
             next,
             jwks: view.published.into_iter().map(|key| key.kid).collect(),
             placeholder: !set.keys.values().any(Key::is_published),
+            fresh_enters: false,
             trusted_until,
             fresh,
             waits_for: waits.unwrap_or_default(),
@@ -407,9 +468,10 @@ impl Writer {
             signs: None,
             next: None,
             placeholder: !kept.is_empty() && kept == jwks,
+            fresh_enters: false,
             jwks,
             trusted_until: rules::rule_5_compromise_exposure(now, None, timing, None).bounded_until,
-            fresh: Fresh::Unplanned,
+            fresh: Fresh::Undated,
             waits_for: Vec::new(),
         }
     }
@@ -434,13 +496,10 @@ impl Impact {
                 "which is expected to be active at {at}, and that waits for {}",
                 self.waits_for.join(" and ")
             ),
-            Fresh::Unplanned => "which nobody has planned yet".to_owned(),
+            Fresh::Undated => UNDATED.to_owned(),
         };
         format!(
             "verifiers that fetch only at an unknown kid ({kinds}, and others) trust the key until they meet one made after the revocation, {met}, or restart"
         )
     }
 }
-
-/// What becomes of the last key of a set.
-const LAST: &str = "it is the last key of the set: a device is asked for a fresh one first, which enters the set as this one leaves; where none comes within five seconds, verifiers get the placeholder";

@@ -8,6 +8,7 @@ use tonic::{Response, Status};
 
 use super::keys::{date, rfc3339};
 use super::output::{Failure, say, warn};
+use crate::agent::impact::UNDATED;
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{GetHealthRequest, PreviewRevocationResponse, RevocationImpact};
 
@@ -106,7 +107,13 @@ fn text_of(impact: &RevocationImpact) -> Vec<String> {
     }
     let at = date(impact.next_at.as_ref());
     lines.push(match (impact.signs.as_str(), impact.next_kid.as_str()) {
+        ("", "") if impact.fresh_enters && impact.fresh_active => {
+            format!("signs:   {FRESH}, before every verifier can hold it")
+        }
         ("", "") if impact.next_at.is_none() => "signs:   nothing".to_owned(),
+        ("", "") if impact.fresh_enters => {
+            format!("signs:   nothing before {at}, then {FRESH}")
+        }
         ("", "") => format!("signs:   nothing before {at}"),
         ("", next) => format!("signs:   nothing before {at}, then {next}"),
         (kid, _) => format!("signs:   {kid}"),
@@ -116,12 +123,16 @@ fn text_of(impact: &RevocationImpact) -> Vec<String> {
         lines.extend(waits.map(|wait| format!("         that waits for {wait}")));
     }
     lines.push(match (impact.placeholder, impact.jwks.len()) {
+        (_, 0) if impact.fresh_enters => format!("jwks:    {FRESH}"),
         (true, _) => "jwks:    the placeholder alone".to_owned(),
         (false, 0) => "jwks:    none".to_owned(),
         (false, _) => format!("jwks:    {}", impact.jwks.join(", ")),
     });
     lines
 }
+
+/// What has no id yet.
+const FRESH: &str = "a key that is made in the same change";
 
 fn tokens(impact: &RevocationImpact) -> String {
     let count = match impact.tokens {
@@ -142,7 +153,7 @@ fn unbounded(impact: &RevocationImpact) -> String {
     let kinds = impact.unbounded_verifiers.join(", ");
     let met = match (impact.fresh_active, &impact.fresh_expected) {
         (true, _) => "which signs already".to_owned(),
-        (false, None) => "which nobody has planned".to_owned(),
+        (false, None) => UNDATED.to_owned(),
         (false, at) if impact.waits_for.is_empty() => {
             format!("expected to be active at {}", date(at.as_ref()))
         }
@@ -182,6 +193,7 @@ pub(super) fn json_of(impact: &RevocationImpact) -> Value {
         "waits_for": impact.waits_for,
         "jwks": impact.jwks,
         "placeholder": impact.placeholder,
+        "fresh_enters": impact.fresh_enters,
         "trusted_until": rfc3339(impact.trusted_until.as_ref()),
         "unbounded": {
             "verifiers": impact.unbounded_verifiers,

@@ -193,6 +193,52 @@ fn revoke_offline(lab: &Lab, kid: &str) -> std::process::Output {
     )
 }
 
+/// Found by review: of the last key it said that nothing signs, and that
+/// verifiers get the placeholder.
+#[tokio::test]
+async fn a_dry_run_of_the_last_key_says_what_takes_its_place() {
+    // A forced activation lies twice as far ahead as agents take to hear of it.
+    let lab = Lab::new(&format!("{CALM}\nadoption = \"200ms\""), &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    super::bad_days::signs(&mut daemon).await;
+    wait_until(async || published(&lab, "main").len() == 2).await;
+    let both = published(&lab, "main");
+    for then in ["activate", "wait"] {
+        let ends = [
+            "keys", "revoke", "--all", "--device", "softhsm", "--then", then,
+        ];
+        let told = json(&lab, &[&ends[..], &["--dry-run"]].concat());
+        for key in told["keys"].as_array().expect("keys") {
+            let impact = &key["impact"];
+            assert_eq!(impact["fresh_enters"], true, "{told}");
+            assert_eq!(impact["placeholder"], false, "{told}");
+            assert_eq!(impact["unbounded"]["fresh_active"], then == "activate");
+            assert_eq!(impact["next"]["at"].is_string(), then == "wait", "{told}");
+        }
+    }
+    let ends = [
+        "keys", "revoke", "--all", "--device", "softhsm", "--then", "activate",
+    ];
+    let text = lab.ok(&[&ends[..], &["--dry-run"]].concat());
+    assert!(
+        text.contains("signs:   a key that is made in the same change"),
+        "{text}"
+    );
+    assert!(
+        text.contains("jwks:    a key that is made in the same change"),
+        "{text}"
+    );
+    // And so it is.
+    json(&lab, &ends);
+    let now = published(&lab, "main");
+    assert!(
+        !now.is_empty() && now.iter().all(|kid| !both.contains(kid)),
+        "{now:?}"
+    );
+    wait_until(async || lab.keys().iter().any(|key| key["phase"] == "active")).await;
+}
+
 /// Found by review: a whole id is of one key set, and who it is of was asked.
 #[tokio::test]
 async fn a_whole_id_says_which_key_set_is_meant() {

@@ -59,10 +59,11 @@ pub(super) fn of(impact: Impact) -> v1::RevocationImpact {
         next_at: next_at.map(timestamp),
         jwks: impact.jwks,
         placeholder: impact.placeholder,
+        fresh_enters: impact.fresh_enters,
         trusted_until: Some(timestamp(impact.trusted_until)),
         fresh_expected: match impact.fresh {
             Fresh::Expected(at) => Some(timestamp(at)),
-            Fresh::Signs | Fresh::Unplanned => None,
+            Fresh::Signs | Fresh::Undated => None,
         },
         fresh_active: impact.fresh == Fresh::Signs,
         unbounded_verifiers: UNBOUNDED.map(str::to_owned).into(),
