@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admin::AdminError;
 use super::failpoint::{Effect, Side, hit};
+use super::impact::Fresh;
 use super::orders::Did;
 use super::reader::Snapshot;
 use super::refusal::refusal;
@@ -16,7 +17,7 @@ use super::status;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
 use crate::keyring::{
-    Ending, Event, Genesis, IntentId, Key, KeySet, NotReplaced, Outcome, Revoked, Then, What,
+    Ending, Event, Genesis, Half, IntentId, Key, KeySet, NotReplaced, Outcome, Revoked, Then, What,
 };
 use crate::time::Time;
 
@@ -99,13 +100,18 @@ impl Writer {
         let held = self.held.as_ref();
         let after = held.filter(|_| stored.is_ok());
         let after = after.map_or(&trial, |held| &held.record.set);
-        let impact = self.impact(after, kid, until, now);
+        let mut impact = self.impact(after, kid, until, now);
+        if impact.placeholder && matches!(impact.fresh, Fresh::Expected(_)) {
+            // A device was asked for one just now, and has made none.
+            impact.fresh = Fresh::Undated;
+        }
         did.pending.extend(self.price(after, &revoked.events, now));
         let forces = |event: &Event| matches!(event.what, What::Activated | What::SuccessorForced);
         if activates && stored.is_ok() && !revoked.events.iter().any(forces) {
             did.pending.push(self.nothing_to_activate(after, kid));
         }
         did.pending.extend(kept_by_hold(after, kid));
+        did.pending.extend(self.kept_by_absence(after, kid));
         did.trusted_until = Some(until);
         did.pending.push(impact.unbounded());
         did.impact = Some(impact);
@@ -161,6 +167,23 @@ impl Writer {
             }
         }
         did
+    }
+
+    /// What is left of a revoked key in a device that is away.
+    fn kept_by_absence(&self, set: &KeySet, kid: &str) -> Option<String> {
+        let key = set.by_kid(kid).filter(|key| !key.is_held())?;
+        let mut left = key.placements.iter();
+        let (device, _) = left.find(|(device, half)| {
+            let away = self.context.works_with(device) && !self.answers(device);
+            **half != Half::Destroyed && away
+        })?;
+        let two = match self.plan.two_people {
+            true => ", and a second person has agreed",
+            false => "",
+        };
+        Some(format!(
+            "the private half of {kid} still exists: the device {device} does not answer, and destroys it once it is back{two}"
+        ))
     }
 
     /// What an operator must know of the end of the last key, where none was

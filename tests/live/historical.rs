@@ -159,7 +159,13 @@ async fn a_compromised_key_is_told_of_and_vouches_for_nothing() {
     assert_eq!((after.0, &after.1), (200, &before.1));
 
     // But not what a revoked key signed.
-    revoke(&signer, "wait");
+    let told = revoke(&signer, "wait");
+    assert!(
+        told.contains(&format!("the private half of {signer} still exists")),
+        "{told}"
+    );
+    assert!(told.contains("once it is back"), "{told}");
+    assert!(!told.contains("expected to be active"), "{told}");
     assert_eq!(status(&daemon).await, 503);
     let (level, found) = checked(&lab);
     assert!(level == "warn" && found.contains("withdrawn"), "{found}");
