@@ -40,10 +40,11 @@ pub struct Context {
     pub(super) hands: Option<Hands>,
 }
 
-/// A device of a test: a task in, what came of it out.
+/// A device of a test: a task in, and whether it is only to be looked for what
+/// a hold keeps; what came of it out.
 #[cfg(test)]
 pub(super) type Hands = Arc<
-    dyn Fn(crate::keyring::Task) -> std::pin::Pin<Box<dyn Future<Output = Done> + Send>>
+    dyn Fn(crate::keyring::Task, bool) -> std::pin::Pin<Box<dyn Future<Output = Done> + Send>>
         + Send
         + Sync,
 >;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::failpoint::{Effect, Side, hit};
+use super::record::Record;
 use crate::hsm::{Device, DeviceError, Handle, ObjectId, unhex};
 use crate::jose::{Algorithm, thumbprint};
 use crate::keyring::{Adoption, Key, KeySet, Outcome, Task};
@@ -14,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A task, and what the record says of it.
 pub(super) struct Errand {
+    key_set: String,
     task: Task,
     key: Option<Key>,
     /// The serial of the token that it is for, where one is known.
@@ -23,9 +25,32 @@ pub(super) struct Errand {
 impl Errand {
     pub(super) fn of(set: &KeySet, task: &Task) -> Self {
         Self {
+            key_set: set.name.clone(),
             key: set.keys.get(&task.key()).cloned(),
             token: set.token_for(task).map(str::to_owned),
             task: task.clone(),
+        }
+    }
+
+    /// Whether a hold keeps the device from it, by the record that the store
+    /// has now: that of when the errand began may be older than the hold, and
+    /// another agent may have stored it.
+    async fn is_held_back(&self, context: &Context) -> Result<bool, DeviceError> {
+        // Nobody can tell: it waits, as it would for the device.
+        let unknown = |why: String| DeviceError::Unavailable {
+            device: self.task.device().to_owned(),
+            why: format!(
+                "nothing is destroyed before the store says whether it is held, and {why}"
+            ),
+            retry_after: Duration::ZERO,
+        };
+        let stored = context.store.load(&self.key_set).await;
+        let stored = stored.map_err(|e| unknown(e.to_string()))?;
+        let stored = stored.ok_or_else(|| unknown("there is no record".to_owned()))?;
+        let record = Record::from_bytes(&stored.bytes).map_err(|e| unknown(e.to_string()))?;
+        match record.set.asks_for(&self.task) {
+            true => Ok(record.set.holds_back(&self.task)),
+            false => Err(unknown("the record asks for it no more".to_owned())),
         }
     }
 }
@@ -36,10 +61,13 @@ impl Errand {
 /// objects whose id stands in the record, which the next run finds or
 /// destroys.
 pub(super) async fn perform(context: &Context, errand: &Errand) -> Result<Outcome, DeviceError> {
-    let Errand { task, key, token } = errand;
+    let Errand {
+        task, key, token, ..
+    } = errand;
     #[cfg(test)]
     if let Some(hands) = &context.hands {
-        return hands(task.clone()).await;
+        let looks = matches!(task, Task::Destroy { .. }) && errand.is_held_back(context).await?;
+        return hands(task.clone(), looks).await;
     }
     let name = task.device();
     let defect = |why: String| DeviceError::Defect {
@@ -84,6 +112,11 @@ pub(super) async fn perform(context: &Context, errand: &Errand) -> Result<Outcom
                 token: Some(found),
             })
         }
+        // Last of all, so that a hold comes too late only for a call that is
+        // under way.
+        Task::Destroy { .. } if errand.is_held_back(context).await? => {
+            look_for(device, object).await
+        }
         Task::Destroy { .. } => {
             hit(Side::Before, Effect::Destroy);
             device.destroy(object).await?;
@@ -91,6 +124,24 @@ pub(super) async fn perform(context: &Context, errand: &Errand) -> Result<Outcom
             Ok(Outcome::Destroyed)
         }
     }
+}
+
+/// Whether there is a private half left to keep.
+async fn look_for(device: &Device, object: ObjectId) -> Result<Outcome, DeviceError> {
+    let found = match device.find(object).await {
+        Ok(found) => found.is_some(),
+        // No whole pair, or not one that would be published: it may be kept all
+        // the same.
+        Err(DeviceError::BadKey { .. }) => {
+            let listed = device.list().await?;
+            listed.iter().any(|listed| listed.id == object.0)
+        }
+        Err(e) => return Err(e),
+    };
+    Ok(match found {
+        true => Outcome::Kept,
+        false => Outcome::Destroyed,
+    })
 }
 
 /// The serial of the token that a device opens, now and for as long as it

@@ -130,7 +130,7 @@ pub async fn init(
         };
         let kid = match &outcome {
             crate::keyring::Outcome::Generated { kid, .. } => Some(kid.clone()),
-            crate::keyring::Outcome::Destroyed => None,
+            crate::keyring::Outcome::Destroyed | crate::keyring::Outcome::Kept => None,
         };
         let step = writer.step(Clock::Any, |set, _, tick| {
             set.complete(id, outcome.clone(), tick)

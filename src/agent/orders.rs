@@ -16,7 +16,7 @@ use super::writer::{Clock, StepError, Writer};
 use crate::clock::Reading;
 use crate::jose::Algorithm;
 use crate::keyring::{
-    Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Then, Tick, Wish,
+    Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Task, Then, Tick, Wish,
 };
 use crate::policy::Caller;
 use crate::store::StoreError;
@@ -283,8 +283,9 @@ impl Writer {
     }
 
     /// What a hold did, and what it could not keep from happening.
-    fn held(&self, kid: &str, events: &[Event]) -> Did {
+    fn held(&mut self, kid: &str, events: &[Event]) -> Did {
         let mut did = Did::of(events);
+        self.keep_half(kid, &mut did);
         let switches = self
             .held
             .as_ref()
@@ -295,6 +296,30 @@ impl Writer {
             )
         }));
         did
+    }
+
+    /// What a hold means for a private half whose destruction had begun.
+    fn keep_half(&mut self, kid: &str, did: &mut Did) {
+        let Some(held) = &self.held else { return };
+        let set = &held.record.set;
+        let Some(key) = set.by_kid(kid) else { return };
+        let mut halves = key.placements.values().peekable();
+        if halves.peek().is_some() && halves.all(|half| *half == Half::Destroyed) {
+            did.done.push(format!(
+                "the private half of {kid} was destroyed before: there is nothing left to keep"
+            ));
+        }
+        for (id, intent) in &set.intents {
+            if !matches!(&intent.task, Task::Destroy { key: of, .. } if *of == key.id) {
+                continue;
+            }
+            // It is asked at once, if it is there.
+            self.tasks.forget_failures(*id);
+            did.pending.push(format!(
+                "the destruction of the private half had begun: it is kept unless {} had destroyed it by now, or was doing so at this very moment. The device is asked which: `sealkeeper keys show {kid}` tells",
+                intent.task.device()
+            ));
+        }
     }
 
     /// Holds a key. That restricts, and so it waits for no clock.
@@ -313,6 +338,7 @@ impl Writer {
             held.map(|events| (events.clone(), events))
         });
         let mut did = Did::of(&in_doubt.await.map_err(|e| self.not_done(e))?);
+        self.keep_half(kid, &mut did);
         let confirm = status::confirm(&self.reader.name);
         did.pending.push(format!(
             "{doubt}: nothing moves until {confirm}; an activation that this hold forbids is taken back then"

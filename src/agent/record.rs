@@ -127,9 +127,9 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::Adopted { device, id, label } => {
             Some(format!("device {device}, id {id:?}, label {label}"))
         }
-        What::DestructionBegun { device } | What::Destroyed { device } => {
-            Some(format!("device {device}"))
-        }
+        What::DestructionBegun { device }
+        | What::Destroyed { device }
+        | What::DestructionStopped { device } => Some(format!("device {device}")),
         What::Revoked { reason } | What::RevocationNoted { reason } => {
             Some(format!("reason {}", reason.name()))
         }
@@ -223,6 +223,9 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
             device: after("device ")?,
         },
         "destroyed" => What::Destroyed {
+            device: after("device ")?,
+        },
+        "destruction-stopped" => What::DestructionStopped {
             device: after("device ")?,
         },
         "removed" => What::Removed,
@@ -341,6 +344,9 @@ mod tests {
                 device: device.clone(),
             },
             What::Destroyed {
+                device: device.clone(),
+            },
+            What::DestructionStopped {
                 device: device.clone(),
             },
             What::Removed,

@@ -372,6 +372,9 @@ pub(super) fn waits_for(wait: &Wait, key: &Key, key_set: &str) -> String {
             format!("every verifier to hold the key {kid}: not before {until} (rule 1)")
         }
         Wait::Destruction { device } => format!("the device {device} to destroy the private half"),
+        Wait::Stopped { device } => format!(
+            "the device {device} to say whether it still holds the private half: the key is held, and keeps it then"
+        ),
         Wait::Replica(name) => format!("the agent {name} to sign no more with it"),
         Wait::Rollback => "it is to be active again".to_owned(),
         Wait::SecondPerson { request } => match (request, &key.kid) {
@@ -451,6 +454,9 @@ pub(super) fn sentence(event: &Event) -> String {
         }
         What::DestructionBegun { device } => {
             format!("the private half of {key} is being destroyed on {device}")
+        }
+        What::DestructionStopped { device } => {
+            format!("the private half of {key} is kept on {device}: it is held")
         }
         What::ApprovalRequested {
             request,

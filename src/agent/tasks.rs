@@ -60,6 +60,16 @@ impl Tasks {
         retries.filter(|at| *at > now).min()
     }
 
+    #[cfg(test)]
+    pub(super) fn runs(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_all_failures(&mut self) {
+        self.retries.clear();
+    }
+
     fn is_due(&self, id: IntentId, now: Instant) -> bool {
         self.retries.get(&id).is_none_or(|(at, _)| *at <= now)
     }
@@ -112,6 +122,10 @@ impl Writer {
                 match step.await {
                     Ok(()) => {
                         self.tasks.retries.remove(&id);
+                        if outcome == Outcome::Kept {
+                            // By a hold that this writer may not know yet.
+                            self.load_if_changed().await;
+                        }
                         return;
                     }
                     Err(e) => e.to_string(),

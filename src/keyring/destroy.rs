@@ -1,7 +1,7 @@
 //! A person ends a private half before its time.
 
 use super::event::Event;
-use super::key::{Half, Key, Mandate, Phase};
+use super::key::{Key, Mandate, Phase};
 use super::operator::ordered;
 use super::refusal::OperatorError;
 use super::rules::{self, Action};
@@ -30,11 +30,14 @@ impl KeySet {
         if key.placements.is_empty() {
             return Err(OperatorError::NoPrivateHalf { kid });
         }
-        if key.placements.values().all(|half| *half != Half::Present) {
+        if !key.may_have_private_half() {
             return Ok(Vec::new());
         }
         if key.is_held() {
             return Err(OperatorError::Held { kid });
+        }
+        if !key.has_private_half() {
+            return Ok(Vec::new());
         }
         match key.phase {
             Phase::Retired { .. } | Phase::Revoked { .. } => {}

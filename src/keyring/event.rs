@@ -112,6 +112,10 @@ pub enum What {
     Destroyed {
         device: String,
     },
+    /// A hold came before the device had destroyed it.
+    DestructionStopped {
+        device: String,
+    },
     Removed,
     Revoked {
         reason: Reason,
@@ -184,7 +188,7 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 33] = [
+    pub const NAMES: [&str; 34] = [
         "generation-begun",
         "generation-abandoned",
         "published",
@@ -198,6 +202,7 @@ impl What {
         "retiring",
         "destruction-begun",
         "destroyed",
+        "destruction-stopped",
         "removed",
         "revoked",
         "revocation-noted",
@@ -237,6 +242,7 @@ impl What {
             Self::Retiring => "retiring",
             Self::DestructionBegun { .. } => "destruction-begun",
             Self::Destroyed { .. } => "destroyed",
+            Self::DestructionStopped { .. } => "destruction-stopped",
             Self::Removed => "removed",
             Self::Revoked { .. } => "revoked",
             Self::RevocationNoted { .. } => "revocation-noted",

@@ -192,6 +192,7 @@ impl Run<'_> {
                     Some(outcome) => outcome,
                     None => continue,
                 },
+                task if self.set.holds_back(task) => Outcome::Kept,
                 Task::Destroy { .. } => Outcome::Destroyed,
             };
             // A key that nobody expects is one that nobody shows.

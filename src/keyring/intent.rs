@@ -84,6 +84,9 @@ pub enum Outcome {
     },
     /// No object with this id is left in the device.
     Destroyed,
+    /// The private half that was to be destroyed is in the device still, which
+    /// was asked for nothing but that: [`KeySet::holds_back`].
+    Kept,
 }
 
 /// An outcome that the record does not expect. The agent or the device is at
@@ -133,6 +136,11 @@ impl KeySet {
                 events
             }
             (Task::Destroy { .. }, Outcome::Destroyed) => self.destroyed(key, device, tick),
+            // Released meanwhile: the destruction goes on.
+            (Task::Destroy { .. }, Outcome::Kept) if !self.key(key).is_held() => {
+                return Ok(Vec::new());
+            }
+            (Task::Destroy { .. }, Outcome::Kept) => self.kept(key, device, tick),
             _ => return Err(UnexpectedOutcome::OtherTask(id)),
         };
         self.intents.remove(&id);
@@ -214,8 +222,42 @@ impl KeySet {
         vec![event]
     }
 
+    /// Whether a hold keeps a device from what a task asks of it. To be asked
+    /// of the record that the store has, right before the device is: deletion
+    /// obeys a hold where deletion happens.
+    ///
+    /// What was to be destroyed is looked for then instead: a call that was
+    /// carried out, and that nobody could report, left nothing to keep.
+    #[must_use]
+    pub fn holds_back(&self, task: &Task) -> bool {
+        match task {
+            Task::Generate { .. } => false,
+            Task::Destroy { key, .. } => self.keys.get(key).is_some_and(Key::is_held),
+        }
+    }
+
+    /// Whether this is still asked of a device.
+    #[must_use]
+    pub fn asks_for(&self, task: &Task) -> bool {
+        self.intents.values().any(|intent| intent.task == *task)
+    }
+
+    /// A hold came in time: the half is as it was before its destruction
+    /// began, and so are the ways back to the key.
+    fn kept(&mut self, id: KeyId, device: String, tick: &Tick) -> Vec<Event> {
+        let key = self.key_mut(id);
+        key.placements.insert(device.clone(), Half::Present);
+        let event = Event::of(key, tick.now, What::DestructionStopped { device });
+        let held_by = key.hold.as_ref().map(|hold| &hold.mandate);
+        vec![match held_by {
+            Some(mandate) => event.ordered(Action::Hold, mandate),
+            None => event,
+        }]
+    }
+
     /// Writes the intents that destroy a private half wherever it is present.
-    /// From here on there is no way back (rule 4).
+    /// From here on there is no way back (rule 4), but by a hold that comes
+    /// before the device was asked.
     pub(super) fn begin_destruction(&mut self, id: KeyId, tick: &Tick) -> Vec<Event> {
         let mut events = Vec::new();
         let present: Vec<String> = self

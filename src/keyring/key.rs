@@ -284,6 +284,22 @@ impl Key {
         self.hold.is_some()
     }
 
+    /// The same, or a device that is to destroy it has not said that it has.
+    #[must_use]
+    pub(super) fn may_have_private_half(&self) -> bool {
+        let mut halves = self.placements.values();
+        halves.any(|half| *half != Half::Destroyed)
+    }
+
+    /// A device that is to destroy the private half, and has not said that it
+    /// has.
+    #[must_use]
+    pub fn destroying(&self) -> Option<&String> {
+        let mut halves = self.placements.iter();
+        let destroying = halves.find(|(_, half)| **half == Half::Destroying);
+        destroying.map(|(device, _)| device)
+    }
+
     /// Whether some device can still sign with it, for all that is on record.
     #[must_use]
     pub fn has_private_half(&self) -> bool {

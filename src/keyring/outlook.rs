@@ -64,6 +64,12 @@ pub enum Wait {
         /// Which device.
         device: String,
     },
+    /// The key is held, and its destruction had begun: a device is to say
+    /// whether it still holds the private half.
+    Stopped {
+        /// Which device.
+        device: String,
+    },
     /// An agent has not said that it signs no more with the key.
     Replica(String),
     /// A rollback makes the key active again.
@@ -92,7 +98,9 @@ impl KeySet {
                 .or_else(|| self.succession(&key.seat(), plan)),
             _ => None,
         };
+        let stopped = key.hold.as_ref().filter(|_| key.destroying().is_some());
         let (destroyed, removed) = match key.phase {
+            _ if stopped.is_some() => (stopped.map(|hold| hold.since), None),
             Phase::Retiring { last_sign, .. } if !key.is_held() => {
                 let due = rules::rule_4_destruction(last_sign, &plan.timing);
                 let mut halves = key.placements.values();
@@ -200,7 +208,8 @@ impl KeySet {
     pub fn waits_for(&self, key: &Key, plan: &Plan, silent: &BTreeSet<String>) -> Option<Wait> {
         let hold = |key: &Key| Wait::Hold(key.kid.clone().unwrap_or_default());
         if key.is_held() {
-            return Some(hold(key));
+            let stopped = key.destroying().cloned();
+            return Some(stopped.map_or_else(|| hold(key), |device| Wait::Stopped { device }));
         }
         let seat_id = key.seat();
         let switched = (self.seats.get(&seat_id)).is_some_and(|seat| seat.switch.is_some());
@@ -273,9 +282,7 @@ impl KeySet {
         if self.is_next(key.id) {
             return Some(Wait::Rollback);
         }
-        let mut halves = key.placements.iter();
-        if let Some((device, _)) = halves.find(|(_, half)| **half == Half::Destroying) {
-            let device = device.clone();
+        if let Some(device) = key.destroying().cloned() {
             return Some(Wait::Destruction { device });
         }
         let behind = self.still_signs(key).filter(|_| key.has_private_half());

@@ -392,7 +392,12 @@ impl KeySet {
                 Phase::Generating | Phase::Published { .. } | Phase::Retiring { .. }
             );
             let before = !rules::rule_5_fresh_key(key.created, seat.fresh_after);
-            alive && before && key.has_private_half()
+            // A destruction that has begun may be stopped by a hold.
+            let may_sign = match key.phase {
+                Phase::Generating => key.has_private_half(),
+                _ => key.may_have_private_half(),
+            };
+            alive && before && may_sign
         });
         if !returns && let Some(seat) = self.seats.get_mut(seat_id) {
             seat.fresh_after = None;

@@ -16,6 +16,7 @@ mod figures;
 pub(crate) mod full_disk;
 mod hangs;
 mod historical;
+mod hold;
 mod hostile;
 mod import;
 mod jwks_tls;

@@ -22,6 +22,8 @@ pub(crate) enum Ask {
     Observe(Mask),
     /// The device did what was asked for this key.
     Report(usize),
+    /// It looked for a key that is held, and found it.
+    ReportKept(usize),
     Rotate,
     Rollback(usize),
     Revoke(usize, Option<Then>),
@@ -52,6 +54,7 @@ impl Ask {
             Self::Init => of(9, 0, 0),
             Self::Note => of(10, 0, 0),
             Self::Confirm => of(11, 0, 0),
+            Self::ReportKept(key) => of(12, key, 0),
         }
     }
 }
@@ -158,11 +161,14 @@ impl Lab {
                 }
                 Ok(events)
             }
-            Ask::Report(slot) => {
+            Ask::Report(slot) | Ask::ReportKept(slot) => {
                 let mut intents = set.intents.iter();
                 let intent = intents.find(|(_, intent)| intent.task.key() == id(slot));
                 let intent = *intent.expect("it is on record").0;
-                let outcome = self.outcome(set, intent);
+                let outcome = match ask {
+                    Ask::ReportKept(_) => Outcome::Kept,
+                    _ => self.outcome(set, intent),
+                };
                 Ok(set
                     .complete(intent, outcome, tick)
                     .expect("the record waits for it"))
@@ -252,6 +258,7 @@ impl fmt::Display for Ask {
                 write!(f, "asks {}", names.join(" and "))
             }
             Self::Report(key) => write!(f, "reports what the device did for {}", kid(key)),
+            Self::ReportKept(key) => write!(f, "reports that the device has {}", kid(key)),
             Self::Rotate => f.write_str("is ordered to rotate"),
             Self::Rollback(key) => write!(f, "is ordered to go back to {}", kid(key)),
             Self::Revoke(key, then) => write!(f, "ends {} ({then:?})", kid(key)),

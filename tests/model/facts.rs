@@ -29,8 +29,9 @@ pub(crate) struct Facts {
     pub(crate) may_stray: Mask,
     pub(crate) retiring: Mask,
     pub(crate) held: Mask,
-    /// For each agent, the keys that it is to have made, and destroyed.
-    pub(crate) tasks: [[Mask; 2]; 2],
+    /// For each agent, the keys that it is to have made, and destroyed, and
+    /// those that a hold keeps from it, which it is to look for.
+    pub(crate) tasks: [[Mask; 3]; 2],
 }
 
 impl Facts {
@@ -73,9 +74,13 @@ impl Facts {
             tasks: [0, 1].map(|r| {
                 let intents = set.intents.values();
                 let mine = intents.filter(|intent| intent.owner == name(r));
-                mine.fold([0; 2], |[make, destroy], intent| match intent.task {
-                    Task::Generate { key, .. } => [make | bit(slot(key)), destroy],
-                    Task::Destroy { key, .. } => [make, destroy | bit(slot(key))],
+                mine.fold([0; 3], |[make, destroy, look], intent| {
+                    let key = bit(slot(intent.task.key()));
+                    match intent.task {
+                        Task::Generate { .. } => [make | key, destroy, look],
+                        _ if set.holds_back(&intent.task) => [make, destroy, look | key],
+                        Task::Destroy { .. } => [make, destroy | key, look],
+                    }
                 })
             }),
         }

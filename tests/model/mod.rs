@@ -91,12 +91,12 @@ fn out_of_sight() {
 
 #[test]
 fn operator() {
-    visit(&Instance::operator(), 70_596);
+    visit(&Instance::operator(), 74_577);
 }
 
 #[test]
 fn operated_fleet() {
-    visit(&Instance::operated_fleet(), 211_692);
+    visit(&Instance::operated_fleet(), 217_073);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn clocks() {
 
 #[test]
 fn no_way_back() {
-    visit(&Instance::no_way_back(), 3_842);
+    visit(&Instance::no_way_back(), 3_917);
 }
 
 #[test]
@@ -125,5 +125,5 @@ fn stale_network() {
 
 #[test]
 fn overtaken() {
-    visit(&Instance::overtaken(), 28_905);
+    visit(&Instance::overtaken(), 29_797);
 }

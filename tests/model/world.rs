@@ -172,9 +172,10 @@ impl State {
         if !inst.prompt {
             asks.push(Ask::Tick);
         }
-        let [make, destroy] = lab.facts(self.record).tasks[r];
-        let done = make & self.objects | destroy & !self.objects;
+        let [make, destroy, look] = lab.facts(self.record).tasks[r];
+        let done = make & self.objects | (destroy | look) & !self.objects;
         asks.extend(slots(done).map(Ask::Report));
+        asks.extend(slots(look & self.objects).map(Ask::ReportKept));
         let comes = bit(inst.keys) - 1;
         let open = make & comes & !self.objects | destroy & self.objects;
         found.extend(slots(open).map(Action::Device));
@@ -259,7 +260,12 @@ impl State {
             Action::Load(r) => next.load(lab, r)?,
             Action::Clock(r, fault) => next.agents[r].clock.fault = fault,
             Action::Reboot(r) => next.record = lab.rebooted(self.record, r)?,
-            Action::Device(key) => next.objects ^= bit(key),
+            Action::Device(key) => {
+                if lab.facts(self.record).held & self.objects & bit(key) != 0 {
+                    return Err(format!("{} is held, and the device destroys it", kid(key)));
+                }
+                next.objects ^= bit(key);
+            }
             Action::Pull(o) => {
                 let source = match self.agents[0].link {
                     Link::Near => self.record,

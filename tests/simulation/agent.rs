@@ -217,7 +217,7 @@ impl World {
                     self.agenda.push((at, item));
                 }
                 Task::Generate { .. } => self.generate(r, id, key),
-                Task::Destroy { .. } => self.destroy(r, id, key),
+                Task::Destroy { .. } => self.destroy(r, id, &task),
             }
         }
     }
@@ -247,7 +247,21 @@ impl World {
         self.complete(r, intent, &outcome);
     }
 
-    fn destroy(&mut self, r: usize, intent: IntentId, key: KeyId) {
+    /// The device destroys a private half, unless the record that the store has
+    /// by now says that it is held: then it is looked for.
+    fn destroy(&mut self, r: usize, intent: IntentId, task: &Task) {
+        let key = task.key();
+        if !self.reaches_store(r) || !self.store.record.asks_for(task) {
+            return;
+        }
+        if self.store.record.holds_back(task) {
+            let outcome = match self.device.objects.contains_key(&key) {
+                true => Outcome::Kept,
+                false => Outcome::Destroyed,
+            };
+            return self.complete(r, intent, &outcome);
+        }
+        promises::nothing_held_is_destroyed(&self.store.record, key);
         self.invariant_destroys_what_nobody_uses(r, key);
         self.device.objects.remove(&key);
         if self.mishap(40) {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use sealkeeper::keyring::{Half, Key, KeySet, Moment, Phase, Plan, Revocation, Timing, View};
+use sealkeeper::keyring::{
+    Half, Key, KeyId, KeySet, Moment, Phase, Plan, Revocation, Timing, View,
+};
 use sealkeeper::time::{Span, Time};
 
 /// (e) and (d), for every picture that readers get.
@@ -113,6 +115,8 @@ pub(crate) fn rollback_window(
 /// when the hold came still happens, and a revocation does.
 pub(crate) fn held(before: &KeySet, after: &KeySet) {
     let gone = |key: &Key| key.placements.values().any(|half| *half != Half::Present);
+    // What has begun may have been carried out before the hold; nothing begins.
+    let may_become = |old: &Half, new: &Half| old == new || *old == Half::Destroying;
     for (id, key) in before.keys.iter().filter(|(_, key)| key.is_held()) {
         let Some(now) = after.keys.get(id) else {
             // Released and forgotten in one change.
@@ -122,7 +126,13 @@ pub(crate) fn held(before: &KeySet, after: &KeySet) {
         if !now.is_held() {
             continue;
         }
-        assert!(gone(key) || !gone(now), "{id} is held, and its half goes");
+        for (device, half) in &key.placements {
+            let becomes = &now.placements[device];
+            assert!(
+                may_become(half, becomes),
+                "{id} is held, and its half goes from {half:?} to {becomes:?}"
+            );
+        }
         let seat = before.seats.get(&key.seat());
         let switches = seat.is_some_and(|seat| {
             let switch = seat.switch.as_ref();
@@ -136,6 +146,12 @@ pub(crate) fn held(before: &KeySet, after: &KeySet) {
             now.phase.name()
         );
     }
+}
+
+/// (n) At the device: no private half goes that the record says is held.
+pub(crate) fn nothing_held_is_destroyed(record: &KeySet, id: KeyId) {
+    let held = record.keys.get(&id).is_some_and(Key::is_held);
+    assert!(!held, "{id} is held, and the device destroys it");
 }
 
 /// (i) What only grows.

@@ -38,6 +38,7 @@ pub(crate) const EXPECTED: &[&str] = &[
     "destroy: refused",
     "destroyed",
     "destruction-begun",
+    "destruction-stopped",
     "device: made it and said no",
     "device: refused",
     "device: slow",

@@ -1,6 +1,6 @@
 //! A device that works, is away, is late or panics, as it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -31,6 +31,7 @@ struct State {
     mood: watch::Sender<Mood>,
     asked: Mutex<Vec<Task>>,
     made: Mutex<BTreeMap<KeyId, u8>>,
+    destroyed: Mutex<BTreeSet<KeyId>>,
     watched: Mutex<Option<Arc<Reader>>>,
     seen: Mutex<Vec<Vec<String>>>,
 }
@@ -41,6 +42,7 @@ impl Device {
             mood: watch::Sender::new(Mood::Works),
             asked: Mutex::default(),
             made: Mutex::default(),
+            destroyed: Mutex::default(),
             watched: Mutex::default(),
             seen: Mutex::default(),
         }))
@@ -68,13 +70,13 @@ impl Device {
 
     pub(super) fn hands(&self) -> Hands {
         let device = self.clone();
-        Arc::new(move |task| {
+        Arc::new(move |task, looks| {
             let device = device.clone();
-            Box::pin(async move { device.perform(task).await })
+            Box::pin(async move { device.perform(task, looks).await })
         })
     }
 
-    async fn perform(&self, task: Task) -> Result<Outcome, DeviceError> {
+    async fn perform(&self, task: Task, looks: bool) -> Result<Outcome, DeviceError> {
         self.0.asked.lock().unwrap().push(task.clone());
         if let Some(reader) = &*self.0.watched.lock().unwrap() {
             self.0.seen.lock().unwrap().push(super::shown(reader));
@@ -88,11 +90,11 @@ impl Device {
                 retry_after: std::time::Duration::ZERO,
             }),
             Mood::Panics => panic!("the test asked for it"),
-            Mood::Works | Mood::Late => Ok(self.done(&task)),
+            Mood::Works | Mood::Late => Ok(self.done(&task, looks)),
         }
     }
 
-    fn done(&self, task: &Task) -> Outcome {
+    fn done(&self, task: &Task, looks: bool) -> Outcome {
         let mut made = self.0.made.lock().unwrap();
         let next = u8::try_from(made.len()).unwrap() + 1;
         match task {
@@ -105,7 +107,14 @@ impl Device {
                     token: None,
                 }
             }
-            Task::Destroy { .. } => Outcome::Destroyed,
+            Task::Destroy { key, .. } => {
+                let mut destroyed = self.0.destroyed.lock().unwrap();
+                if looks && !destroyed.contains(key) {
+                    return Outcome::Kept;
+                }
+                destroyed.insert(*key);
+                Outcome::Destroyed
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod hold;
 mod last_good;
 mod last_key;
 mod log;

@@ -168,6 +168,9 @@ impl Draft {
             What::Destroyed { device } => {
                 self.halves.insert(device.clone(), Half::Destroyed);
             }
+            What::DestructionStopped { device } => {
+                self.halves.insert(device.clone(), Half::Present);
+            }
             What::Removed => self.phase = Phase::Retired { since: at },
             What::Revoked { reason } | What::RevocationNoted { reason } => {
                 let since = match self.phase {

@@ -212,3 +212,82 @@ fn what_a_recovery_gives_up_is_told_apart() {
     let set = again(&set, found, 13_300);
     assert_eq!(given_up(&set, "k3"), (Half::Destroying, None));
 }
+
+/// What a device does that is asked by the record of now.
+fn asked(bench: &mut Bench, there: bool, s: i64) -> Vec<&'static str> {
+    bench.tick.now = at(s);
+    let mut done = Vec::new();
+    for (id, intent) in bench.set.intents.clone() {
+        let outcome = match (bench.set.holds_back(&intent.task), there) {
+            (true, true) => Outcome::Kept,
+            _ => Outcome::Destroyed,
+        };
+        done.extend(names(
+            &bench.set.complete(id, outcome, &bench.tick).unwrap(),
+        ));
+    }
+    done
+}
+
+#[test]
+fn a_hold_stops_a_destruction_that_has_begun() {
+    let begun = || {
+        let mut bench = retiring();
+        bench.destroy("k1", true, 13_000).unwrap();
+        bench.hold("k1", 13_001);
+        bench
+    };
+    let mut bench = begun();
+    let held = refused(&mut bench, "k1", true, 13_002);
+    assert!(matches!(held, OperatorError::Held { .. }), "{held}");
+    assert_eq!(asked(&mut bench, true, 13_003), ["destruction-stopped"]);
+    assert_eq!(bench.half("k1"), Half::Present);
+    assert!(bench.set.intents.is_empty(), "nothing more is asked of it");
+    bench.run(&[13_100, 14_000, 20_000]);
+    assert_eq!(bench.half("k1"), Half::Present);
+    // And released, it goes when it is due, which it is.
+    bench.set.release("k1", &anna(), &bench.tick).unwrap();
+    assert_eq!(bench.advance(20_001)[0], "destruction-begun");
+
+    // The device had done it: the hold came too late.
+    let mut late = begun();
+    assert_eq!(asked(&mut late, false, 13_003), ["destroyed"]);
+    assert_eq!(late.half("k1"), Half::Destroyed);
+
+    // Released before the device answered: it is destroyed as it was to be.
+    let mut released = begun();
+    let intent = *released.set.intents.keys().next().unwrap();
+    released.set.release("k1", &anna(), &released.tick).unwrap();
+    let kept = released.set.complete(intent, Outcome::Kept, &released.tick);
+    assert_eq!(kept, Ok(Vec::new()));
+    assert_eq!(released.half("k1"), Half::Destroying);
+    assert_eq!(asked(&mut released, true, 13_004), ["destroyed"]);
+}
+
+/// Rule 5: nobody goes back to a key of before a compromise, though a hold
+/// stopped its destruction.
+#[test]
+fn a_half_that_a_hold_kept_does_not_come_back_after_a_compromise() {
+    let mut bench = retiring();
+    bench.destroy("k1", true, 13_000).unwrap();
+    bench.revoke("k3", Some(Then::Wait), 13_001).unwrap();
+    bench.advance(13_002);
+    let fresh: Vec<IntentId> = bench.set.intents.keys().copied().collect();
+    for id in fresh {
+        let task = bench.set.intents[&id].task.clone();
+        if matches!(task, Task::Generate { .. }) {
+            bench.complete(id, &task, 13_003);
+        }
+    }
+    bench.observe_all(13_004);
+    bench.run(&[13_100, 13_200, 13_300, 13_400]);
+    bench.hold("k1", 13_401);
+    asked(&mut bench, true, 13_402);
+    assert_eq!(bench.half("k1"), Half::Present);
+    bench.set.release("k1", &anna(), &bench.tick).unwrap();
+    let back = bench.rollback("k1", 13_403).unwrap_err();
+    assert!(
+        matches!(back, OperatorError::BeforeRevocation { .. }),
+        "{back}"
+    );
+}

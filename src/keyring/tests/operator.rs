@@ -46,6 +46,11 @@ fn an_early_rotation_goes_to_a_key_made_after_the_revocation() {
     assert_eq!(bench.seat().fresh_after, Some(at(1130)), "k3 may return");
     bench.run(&[5295]);
     assert_eq!(bench.half("k3"), Half::Destroying);
+    let kept = bench.seat().fresh_after;
+    assert_eq!(kept, Some(at(1130)), "a hold may keep it");
+    bench.device(5296);
+    bench.advance(5296);
+    assert_eq!(bench.half("k3"), Half::Destroyed);
     assert_eq!(bench.seat().fresh_after, None);
 }
 
