@@ -150,7 +150,12 @@ impl Timing {
         let period = self.shortest_period();
         let early = self.window.map_or_else(String::new, |window| {
             let gap = window.longest_gap();
-            format!(" less {gap}, by which a window may come early, = {period}")
+            match period {
+                Span::ZERO => {
+                    format!(": the window may come {gap} early, and leaves no period at all")
+                }
+                _ => format!(" less {gap}, by which a window may come early, = {period}"),
+            }
         });
         let standby = self.pre_publish() + self.adoption.times(3);
         require(
@@ -161,7 +166,14 @@ impl Timing {
                 "expected more than propagation {} + verifier_cache {} + skew {} + 3 x adoption {} = {standby}, got {}{early}",
                 self.propagation, self.verifier_cache, self.skew, self.adoption, self.rotate_every
             ),
-            "the next key must reach every verifier while the present one is active: rotate more rarely, or bound the verifiers' caches more tightly",
+            match self.window {
+                None => {
+                    "the next key must reach every verifier while the present one is active: rotate more rarely, or bound the verifiers' caches more tightly"
+                }
+                Some(_) => {
+                    "the next key must reach every verifier while the present one is active: rotate more rarely, give a window that comes more often, or bound the verifiers' caches more tightly"
+                }
+            },
         );
         require(
             self.handover() <= self.pre_publish(),
@@ -189,22 +201,21 @@ impl Timing {
             ),
             "verifiers may keep the set for as long as its headers allow: lower max_age, or raise verifier_cache",
         );
-        let size = if period > Span::ZERO {
-            rules::rule_6_set_size(self.max_token_lifetime, self)
-        } else {
-            usize::MAX
-        };
+        // Without a period there is no size: rule 1 says why above.
+        let size =
+            (period > Span::ZERO).then(|| rules::rule_6_set_size(self.max_token_lifetime, self));
         require(
-            size <= LARGEST_SET,
+            size.is_none_or(|size| size <= LARGEST_SET),
             "rule_6_set_size",
             "rotate_every",
             format!(
-                "expected at most {LARGEST_SET} keys of one algorithm, got ceil((max_token_lifetime {} + rollback_window {} + skew {} + pre-publication {}) / rotate_every {}{early}) + 2 = {size}",
+                "expected at most {LARGEST_SET} keys of one algorithm, got ceil((max_token_lifetime {} + rollback_window {} + skew {} + pre-publication {}) / rotate_every {}{early}) + 2 = {}",
                 self.max_token_lifetime,
                 self.rollback_window,
                 self.skew,
                 self.pre_publish(),
-                self.rotate_every
+                self.rotate_every,
+                size.unwrap_or_default()
             ),
             "rotate more rarely, or shorten max_token_lifetime or rollback_window",
         );
