@@ -2,6 +2,7 @@
 
 mod drawing;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::progress::Late;
 use crate::agent;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, KeySet};
-use crate::keyring::{Event, Forecast, Genesis, Life, Plan, Progress, What};
+use crate::keyring::{Event, Forecast, Genesis, Life, OWN_LISTENER, Plan, Progress, What};
 use crate::store::{Sqlite, Store};
 use crate::time::{Span, Time};
 
@@ -38,7 +39,12 @@ struct Future {
     /// Whether it goes on from the record, or begins now.
     goes_on: bool,
     forecast: Forecast,
+    /// The next thing to happen, where nothing does in the span asked for.
+    next: Option<Event>,
 }
+
+/// How far the next thing to happen is looked for.
+const FURTHEST: Span = Span::from_days(3660);
 
 /// Prints, and draws, what is to come. Changes nothing, and asks no agent.
 pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
@@ -152,20 +158,37 @@ fn future(
     (now, until): (Time, Time),
     progress: Progress<'_>,
 ) -> Result<Future, Failure> {
-    // Wherever it is observed, it is shown at once.
-    let plan: Plan = set.plan([String::from("everywhere")].into());
+    let plan: Plan = set.plan(origins(set));
     let goes_on = record.is_some();
-    let forecast = match record {
-        Some(record) => Forecast::of(record, &plan, now, until, progress),
-        None => {
-            Forecast::from_genesis(name, &plan, now, until, progress).map_err(Failure::failed)?
-        }
+    let mut look = |until: Time| match record.clone() {
+        Some(record) => Ok(Forecast::of(record, &plan, now, until, progress)),
+        None => Forecast::from_genesis(name, &plan, now, until, progress).map_err(Failure::failed),
     };
+    let forecast = look(until)?;
+    let mut next = None;
+    if !forecast.events.iter().any(|event| what(event).is_some()) {
+        let mut further = until;
+        while next.is_none() && further < now + FURTHEST {
+            further = (further + further.since(now).times(3)).min(now + FURTHEST);
+            let events = look(further)?.events;
+            next = events.into_iter().find(|event| what(event).is_some());
+        }
+    }
     Ok(Future {
         name: name.to_owned(),
         goes_on,
         forecast,
+        next,
     })
+}
+
+/// Those that the agent waits for. What they have shown is on record; what they
+/// have not is taken to be shown at once.
+fn origins(set: &KeySet) -> BTreeSet<String> {
+    match set.observe.as_slice() {
+        [] => [OWN_LISTENER.to_owned()].into(),
+        origins => origins.iter().map(|it| it.name().to_owned()).collect(),
+    }
 }
 
 fn tell(future: &Future, now: Time) -> Result<(), Failure> {
@@ -173,6 +196,7 @@ fn tell(future: &Future, now: Time) -> Result<(), Failure> {
         name,
         goes_on,
         forecast,
+        next,
     } = future;
     let from = match goes_on {
         true => "from its record on",
@@ -188,6 +212,16 @@ fn tell(future: &Future, now: Time) -> Result<(), Failure> {
         ])
     });
     say(table(&["AT", "IN", "KEY", "WHAT"], rows))?;
+    say("an origin that has not shown a key yet is taken to show it at once")?;
+    if let Some(event) = next {
+        let (kid, what) = (event.kid.as_deref().unwrap_or_default(), what(event));
+        say(format!(
+            "nothing happens so soon; next, at {} (in {}): {kid} {}",
+            event.at,
+            in_days(event.at.since(now)),
+            what.unwrap_or_default()
+        ))?;
+    }
     match forecast.cut_short {
         Some(at) => say(format!(
             "and so on: this ends at {at}, after {} events; --for says how far to look",
@@ -220,14 +254,15 @@ fn in_days(span: Span) -> String {
 
 fn json_of(future: &Future) -> Value {
     let date = |at: Option<Time>| at.map(|at| at.to_string());
-    let events = future.forecast.events.iter().map(|event| {
+    let event = |event: &Event| {
         json!({
             "at": event.at.to_string(),
             "what": event.what.name(),
             "kid": event.kid,
             "alg": event.algorithm.to_string(),
         })
-    });
+    };
+    let events = future.forecast.events.iter().map(event);
     let lives = future.forecast.lives.iter().map(|life| {
         let Life {
             kid,
@@ -252,6 +287,7 @@ fn json_of(future: &Future) -> Value {
         "name": future.name,
         "from_record": future.goes_on,
         "cut_short": date(future.forecast.cut_short),
+        "next": future.next.as_ref().map(event),
         "events": events.collect::<Vec<_>>(),
         "keys": lives.collect::<Vec<_>>(),
     })

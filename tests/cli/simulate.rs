@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::live::lab::{CALM, Lab};
+use crate::live::lab::{CALM, Lab, wait_until};
 
 fn simulated(lab: &Lab, args: &[&str]) -> Value {
     let all = [&["simulate", "--json", "--for", "200d"], args].concat();
@@ -114,4 +114,46 @@ fn nonsense_is_refused() {
         let out = lab.run(&["simulate", "--for", span]);
         assert_eq!(out.status.code(), Some(2), "{span}");
     }
+}
+
+/// Found by review: it counted sightings from now on, whatever was on record,
+/// and said nothing of what came later than it looked.
+#[tokio::test]
+async fn dates_are_those_of_the_agent_however_often_it_is_asked() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    // The standby is there, and was seen by the agent's own listener.
+    wait_until(async || {
+        let keys = lab.keys();
+        let seen = keys.iter().filter(|key| key["observed"].is_string());
+        seen.count() == 2
+    })
+    .await;
+    // As soon as rule 1 allows: a day after the sightings, not after now.
+    lab.ok(&["keys", "rotate"]);
+    let listing: Value = serde_json::from_str(&lab.ok(&["keys", "list", "--json"])).expect("JSON");
+    let next = &listing["key_sets"][0]["next"];
+    let date = |at: &Value| humantime::parse_rfc3339(at.as_str().expect("a date")).expect("a date");
+    let coming = |kind: &str| {
+        let mut events = next.as_array().expect("what is next").iter();
+        let event = events.find(|event| event["kind"] == kind);
+        date(&event.unwrap_or_else(|| panic!("no {kind}: {next:#}"))["at"])
+    };
+    let told = simulated(&lab, &[]);
+    let keys = told["key_sets"][0]["keys"].as_array().expect("keys");
+    assert_eq!(date(&keys[0]["retiring"]), coming("retire"), "{next:#}");
+    assert_eq!(date(&keys[1]["active"]), coming("activate"), "{next:#}");
+
+    // Nothing happens in an hour, and what is next is told all the same.
+    let soon = simulated(&lab, &["--for", "1h"]);
+    let set = &soon["key_sets"][0];
+    assert_eq!(set["events"].as_array().map(Vec::len), Some(0), "{set:#}");
+    assert_eq!(date(&set["next"]["at"]), coming("activate"));
+    let table = lab.ok(&["simulate", "--for", "1h"]);
+    assert!(
+        table.contains("nothing happens so soon; next, at"),
+        "{table}"
+    );
+    daemon.kill();
 }
