@@ -503,3 +503,16 @@ pub(crate) fn folder_holds(folder: &Path, needle: &str) -> Vec<PathBuf> {
     }
     found
 }
+
+/// A listing of keys less what changes by itself: their ages.
+pub(crate) fn ageless(mut listing: serde_json::Value) -> serde_json::Value {
+    let sets = listing["key_sets"].as_array_mut().expect("key sets");
+    for key in sets
+        .iter_mut()
+        .flat_map(|set| set["keys"].as_array_mut().expect("keys"))
+    {
+        let key = key.as_object_mut().expect("a key");
+        key.retain(|name, _| name != "age_seconds" && name != "seconds_since_active");
+    }
+    listing
+}

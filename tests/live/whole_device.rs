@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::bad_days::{active, at_work, shown, signs};
-use super::lab::{CALM, Lab, wait_until};
+use super::lab::{CALM, Lab, ageless, wait_until};
 
 fn json(lab: &Lab, args: &[&str]) -> Value {
     let told = lab.ok(&[args, &["--json"]].concat());
@@ -18,7 +18,8 @@ fn all<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_dry_run_of_a_whole_device_changes_nothing() {
     let (lab, daemon, before) = at_work().await;
-    let listed = json(&lab, &["keys", "list", "--all"]);
+    let list = || ageless(json(&lab, &["keys", "list", "--all"]));
+    let listed = list();
     let objects = lab.objects_in_token();
     let dry = |then| all(&["--then", then, "--dry-run"]);
 
@@ -46,7 +47,7 @@ async fn a_dry_run_of_a_whole_device_changes_nothing() {
     assert_eq!(kids, expected);
     assert!(keys.iter().all(|key| key["impact"].is_object()), "{told}");
 
-    assert_eq!(json(&lab, &["keys", "list", "--all"]), listed);
+    assert_eq!(list(), listed);
     assert_eq!(shown(daemon.jwks().await), before);
     assert_eq!(lab.objects_in_token(), objects);
 }
