@@ -11,7 +11,7 @@ use super::signing::SignError;
 use super::writer::{Held, Writer};
 use crate::hsm::State;
 use crate::jose::Algorithm;
-use crate::keyring::{Key, Phase, Plan, rules};
+use crate::keyring::{Key, KeySet, Phase, Plan, rules};
 use crate::metrics::{DeviceState, Gauges, Outcome};
 use crate::time::{Span, Time};
 
@@ -46,7 +46,7 @@ pub(super) struct Rotation {
     pub(super) algorithm: Algorithm,
     /// When the active key is planned to be replaced.
     planned: Option<Time>,
-    /// When it has been active for a whole period.
+    /// When it should have been replaced at the latest.
     pub(super) due: Time,
     created: Time,
     activated: Time,
@@ -82,7 +82,7 @@ impl Overview {
                 rotations.push(Rotation {
                     algorithm: key.algorithm,
                     planned: set.outlook(key, plan).retires,
-                    due: since + plan.timing.rotate_every,
+                    due: due(set, key, since, plan),
                     created: key.created,
                     activated: key.activated().unwrap_or(since),
                     waits_for: waits_for(key),
@@ -95,6 +95,25 @@ impl Overview {
             ..Self::default()
         }
     }
+}
+
+/// When the active key of a track should have been replaced at the latest: when
+/// its period is over; or where a person or a revocation asks for it sooner,
+/// once every verifier could hold the next key, had each origin shown it as
+/// soon as it was there.
+fn due(set: &KeySet, key: &Key, since: Time, plan: &Plan) -> Time {
+    let due = since + plan.timing.rotate_every;
+    let seat_id = key.seat();
+    let Some(seat) = set.seats.get(&seat_id) else {
+        return due;
+    };
+    let owed = seat.fresh_after.filter(|_| set.owes_fresh(&seat_id));
+    let Some(asked) = seat.rotate_at.into_iter().chain(owed).min() else {
+        return due;
+    };
+    let next = set.standby(&seat_id).and_then(|next| next.published);
+    let from = next.map_or(asked, |published| published.max(asked));
+    due.min(from + plan.timing.pre_publish())
 }
 
 impl Writer {

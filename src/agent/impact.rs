@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::admin::AdminError;
 use super::context::{Context, blocking};
-use super::origins::OriginHealth;
 use super::reader::PublishedSet;
 use super::refusal::refusal;
 use super::revoke::kept_by_hold;
@@ -18,8 +17,7 @@ use super::writer::Writer;
 use crate::audit::{Tally, Wanted};
 use crate::hsm::State;
 use crate::keyring::{
-    Discrepancy, Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Seat, Then,
-    Wrong, rules,
+    Ending, Event, Key, KeySet, Mandate, OperatorError, Phase, Reason, Then, rules,
 };
 use crate::time::{Span, Time};
 
@@ -424,36 +422,6 @@ impl Writer {
             fresh,
             waits_for: waits.unwrap_or_default(),
         }
-    }
-
-    /// The origins without which nothing becomes active at `at` in this place,
-    /// and which are in trouble now: until that is over, the date is none.
-    fn in_the_way(&self, set: &KeySet, seat: &Seat, at: Time) -> Vec<String> {
-        // An instant that is fixed, or forced, waits for nobody.
-        if seat.force || seat.switch.is_some() {
-            return Vec::new();
-        }
-        let required = set.required(&self.plan, at);
-        let seen = self.reader.overview();
-        let counts = seen.origins.iter();
-        let counts = counts.filter(|origin| required.contains(&origin.name));
-        let in_the_way = counts.filter_map(
-            |OriginHealth {
-                 name,
-                 silent,
-                 wrong,
-                 ..
-             }| {
-                let lacks = |wrong: &Discrepancy| wrong.what != Wrong::ShowsRevoked;
-                let to = match (silent, wrong.iter().any(lacks)) {
-                    (true, _) => "to answer",
-                    (false, true) => "to show the keys that it should",
-                    (false, false) => return None,
-                };
-                Some(format!("the origin {name} {to}"))
-            },
-        );
-        in_the_way.collect()
     }
 
     /// The same where no record was ever read.

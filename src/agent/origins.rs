@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admin::AdminError;
 use super::orders::Did;
 use super::writer::Writer;
-use crate::keyring::{Discrepancy, Mandate, Shown, Waiver, Wrong};
+use crate::keyring::{Discrepancy, KeySet, Mandate, Seat, Shown, Waiver, Wrong};
 use crate::time::{Span, Time};
 
 /// An origin as its agent sees it.
@@ -245,6 +245,36 @@ impl Writer {
             ));
         }
         Ok(did)
+    }
+
+    /// The origins without which nothing becomes active at `at` in this place,
+    /// and which are in trouble now: until that is over, the date is none.
+    pub(super) fn in_the_way(&self, set: &KeySet, seat: &Seat, at: Time) -> Vec<String> {
+        // An instant that is fixed, or forced, waits for nobody.
+        if seat.force || seat.switch.is_some() {
+            return Vec::new();
+        }
+        let required = set.required(&self.plan, at);
+        let seen = self.reader.overview();
+        let counts = seen.origins.iter();
+        let counts = counts.filter(|origin| required.contains(&origin.name));
+        let in_the_way = counts.filter_map(
+            |OriginHealth {
+                 name,
+                 silent,
+                 wrong,
+                 ..
+             }| {
+                let lacks = |wrong: &Discrepancy| wrong.what != Wrong::ShowsRevoked;
+                let to = match (silent, wrong.iter().any(lacks)) {
+                    (true, _) => "to answer",
+                    (false, true) => "to show the keys that it should",
+                    (false, false) => return None,
+                };
+                Some(format!("the origin {name} {to}"))
+            },
+        );
+        in_the_way.collect()
     }
 
     /// How long an origin may be silent before what it showed counts no more.

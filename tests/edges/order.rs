@@ -131,6 +131,9 @@ async fn an_order_with_a_whole_id_waits_for_no_listing() {
     // One that verifiers do not get: it is the agent that knows.
     let other = "A".repeat(43);
     let (succeeds, told) = revoke(&busy, &signer, &other).await;
-    assert!(succeeds && told.contains("the agent has not said within 2s"), "{told}");
+    assert!(
+        succeeds && told.contains("the agent has not said within 2s"),
+        "{told}"
+    );
     assert_eq!(*busy.revoked.lock().unwrap(), [kid, other]);
 }

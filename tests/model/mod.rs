@@ -26,6 +26,7 @@ mod lab;
 mod port;
 mod promises;
 mod record;
+mod verifiers;
 mod weakened;
 mod world;
 

@@ -9,6 +9,7 @@ use super::instance::{Instance, Order};
 use super::lab::{Broken, Lab, PLACEHOLDER, Record, kid, name, units};
 use super::port;
 use super::record::{Mask, NOW, bit, slots};
+use super::verifiers::whole_run;
 
 /// Everything that is not the same in all states of an instance. All of it is
 /// relative to now.
@@ -26,13 +27,13 @@ pub(crate) struct State {
     ///
     /// This is every bounded verifier at once: whatever an origin served
     /// within P + C, some verifier holds, and nothing else.
-    runs: [[u8; 8]; 2],
+    pub(super) runs: [[u8; 8]; 2],
     /// For how many units a token of each key is alive yet at the slowest
     /// verifier: that of the token that lives longest. Whoever may sign does.
-    tokens: [u8; 8],
+    pub(super) tokens: [u8; 8],
     /// For each key, those that were ever served beside it: what a verifier
     /// may trust that knows the key and fetches only what it does not know.
-    beside: [Mask; 8],
+    pub(super) beside: [Mask; 8],
     /// Keys that signed before every verifier could hold them, because an
     /// operator said so, while their tokens live.
     excused: Mask,
@@ -438,49 +439,6 @@ impl State {
         self.promise_tokens(signed, facts.revoked | self.excused | blocked, &lab.inst)
     }
 
-    /// Every bounded verifier can check every token that is alive, but for
-    /// those of revoked keys, and of keys that an operator forced.
-    fn promise_tokens(&self, signed: Mask, excused: Mask, inst: &Instance) -> Result<(), Broken> {
-        for key in slots(!excused) {
-            let alive = self.tokens[key] > 0 || signed & bit(key) != 0;
-            if !alive {
-                continue;
-            }
-            for (o, run) in self.runs[..inst.plan.origins.len()].iter().enumerate() {
-                if run[key] < whole_run(inst) {
-                    return Err(format!(
-                        "a verifier of origin {o} cannot check a token of {}",
-                        kid(key)
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// After a revocation the schedule goes on to a key that was made later,
-    /// and whoever fetches only what it does not know has dropped the revoked
-    /// one when it meets that key.
-    fn promise_fresh(&self, before: &Self, lab: &Lab) -> Result<(), Broken> {
-        let (before, facts) = (lab.facts(before.record), lab.facts(self.record));
-        if facts.wants_fresh {
-            if !before.wants_fresh && before.revoked == facts.revoked {
-                return Err("a key of before the last revocation is active again".to_owned());
-            }
-            return Ok(());
-        }
-        for key in slots(facts.active) {
-            if let Some(old) = slots(self.beside[key] & facts.revoked).next() {
-                return Err(format!(
-                    "a verifier that knows {} still trusts {}, which was revoked",
-                    kid(key),
-                    kid(old)
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// Drops what decides nothing any more, so that the same is equal: what
     /// origins serve of a key that left the set, once its tokens are dead.
     fn forget(&mut self, lab: &Lab) {
@@ -517,12 +475,4 @@ fn order_of(ask: Ask) -> Option<Order> {
         Ask::Init => Some(Order::Init),
         _ => None,
     }
-}
-
-/// From here on every verifier holds what the origin serves: it keeps a set for
-/// C, or for as long as the set's own headers let it.
-fn whole_run(inst: &Instance) -> u8 {
-    let timing = &inst.world.timing;
-    let kept = (timing.verifier_cache).max(timing.max_age + timing.cdn_stale);
-    units(timing.propagation + kept) + 1
 }

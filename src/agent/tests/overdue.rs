@@ -43,6 +43,45 @@ async fn a_late_rotation_says_what_it_waits_for_and_pages_past_the_hard_limit() 
     assert!(wait.starts_with("the record of the key set: "), "{wait}");
 }
 
+/// Found by review: an origin that lagged kept verifiers trusting a revoked key
+/// for months, behind figures that were all well.
+#[tokio::test]
+async fn a_rotation_that_is_asked_for_is_late_as_well() {
+    let revoke = |kid| Change::Revoke {
+        kid,
+        reason: RevocationReason::Compromised,
+        then: Some(AfterRevocation::Activate),
+        note: String::new(),
+    };
+    let timing = Timing::default();
+    for owed in [true, false] {
+        let bench = Bench::begun().await;
+        let mut writer = bench.writer().await;
+        writer.settle().await;
+        let order = match owed {
+            true => revoke(writer.active()),
+            false => Change::Rotate { algorithm: None },
+        };
+        writer.order(order).await.unwrap();
+        writer.settle().await;
+        bench.clock.advance(timing.pre_publish());
+        writer.tick().await;
+        assert_eq!(late(&bench, &mut writer), []);
+        bench.clock.advance(Span::from_hours(1));
+        writer.tick().await;
+        let told = late(&bench, &mut writer);
+        assert_eq!(told.len(), 1);
+        let slack = Span::from_secs(1);
+        assert!(told[0].late + slack >= Span::from_hours(1), "{told:?}");
+        let wait = &told[0].waits_for;
+        assert!(wait.starts_with("the origin web to show the key"), "{wait}");
+        assert!(!told[0].page);
+        bench.clock.advance(Span::from_days(7));
+        writer.tick().await;
+        assert!(late(&bench, &mut writer)[0].page);
+    }
+}
+
 /// A clock that leaps by a year makes no rotation a year late.
 #[tokio::test]
 async fn a_clock_that_is_not_believed_pages_nobody() {
