@@ -73,7 +73,7 @@ impl Writer {
 
 /// Whether a device that answers holds the private half; none where none
 /// answers.
-async fn holds(context: &Context, key: &Key) -> Option<bool> {
+pub(super) async fn holds(context: &Context, key: &Key) -> Option<bool> {
     let mut answered = None;
     for device in key.placements.keys() {
         let name = device;

@@ -27,6 +27,7 @@ mod history;
 pub mod impact;
 mod import;
 mod init;
+mod lacking;
 mod load;
 mod missing;
 mod news;

@@ -21,6 +21,8 @@ pub(super) enum Item {
     Unanswered(String, String),
     /// The device lacks the active key with this `kid`, and holds the next.
     Lost(String),
+    /// The device lacks a key that is to sign next, with this `kid`.
+    StandbyLost(String),
 }
 
 /// The answers of one origin since the writer last looked.
@@ -47,6 +49,7 @@ struct Waiting {
     seen: BTreeMap<String, Answers>,
     unanswered: BTreeMap<String, String>,
     lost: BTreeSet<String>,
+    standby_lost: BTreeSet<String>,
     /// The `kid`s of revoked keys, and when readers got the first set without
     /// them: whoever looked before that saw what was right then.
     left: BTreeMap<String, Instant>,
@@ -113,6 +116,12 @@ impl News {
         self.arrived.notify_one();
     }
 
+    /// A device has lost a key that is to sign next.
+    pub(super) fn standby_lost(&self, kid: &str) {
+        self.waiting().standby_lost.insert(kid.to_owned());
+        self.arrived.notify_one();
+    }
+
     /// The next of them; waits for one. Nothing is lost where the caller stops
     /// waiting.
     pub(super) async fn next(&self) -> Item {
@@ -134,6 +143,9 @@ impl News {
         }
         if let Some(kid) = waiting.lost.pop_first() {
             return Some(Item::Lost(kid));
+        }
+        if let Some(kid) = waiting.standby_lost.pop_first() {
+            return Some(Item::StandbyLost(kid));
         }
         let (origin, why) = waiting.unanswered.pop_first()?;
         Some(Item::Unanswered(origin, why))

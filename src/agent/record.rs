@@ -129,7 +129,8 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         }
         What::DestructionBegun { device }
         | What::Destroyed { device }
-        | What::DestructionStopped { device } => Some(format!("device {device}")),
+        | What::DestructionStopped { device }
+        | What::Lost { device } => Some(format!("device {device}")),
         What::Revoked { reason } | What::RevocationNoted { reason } => {
             Some(format!("reason {}", reason.name()))
         }
@@ -226,6 +227,9 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
             device: after("device ")?,
         },
         "destruction-stopped" => What::DestructionStopped {
+            device: after("device ")?,
+        },
+        "lost" => What::Lost {
             device: after("device ")?,
         },
         "removed" => What::Removed,
@@ -347,6 +351,9 @@ mod tests {
                 device: device.clone(),
             },
             What::DestructionStopped {
+                device: device.clone(),
+            },
+            What::Lost {
                 device: device.clone(),
             },
             What::Removed,

@@ -178,6 +178,8 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
                 true => PrivateHalf::Destroyed,
                 false => PrivateHalf::GivenUp,
             }
+        } else if key.placements.values().any(|half| *half == Half::Lost) {
+            PrivateHalf::Missing
         } else if key.is_coming() {
             PrivateHalf::Wanted
         } else {
@@ -454,6 +456,9 @@ pub(super) fn sentence(event: &Event) -> String {
         }
         What::DestructionBegun { device } => {
             format!("the private half of {key} is being destroyed on {device}")
+        }
+        What::Lost { device } => {
+            format!("the token of {device} lacks the private half of {key}")
         }
         What::DestructionStopped { device } => {
             format!("the private half of {key} is kept on {device}: it is held")

@@ -19,6 +19,7 @@ use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
 use super::follow::Observers;
 use super::impact::Asking;
+use super::lacking::Standbys;
 use super::news::{Answers, Item, News};
 use super::orders::Asked;
 use super::origins::Origins;
@@ -94,6 +95,8 @@ pub(super) struct Writer {
     pub(super) tasks: Tasks,
     /// Whether a device is being asked about a key that it did not have.
     pub(super) looking: Option<JoinHandle<()>>,
+    /// When devices were asked about the keys that sign next.
+    pub(super) standbys: Standbys,
     /// Answers to orders, so that the same request is carried out once.
     pub(super) answered: super::orders::Answered,
 }
@@ -166,6 +169,7 @@ impl Writer {
             kept: Kept::default(),
             tasks: Tasks::default(),
             looking: None,
+            standbys: Standbys::default(),
             answered: super::orders::Answered::default(),
         }
     }
@@ -176,6 +180,7 @@ impl Writer {
             self.tick().await;
             self.start_intents();
             self.look_for_missing();
+            self.look_for_standbys();
             self.came_round();
             let wake = self.wake();
             let news = Arc::clone(&self.news);
@@ -219,6 +224,7 @@ impl Writer {
             Item::StoreChanged => self.load_if_changed().await,
             Item::Seen(origin, answers) => self.seen(&origin, answers).await,
             Item::Lost(kid) => self.lost(&kid).await,
+            Item::StandbyLost(kid) => self.standby_lost(&kid).await,
             Item::Unanswered(origin, why) => {
                 if self.asks(&origin) {
                     self.origins.did_not_answer(&origin, why);

@@ -1,7 +1,7 @@
 //! A person ends a private half before its time.
 
 use super::event::Event;
-use super::key::{Key, Mandate, Phase};
+use super::key::{Half, Key, Mandate, Phase};
 use super::operator::ordered;
 use super::refusal::OperatorError;
 use super::rules::{self, Action};
@@ -15,6 +15,9 @@ impl KeySet {
     /// A retiring key within its rollback window is destroyed only where
     /// `end_rollback` says that nobody is to go back to it. Nothing is done to
     /// a half that is gone already, or whose destruction has begun.
+    ///
+    /// Of a half that is lost the device is asked once more, and the record is
+    /// at rest about it.
     ///
     /// Refused for what signs or will sign: to end that is to revoke it.
     pub fn destroy(
@@ -36,7 +39,7 @@ impl KeySet {
         if key.is_held() {
             return Err(OperatorError::Held { kid });
         }
-        if !key.has_private_half() {
+        if !key.placements.values().copied().any(Half::may_be_destroyed) {
             return Ok(Vec::new());
         }
         match key.phase {

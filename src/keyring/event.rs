@@ -112,6 +112,10 @@ pub enum What {
     Destroyed {
         device: String,
     },
+    /// The token lacks it, and nobody here asked for that.
+    Lost {
+        device: String,
+    },
     /// A hold came before the device had destroyed it.
     DestructionStopped {
         device: String,
@@ -188,7 +192,7 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 34] = [
+    pub const NAMES: [&str; 35] = [
         "generation-begun",
         "generation-abandoned",
         "published",
@@ -202,6 +206,7 @@ impl What {
         "retiring",
         "destruction-begun",
         "destroyed",
+        "lost",
         "destruction-stopped",
         "removed",
         "revoked",
@@ -242,6 +247,7 @@ impl What {
             Self::Retiring => "retiring",
             Self::DestructionBegun { .. } => "destruction-begun",
             Self::Destroyed { .. } => "destroyed",
+            Self::Lost { .. } => "lost",
             Self::DestructionStopped { .. } => "destruction-stopped",
             Self::Removed => "removed",
             Self::Revoked { .. } => "revoked",
@@ -275,6 +281,7 @@ impl Half {
             Self::Present => "present",
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
+            Self::Lost => "lost",
         }
     }
 }
@@ -292,7 +299,7 @@ mod tests {
                 .starts_with("Self::")
                 .then(|| name.trim_end_matches("\","))
         });
-        let halves = ["present", "destroying", "destroyed"];
+        let halves = ["present", "destroying", "destroyed", "lost"];
         let mut arms: Vec<_> = arms.collect();
         arms.truncate(arms.len() - halves.len());
         assert_eq!(arms, What::NAMES);

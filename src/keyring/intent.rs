@@ -264,7 +264,7 @@ impl KeySet {
             .key(id)
             .placements
             .iter()
-            .filter(|(_, half)| **half == Half::Present)
+            .filter(|(_, half)| half.may_be_destroyed())
             .map(|(device, _)| device.clone())
             .collect();
         for device in present {

@@ -176,6 +176,19 @@ pub enum Half {
     Destroying,
     /// The device confirmed that it is gone.
     Destroyed,
+    /// The right token lacks it, and nobody here asked for that.
+    Lost,
+}
+
+impl Half {
+    /// Whether a destruction has not begun, and has something to do or to
+    /// find out.
+    pub(super) const fn may_be_destroyed(self) -> bool {
+        match self {
+            Self::Present | Self::Lost => true,
+            Self::Destroying | Self::Destroyed => false,
+        }
+    }
 }
 
 /// One key pair of a key set.

@@ -28,6 +28,7 @@ mod import;
 mod intent;
 mod key;
 mod last;
+mod lost;
 mod observe;
 mod operator;
 mod outlook;

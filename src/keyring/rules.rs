@@ -76,6 +76,7 @@ pub fn rule_4_rollback(half: Half) -> bool {
     match half {
         Half::Present => true,
         Half::Destroying | Half::Destroyed => false,
+        Half::Lost => false,
     }
 }
 

@@ -23,6 +23,7 @@ mod jwks_tls;
 mod kills;
 pub(crate) mod lab;
 mod last_key;
+mod lost_standby;
 mod observed;
 mod operator;
 mod other_token;

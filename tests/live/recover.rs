@@ -410,7 +410,7 @@ fn shown_on_disk(lab: &Lab) -> Vec<String> {
     super::lab::kids(&last)
 }
 
-fn delete_private(lab: &Lab, id: &str) {
+pub(super) fn delete_private(lab: &Lab, id: &str) {
     let gone = Command::new("pkcs11-tool")
         .arg("--module")
         .arg(super::lab::softhsm_module())

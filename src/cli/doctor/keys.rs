@@ -41,7 +41,10 @@ impl<'a> Looked<'a> {
             let here = set
                 .keys
                 .values()
-                .filter(|key| key.placements.get(self.device.name()) == Some(&Half::Present))
+                .filter(|key| {
+                    let half = key.placements.get(self.device.name());
+                    matches!(half, Some(Half::Present | Half::Lost))
+                })
                 // What is in another token is not looked for in this one.
                 .filter(|key| {
                     let token = key.tokens.get(self.device.name());
@@ -113,6 +116,9 @@ impl<'a> Looked<'a> {
                 "is this the right token: {}? If it is, leave the key: it signs no more, and its tokens verify on; only there is no way back to it",
                 self.token
             ),
+            Phase::Retired { .. } => format!(
+                "find out who deleted it; another was made in its place. `sealkeeper keys destroy {kid}` ends this line"
+            ),
             _ => format!(
                 "is this the right token: {}? If not, put the right one back; if the key was deleted, restore the token's backup. Only if it is lost for good: `sealkeeper keys revoke {kid}` ends it for ever, and the agent makes another",
                 self.token
@@ -159,6 +165,29 @@ fn loose(evidence: &Evidence, require_local: bool) -> Option<&'static str> {
         return Some("CKA_NEVER_EXTRACTABLE is false");
     }
     (require_local && evidence.local != Some(true)).then_some("CKA_LOCAL is not true")
+}
+
+/// Keys that were to sign next, and that the agent found its token to lack.
+pub(super) fn lost_standbys(agent: &Agent, report: &mut Report) {
+    let lost = Half::Lost.name();
+    for set in &agent.key_sets {
+        for key in &set.keys {
+            let Some(place) = key.placements.iter().find(|it| it.state == lost) else {
+                continue;
+            };
+            let found = format!(
+                "the key {} (object id {}), which was to sign next: the token of {} does not hold its private half. It has left the set, and another was made in its place",
+                key.kid,
+                hex(&place.handle_id),
+                place.device
+            );
+            let hint = format!(
+                "find out who deleted it. If the token's backup is put back for it, the agent uses it no more. `sealkeeper keys destroy {}` ends this line",
+                key.kid
+            );
+            report.fail("keys", &set.name, found, hint);
+        }
+    }
 }
 
 /// What to do about the active key that the token did not have.

@@ -84,6 +84,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
                 revoked::in_memory_alone(set, report);
             }
             revoked::told(&agent, report);
+            keys::lost_standbys(&agent, report);
             return Some(agent);
         }
         Ok(Err(status)) => (status.message().to_owned(), "its log says more".to_owned()),

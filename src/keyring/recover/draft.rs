@@ -168,6 +168,9 @@ impl Draft {
             What::Destroyed { device } => {
                 self.halves.insert(device.clone(), Half::Destroyed);
             }
+            What::Lost { device } => {
+                self.halves.insert(device.clone(), Half::Lost);
+            }
             What::DestructionStopped { device } => {
                 self.halves.insert(device.clone(), Half::Present);
             }

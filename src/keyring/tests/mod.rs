@@ -18,6 +18,7 @@ mod history;
 mod import;
 mod last;
 mod life;
+mod lost;
 mod operator;
 mod outlook;
 mod publicity;
