@@ -145,7 +145,8 @@ async fn dates_are_those_of_the_agent_however_often_it_is_asked() {
     assert_eq!(date(&keys[1]["active"]), coming, "{next:#}");
 
     // Nothing happens in an hour, and what is next is told all the same.
-    let soon = simulated(&lab, &["--for", "1h"]);
+    let soon: Value =
+        serde_json::from_str(&lab.ok(&["simulate", "--json", "--for", "1h"])).expect("JSON");
     let set = &soon["key_sets"][0];
     assert_eq!(set["events"].as_array().map(Vec::len), Some(0), "{set:#}");
     assert_eq!(date(&set["next"]["at"]), coming);
