@@ -19,6 +19,7 @@ use tokio::task::block_in_place;
 use toml::Table;
 
 use super::keys::hex;
+use super::simulate::origins;
 use super::systemd::Manager;
 use super::{compose, differs};
 use crate::agent::callers::Callers;
@@ -207,8 +208,8 @@ impl Reloading {
         let now = SystemClock::new().read().wall;
         let longer = longer_bounds(&record, after, now);
         change.warnings.extend(longer.into_iter().map(of_it));
-        let everywhere = || [String::from("everywhere")].into();
-        let (before, after) = (before.plan(everywhere()), after.plan(everywhere()));
+        let plan = |set: &KeySet| set.plan(origins(set));
+        let (before, after) = (plan(before), plan(after));
         let coming =
             tokio::task::spawn_blocking(move || consequences::of(&record, &before, &after, now));
         let coming = coming

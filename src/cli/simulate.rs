@@ -184,7 +184,7 @@ fn future(
 
 /// Those that the agent waits for. What they have shown is on record; what they
 /// have not is taken to be shown at once.
-fn origins(set: &KeySet) -> BTreeSet<String> {
+pub(super) fn origins(set: &KeySet) -> BTreeSet<String> {
     match set.observe.as_slice() {
         [] => [OWN_LISTENER.to_owned()].into(),
         origins => origins.iter().map(|it| it.name().to_owned()).collect(),

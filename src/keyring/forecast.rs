@@ -240,6 +240,8 @@ impl Run<'_> {
         let kids = self.set.keys.values().filter(shown);
         let kids = kids.filter_map(|key| key.kid.clone()).collect();
         for origin in &self.plan.origins {
+            // Agents look all the while.
+            self.set.looked.insert(origin.clone(), self.tick.now);
             let events = self.set.observe(origin, &kids, self.tick.now, self.plan);
             self.events.extend(events);
         }

@@ -54,6 +54,21 @@ fn a_life_is_foretold_to_the_millisecond() {
     assert_eq!(bench.set, Bench::with_standby().set);
 }
 
+/// A track that comes keeps the next key of another one from nothing.
+#[test]
+fn agents_look_at_origins_all_the_while() {
+    let mut bench = Bench::with_standby();
+    let another = Algorithm::Es256;
+    bench
+        .plan
+        .tracks
+        .push((another, another.default_key_type()));
+    let set = bench.set.clone();
+    let forecast = Forecast::of(set, &bench.plan, at(9800), at(12_000), &mut |_| {});
+    let next = forecast.lives.iter().find(|life| life.kid == "k3").unwrap();
+    assert_eq!(next.active, Some(at(10_000)));
+}
+
 /// What ceilings decide is foretold as well: they are raised as by each tick.
 #[test]
 fn a_ceiling_is_foretold_to_the_millisecond() {
