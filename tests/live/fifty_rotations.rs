@@ -335,7 +335,8 @@ impl Stage {
         if self.world.leaps && n % 5 == 2 {
             self.leap().await;
         }
-        assert!(self.edge.regress(&standby), "it was always there");
+        // The edge may have seen the first standby from its start on.
+        assert!(self.edge.regress(&standby) || n == 1, "it was always there");
         self.agent_looks().await;
         let wait = REGRESSION + self.random.span(Span::ZERO, Span::from_millis(500));
         self.until(|_| now() >= since + wait).await;

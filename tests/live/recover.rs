@@ -290,6 +290,8 @@ async fn lost_keys_stay_until_their_tokens_are_dead_and_a_new_one_waits() {
     refused(&mut daemon, &["NO_ACTIVE_KEY"]).await;
     // The new one was seen, and waited for, before it signed.
     signs(&mut daemon).await;
+    // Readers switch by themselves, and the record follows.
+    wait_until(async || lab.keys().iter().any(|key| key["phase"] == "active")).await;
     let now = active(&lab);
     assert!(!before.contains(&now), "{now} was lost");
     let seen = lab
