@@ -175,11 +175,17 @@ impl Instance {
 
     /// One agent and an origin that falls silent, as the agent does itself, and
     /// meanwhile goes back to an older set.
+    /// Verifiers keep sets for longer than an activation takes to be heard of:
+    /// else that alone would hide what nobody saw.
     pub(crate) fn out_of_sight() -> Self {
+        let timing = Timing {
+            verifier_cache: UNIT.times(3),
+            ..timing(10, 0)
+        };
         Self {
             absent: 0b1,
             gaps: true,
-            ..instance("out of sight", timing(7, 0), 1)
+            ..instance("out of sight", timing, 1)
         }
     }
 

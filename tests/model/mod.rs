@@ -87,7 +87,7 @@ fn origins() {
 
 #[test]
 fn out_of_sight() {
-    visit(&Instance::out_of_sight(), 10_976);
+    visit(&Instance::out_of_sight(), 47_174);
 }
 
 #[test]
