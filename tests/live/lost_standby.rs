@@ -28,7 +28,7 @@ fn half(lab: &Lab, wanted: &str) -> String {
 async fn a_standby_that_the_token_lacks_is_told_of_and_never_signs() {
     let quick = QUICK.replace("rotate_every = \"4s\"", "rotate_every = \"10m\"");
     let quick = quick.replace("adoption = \"200ms\"", "adoption = \"2s\"");
-    let quick = quick.replace("propagation = \"300ms\"", "propagation = \"3s\"");
+    let quick = quick.replace("propagation = \"1500ms\"", "propagation = \"3s\"");
     let quick = quick.replace("_lifetime = \"3s\"", "_lifetime = \"1m\"");
     let lab = Lab::new(&quick, &["ES256"]);
     lab.init();
