@@ -116,9 +116,9 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         | What::WaiverEnded { origin } => Some(format!("origin {origin}")),
         What::Unobserved { origin, since } => Some(format!("origin {origin} since {since}")),
         What::OriginWaived { origin, until } => Some(format!("origin {origin} until {until}")),
-        What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
-            Some(format!("activates {activates}"))
-        }
+        What::ActivationScheduled { activates }
+        | What::ActivationForced { activates }
+        | What::RollbackScheduled { activates } => Some(format!("activates {activates}")),
         What::ClockConfirmed { reading, expected } => Some(format!(
             "reading {reading}, expected {expected}: {}",
             moved(*reading, *expected)
@@ -141,6 +141,7 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         } => {
             let what = match *wish {
                 "activate" => "activate the next key in place of this revoked one",
+                "force" => "activate this key before its time",
                 wish => wish,
             };
             Some(format!("request {request}: {what}, until {expires}"))
@@ -218,6 +219,9 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
             activates: time("activates ")?,
         },
         "activation-cancelled" => What::ActivationCancelled,
+        "activation-forced" => What::ActivationForced {
+            activates: time("activates ")?,
+        },
         "activated" => What::Activated,
         "retiring" => What::Retiring,
         "destruction-begun" => What::DestructionBegun {
@@ -342,6 +346,7 @@ mod tests {
             What::Regressed { origin },
             What::ActivationScheduled { activates },
             What::ActivationCancelled,
+            What::ActivationForced { activates },
             What::Activated,
             What::Retiring,
             What::DestructionBegun {

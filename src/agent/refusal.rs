@@ -35,6 +35,16 @@ pub(super) fn refusal(error: OperatorError) -> AdminError {
             "rule_1_pre_publish",
             "choose `--then wait` (nothing is signed until the standby is safe) or `--then activate` (some verifiers refuse its tokens until they fetch the set again)",
         ),
+        OperatorError::NoStandby { .. } => refused(
+            "NO_STANDBY",
+            "rule_1_pre_publish",
+            "`sealkeeper keys list` shows what comes next and what it waits for; once a key is published, order it again",
+        ),
+        OperatorError::NotStandby { .. } => refused(
+            "NOT_STANDBY",
+            "rule_1_pre_publish",
+            "`sealkeeper keys list` shows which key is next now",
+        ),
         OperatorError::NotRetiring { .. } => refused(
             "NOT_RETIRING",
             "rule_4_rollback",

@@ -176,7 +176,8 @@ impl KeySet {
         let mut events = Vec::new();
         for seat_id in self.seats_of(plan) {
             let unforced = self.seats.get(&seat_id).filter(|seat| !seat.force);
-            let Some(switch) = unforced.and_then(|seat| seat.switch.clone()) else {
+            let switch = unforced.and_then(|seat| seat.switch.clone());
+            let Some(switch) = switch.filter(|switch| !switch.forced) else {
                 continue;
             };
             let key = self.key(switch.to);
@@ -207,30 +208,20 @@ impl KeySet {
         if tick.now + lead(plan) < target {
             return Vec::new();
         }
-        let what = What::ActivationScheduled { activates: target };
-        vec![self.set_switch(
-            Switch {
-                to,
-                at: target,
-                rollback: false,
-            },
-            what,
-            plan,
-            tick.now,
-        )]
+        let switch = Switch {
+            to,
+            at: target,
+            rollback: false,
+            forced: false,
+        };
+        vec![self.set_switch(switch, plan, tick.now)]
     }
 
     /// Writes down a change of the active key. Both ceilings are raised with
     /// it: readers will switch without another write.
-    pub(super) fn set_switch(
-        &mut self,
-        switch: Switch,
-        what: What,
-        plan: &Plan,
-        now: Time,
-    ) -> Event {
+    pub(super) fn set_switch(&mut self, switch: Switch, plan: &Plan, now: Time) -> Event {
         let timing = &plan.timing;
-        let (to, at) = (switch.to, switch.at);
+        let (to, at, what) = (switch.to, switch.at, switch.told());
         let seat_id = self.key(to).seat();
         self.take_switch(&seat_id);
         let seat = self.seats.entry(seat_id).or_default();

@@ -7,8 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, What};
-use super::key::{Half, Key, Mandate, Reason};
-use super::operator::{Ending, Then};
+use super::key::{Half, Key, Mandate};
 use super::refusal::OperatorError;
 use super::set::{KeySet, Plan, Tick};
 use crate::time::{Span, Time};
@@ -32,6 +31,12 @@ pub enum Wish {
     /// The next key active before every verifier can hold it.
     Activate {
         /// The revoked key in whose place it signs.
+        kid: String,
+    },
+    /// A standby active before every verifier can hold it, in front of a key
+    /// that signs.
+    Force {
+        /// The standby.
         kid: String,
     },
     /// That an origin is not waited for.
@@ -67,7 +72,10 @@ impl Wish {
     #[must_use]
     pub fn about(&self) -> &str {
         match self {
-            Self::Destroy { kid, .. } | Self::Rollback { kid } | Self::Activate { kid } => kid,
+            Self::Destroy { kid, .. }
+            | Self::Rollback { kid }
+            | Self::Activate { kid }
+            | Self::Force { kid } => kid,
             Self::Waive { origin, .. } => origin,
         }
     }
@@ -79,6 +87,7 @@ impl Wish {
             Self::Destroy { .. } => "destroy",
             Self::Rollback { .. } => "rollback",
             Self::Activate { .. } => "activate",
+            Self::Force { .. } => "force",
             Self::Waive { .. } => "waive",
         }
     }
@@ -209,10 +218,12 @@ impl KeySet {
                 let mut halves = key.placements.values();
                 halves.all(|half| matches!(half, Half::Destroying | Half::Destroyed))
             }),
-            Wish::Rollback { kid } => seat_of(kid).is_some_and(|(key, seat)| {
-                let near = seat.switch.as_ref();
-                seat.active == Some(key.id) || near.is_some_and(|switch| switch.to == key.id)
-            }),
+            Wish::Rollback { kid } | Wish::Force { kid } => {
+                seat_of(kid).is_some_and(|(key, seat)| {
+                    let near = seat.switch.as_ref();
+                    seat.active == Some(key.id) || near.is_some_and(|switch| switch.to == key.id)
+                })
+            }
             Wish::Activate { kid } => {
                 seat_of(kid).is_some_and(|(_, seat)| seat.active.is_some() || seat.force)
             }
@@ -230,7 +241,7 @@ impl KeySet {
                 self.standby(&revoked.seat())
                     .filter(|next| next.id != revoked.id)
             }
-            Wish::Rollback { kid } => self.by_kid(kid),
+            Wish::Rollback { kid } | Wish::Force { kid } => self.by_kid(kid),
             Wish::Destroy { .. } | Wish::Waive { .. } => None,
         }
     }
@@ -276,7 +287,10 @@ impl KeySet {
     }
 
     /// Does what was asked for.
-    fn grant(
+    ///
+    /// # Errors
+    /// Where the order itself would be refused.
+    pub fn grant(
         &mut self,
         wish: &Wish,
         mandate: &Mandate,
@@ -288,23 +302,14 @@ impl KeySet {
                 self.destroy(kid, *end_rollback, mandate, plan, tick)
             }
             Wish::Rollback { kid } => self.rollback(kid, mandate, plan, tick),
+            Wish::Force { kid } => self.force(kid, mandate, plan, tick),
             Wish::Waive { origin, span } => self.waive(origin, *span, mandate, plan, tick),
             Wish::Activate { kid } => {
                 if !self.revoked.contains_key(kid) {
                     let (kid, key_set) = (kid.clone(), self.name.clone());
                     return Err(OperatorError::UnknownKid { kid, key_set });
                 }
-                let ending = Ending {
-                    reason: Reason::Unspecified,
-                    then: Some(Then::Activate),
-                    at: None,
-                    // A note would be one on the revocation.
-                    mandate: Mandate {
-                        note: String::new(),
-                        ..mandate.clone()
-                    },
-                };
-                Ok(self.revoke(kid, &ending, plan, tick)?.events)
+                Ok(self.sign_again(kid, mandate, plan, tick))
             }
         }
     }

@@ -150,10 +150,9 @@ impl KeySet {
             if switch.at <= wanted {
                 continue;
             }
-            if switch.rollback {
+            if switch.rollback || switch.forced {
                 let at = now + ahead(plan);
-                let what = What::RollbackScheduled { activates: at };
-                events.push(self.set_switch(Switch { at, ..switch }, what, plan, now));
+                events.push(self.set_switch(Switch { at, ..switch }, plan, now));
             } else {
                 self.take_switch(&seat_id);
                 let key = self.key(switch.to);
@@ -176,12 +175,7 @@ impl KeySet {
             }
             // `ahead` as for any other.
             let at = now + switch.at.since(old) + ahead(plan);
-            let what = if switch.rollback {
-                What::RollbackScheduled { activates: at }
-            } else {
-                What::ActivationScheduled { activates: at }
-            };
-            events.push(self.set_switch(Switch { at, ..switch }, what, plan, now));
+            events.push(self.set_switch(Switch { at, ..switch }, plan, now));
         }
         events
     }

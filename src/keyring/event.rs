@@ -104,6 +104,10 @@ pub enum What {
         activates: Time,
     },
     ActivationCancelled,
+    /// It will be active before every verifier can hold it.
+    ActivationForced {
+        activates: Time,
+    },
     Activated,
     Retiring,
     DestructionBegun {
@@ -192,7 +196,7 @@ pub enum What {
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 35] = [
+    pub const NAMES: [&str; 36] = [
         "generation-begun",
         "generation-abandoned",
         "published",
@@ -202,6 +206,7 @@ impl What {
         "unobserved",
         "activation-scheduled",
         "activation-cancelled",
+        "activation-forced",
         "activated",
         "retiring",
         "destruction-begun",
@@ -243,6 +248,7 @@ impl What {
             Self::Unobserved { .. } => "unobserved",
             Self::ActivationScheduled { .. } => "activation-scheduled",
             Self::ActivationCancelled => "activation-cancelled",
+            Self::ActivationForced { .. } => "activation-forced",
             Self::Activated => "activated",
             Self::Retiring => "retiring",
             Self::DestructionBegun { .. } => "destruction-begun",

@@ -269,7 +269,13 @@ impl KeySet {
 
     /// Has any standby sign in place of a key that was revoked before, or the
     /// first one that comes. Nothing where a key signs already.
-    fn sign_again(&mut self, kid: &str, mandate: &Mandate, plan: &Plan, tick: &Tick) -> Vec<Event> {
+    pub(super) fn sign_again(
+        &mut self,
+        kid: &str,
+        mandate: &Mandate,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Vec<Event> {
         let Some(revoked) = self.by_kid(kid) else {
             return Vec::new();
         };
@@ -359,10 +365,7 @@ impl KeySet {
         let seat = self
             .seats
             .get(&seat_id)
-            .ok_or_else(|| OperatorError::UnknownTrack {
-                algorithm: seat_id.algorithm,
-                key_set: self.name.clone(),
-            })?;
+            .ok_or_else(|| self.unknown_track(seat_id.algorithm))?;
         if let Some(after) = seat.fresh_after
             && !rules::rule_5_fresh_key(key.created, Some(after))
         {
@@ -388,13 +391,13 @@ impl KeySet {
         if observed.is_none_or(|since| self.held_everywhere(since, plan) > at) {
             return Err(OperatorError::NotObserved { kid });
         }
-        let what = What::RollbackScheduled { activates: at };
         let switch = Switch {
             to: id,
             at,
             rollback: true,
+            forced: false,
         };
-        let event = self.set_switch(switch, what, plan, tick.now);
+        let event = self.set_switch(switch, plan, tick.now);
         Ok(vec![event.ordered(Action::Rollback, mandate)])
     }
 
@@ -410,13 +413,8 @@ impl KeySet {
             algorithm,
             group: plan.group.clone(),
         };
-        let seat = self
-            .seats
-            .get_mut(&seat_id)
-            .ok_or_else(|| OperatorError::UnknownTrack {
-                algorithm,
-                key_set: self.name.clone(),
-            })?;
+        let unknown = self.unknown_track(algorithm);
+        let seat = self.seats.get_mut(&seat_id).ok_or(unknown)?;
         seat.rotate_at = Some(tick.now);
         let active = seat.active;
         Ok(active

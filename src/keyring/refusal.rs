@@ -49,6 +49,20 @@ pub enum OperatorError {
         /// Its phase.
         phase: &'static str,
     },
+    /// A track in which nothing waits to sign next.
+    #[error("no {algorithm} key is published that could sign next")]
+    NoStandby {
+        /// The track.
+        algorithm: Algorithm,
+    },
+    /// An early activation of what is no standby.
+    #[error("expected a published key that signs nothing yet, but {kid} is {phase}")]
+    NotStandby {
+        /// The key.
+        kid: String,
+        /// Its phase.
+        phase: &'static str,
+    },
     /// A rollback that comes too late (rule 4).
     #[error("the destruction of the private half of {kid} has begun")]
     DestructionBegun {

@@ -103,6 +103,9 @@ pub struct Switch {
     pub at: Time,
     /// It goes back to a retiring key.
     pub rollback: bool,
+    /// An operator wants it before every verifier can hold the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// What is known of an agent that signs from this record.
@@ -335,12 +338,15 @@ impl KeySet {
     /// retires at the same instant.
     pub(super) fn activate(&mut self, id: KeyId, at: Time, timing: &Timing) -> Vec<Event> {
         let seat_id = self.key(id).seat();
+        let seat = self.seats.get(&seat_id);
+        let switch = seat.and_then(|seat| seat.switch.as_ref());
+        let ordered = switch.is_some_and(|switch| switch.to == id && switch.forced);
         // A revocation may come before a rollback.
         self.take_switch(&seat_id);
         let seat = self.seats.entry(seat_id).or_default();
         let before = seat.active.replace(id);
         seat.rotate_at = None;
-        let forced = std::mem::take(&mut seat.force);
+        let forced = std::mem::take(&mut seat.force) || ordered;
         let mut events = Vec::new();
         self.epoch += 1;
         let left_epoch = self.epoch;

@@ -174,6 +174,9 @@ impl KeySet {
             .keys
             .values()
             .filter(|key| key.algorithm == algorithm && key.group == plan.group)
+            // One that was never active hands nothing over: it was withdrawn
+            // before its time, and verifiers may not hold it.
+            .filter(|key| key.activated().is_some())
             .filter_map(|key| match key.phase {
                 Phase::Retiring { last_sign, .. } => Some((last_sign, signing_key(key)?)),
                 _ => None,

@@ -46,8 +46,9 @@ pub use secret::{SecretError, SecretSource, Secrets};
 /// The events that a receiver is told of where nobody says which: those after
 /// which somebody fetches the JWKS, looks at a verifier, or comes as a second
 /// person.
-pub const DEFAULT_EVENTS: [&str; 9] = [
+pub const DEFAULT_EVENTS: [&str; 10] = [
     "published",
+    "activation-forced",
     "activated",
     "successor-forced",
     "regressed",

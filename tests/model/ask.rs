@@ -25,6 +25,7 @@ pub(crate) enum Ask {
     /// It looked for a key that is held, and found it.
     ReportKept(usize),
     Rotate,
+    Force(usize),
     Rollback(usize),
     Revoke(usize, Option<Then>),
     Hold(usize),
@@ -55,6 +56,7 @@ impl Ask {
             Self::Note => of(10, 0, 0),
             Self::Confirm => of(11, 0, 0),
             Self::ReportKept(key) => of(12, key, 0),
+            Self::Force(key) => of(13, key, 0),
         }
     }
 }
@@ -174,6 +176,7 @@ impl Lab {
                     .expect("the record waits for it"))
             }
             Ask::Rotate => set.rotate(plan.tracks[0].0, &by, plan, tick),
+            Ask::Force(slot) => set.force(&kid(slot), &by, plan, tick),
             Ask::Rollback(slot) => set.rollback(&kid(slot), &by, plan, tick),
             Ask::Revoke(slot, then) => {
                 let ending = Ending {
@@ -260,6 +263,7 @@ impl fmt::Display for Ask {
             Self::Report(key) => write!(f, "reports what the device did for {}", kid(key)),
             Self::ReportKept(key) => write!(f, "reports that the device has {}", kid(key)),
             Self::Rotate => f.write_str("is ordered to rotate"),
+            Self::Force(key) => write!(f, "is ordered to have {} sign before its time", kid(key)),
             Self::Rollback(key) => write!(f, "is ordered to go back to {}", kid(key)),
             Self::Revoke(key, then) => write!(f, "ends {} ({then:?})", kid(key)),
             Self::Hold(key) => write!(f, "is ordered to hold {}", kid(key)),

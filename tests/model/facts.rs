@@ -48,8 +48,10 @@ impl Facts {
             switches.any(|s| s.to == id && s.at < NOW + inst.plan.timing.adoption)
         };
         let forced = |id: KeyId| {
-            let mut switches = seats().filter(|seat| seat.force);
-            switches.any(|seat| seat.switch.as_ref().is_some_and(|switch| switch.to == id))
+            seats().any(|seat| {
+                let next = seat.switch.as_ref().filter(|switch| switch.to == id);
+                next.is_some_and(|switch| seat.force || switch.forced)
+            })
         };
         let phase = |wanted: fn(&Phase) -> bool| mask(set, |key| wanted(&key.phase));
         Self {

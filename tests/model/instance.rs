@@ -66,6 +66,7 @@ pub(crate) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     Rotate,
+    Force,
     Rollback,
     Revoke,
     Hold,
@@ -206,6 +207,7 @@ impl Instance {
             prompt: true,
             orders: &[
                 Order::Rotate,
+                Order::Force,
                 Order::Rollback,
                 Order::Revoke,
                 Order::Hold,

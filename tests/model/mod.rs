@@ -92,12 +92,12 @@ fn out_of_sight() {
 
 #[test]
 fn operator() {
-    visit(&Instance::operator(), 74_577);
+    visit(&Instance::operator(), 352_748);
 }
 
 #[test]
 fn operated_fleet() {
-    visit(&Instance::operated_fleet(), 217_073);
+    visit(&Instance::operated_fleet(), 905_577);
 }
 
 #[test]

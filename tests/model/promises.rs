@@ -172,7 +172,11 @@ impl Lab {
         tick: &Tick,
     ) -> Result<(), Broken> {
         for (id, seat) in &after.seats {
-            let Some(switch) = seat.switch.as_ref().filter(|s| !s.rollback && !seat.force) else {
+            let Some(switch) = seat
+                .switch
+                .as_ref()
+                .filter(|s| !s.rollback && !s.forced && !seat.force)
+            else {
                 continue;
             };
             let old = before.seats.get(id).and_then(|seat| seat.switch.as_ref());

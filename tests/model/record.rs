@@ -208,10 +208,9 @@ impl Frame {
         } = seat;
         Seat {
             active,
-            switch: switch.map(|Switch { to, at, rollback }| Switch {
-                to,
-                at: (at - passed).max(NOW - self.switch()),
-                rollback,
+            switch: switch.map(|switch| Switch {
+                at: (switch.at - passed).max(NOW - self.switch()),
+                ..switch
             }),
             // The wish lies in the past as soon as it is written.
             rotate_at: rotate_at.map(|_| LONG_AGO),
@@ -233,8 +232,7 @@ impl Frame {
             public,
             phase,
             published,
-            // For people.
-            activated: _,
+            activated,
             placements,
             tokens,
             given_up,
@@ -277,7 +275,11 @@ impl Frame {
                 },
             },
             published: published.map(|at| order.shown(at)),
-            activated: None,
+            // Whether is what counts: one that never was hands nothing over.
+            activated: match phase {
+                Phase::Active { .. } | Phase::Retiring { .. } => activated.map(|_| LONG_AGO),
+                _ => None,
+            },
             placements,
             tokens,
             given_up,

@@ -210,6 +210,10 @@ impl State {
         for order in inst.orders.iter().filter(|order| !self.was(**order)) {
             match order {
                 Order::Rotate => asks.push(Ask::Rotate),
+                Order::Force => {
+                    let next = keys & !facts.active & !facts.retiring;
+                    asks.extend(slots(next).map(Ask::Force));
+                }
                 Order::Init => asks.push(Ask::Init),
                 Order::Rollback => asks.extend(slots(facts.retiring).map(Ask::Rollback)),
                 Order::Hold => asks.extend(slots(keys).map(Ask::Hold)),

@@ -77,17 +77,24 @@ impl World {
             if seat.switch.as_ref() == old {
                 continue;
             }
-            if let Some(Switch { to, at, rollback }) = &seat.switch {
+            if let Some(Switch {
+                to,
+                at,
+                rollback,
+                forced,
+            }) = &seat.switch
+            {
                 let kid = kid(after, *to);
                 self.ledger.wait.insert(kid.clone(), wait);
                 self.ledger.proven.remove(&kid);
-                if seat.force {
+                let forced = seat.force || *forced;
+                if forced {
                     self.ledger.excused.insert(kid.clone());
                 }
                 self.excuse_just_astray(&kid);
                 // One that is put off was fixed before.
                 let put_off = old.is_some_and(|old| old.to == *to && old.at < *at);
-                if !rollback && !seat.force && !put_off {
+                if !rollback && !forced && !put_off {
                     self.invariant_origins_answer();
                 }
             }
@@ -319,7 +326,7 @@ impl World {
                 // Taken back, as long as every replica can still hear of it.
                 (Phase::Published { .. } | Phase::Retiring { .. }, Some((seat, switch))) => {
                     assert!(
-                        seat.force || now + self.plan.timing.adoption > switch.at,
+                        seat.force || switch.forced || now + self.plan.timing.adoption > switch.at,
                         "{kid} is to be active at {}, and origin {o} lacks it",
                         switch.at
                     )

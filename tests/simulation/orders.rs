@@ -20,6 +20,18 @@ impl World {
         self.say(|| format!("roll back to {kid} at {r}: {done:?}"));
     }
 
+    /// Has a standby sign before its time.
+    pub(crate) fn force(&mut self, r: usize) {
+        let kids = self.kids(|phase| matches!(phase, Phase::Published { .. }));
+        let Some(kid) = self.random.pick(&kids).cloned() else {
+            return;
+        };
+        let done = self.change(r, &|set, plan, tick| {
+            set.force(&kid, &Mandate::default(), plan, tick)
+        });
+        self.say(|| format!("force {kid} at {r}: {done:?}"));
+    }
+
     pub(crate) fn order_destruction(&mut self, r: usize) {
         let kids = self.kids(|phase| !matches!(phase, Phase::Placeholder));
         let Some(kid) = self.random.pick(&kids).cloned() else {

@@ -45,8 +45,9 @@ pub(crate) fn whole(record: &KeySet) {
     assert_eq!(publics.collect::<BTreeSet<_>>().len(), count, "a key twice");
 }
 
-/// (c) During the handover a caller that fixed the old `kid` is served. The
-/// view is the record's.
+/// (c) During the handover a caller that fixed the old `kid` is served; a key
+/// that was withdrawn before it was active hands nothing over. The view is the
+/// record's.
 pub(crate) fn handed_over(record: &KeySet, view: &View, plan: &Plan, moment: Moment) {
     let Moment::Sure(now) = moment else { return };
     if view.signer(None, moment).is_err() {
@@ -57,10 +58,15 @@ pub(crate) fn handed_over(record: &KeySet, view: &View, plan: &Plan, moment: Mom
         let Phase::Retiring { since, .. } = key.phase else {
             continue;
         };
+        let named = named.iter().any(|named| named.id == key.id);
+        if key.activated().is_none() {
+            assert!(!named, "{:?} never was active, and signs", key.kid);
+            continue;
+        }
         let is_track = plan.tracks.iter().any(|track| track.0 == key.algorithm);
         if is_track && since <= now && now <= since + plan.timing.adoption {
             assert!(
-                named.iter().any(|named| named.id == key.id),
+                named,
                 "{:?} is refused {} after its handover began",
                 key.kid,
                 now.since(since)

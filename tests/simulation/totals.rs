@@ -22,6 +22,7 @@ pub(crate) struct Totals {
 pub(crate) const EXPECTED: &[&str] = &[
     "activated",
     "activation-cancelled",
+    "activation-forced",
     "activation-scheduled",
     "clock: confirmed",
     "clock: doubted after a leap forward",

@@ -270,6 +270,7 @@ impl World {
                 }
             }
             3..6 => self.roll_back(r),
+            6 | 7 if self.random.chance(250) => self.force(r),
             6 | 7 => {
                 let track = *self.random.pick(&self.plan.tracks).expect("one at least");
                 let done = self.change(r, &|set, plan, tick| {

@@ -148,7 +148,9 @@ impl Draft {
                 self.published.get_or_insert(at);
             }
             What::PlaceholderMade => self.phase = Phase::Placeholder,
-            What::ActivationScheduled { .. } | What::RollbackScheduled { .. } => self.switch = true,
+            What::ActivationScheduled { .. }
+            | What::ActivationForced { .. }
+            | What::RollbackScheduled { .. } => self.switch = true,
             What::ActivationCancelled => self.switch = false,
             What::Activated => {
                 self.phase = Phase::Active { since: at };

@@ -11,6 +11,7 @@ mod approval;
 mod bounds;
 mod confirm;
 mod destroy;
+mod force;
 mod forecast;
 mod forget;
 mod genesis;
