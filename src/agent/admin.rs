@@ -4,6 +4,7 @@
 
 mod error;
 
+use super::forced::Rotation;
 use super::health::Health;
 use super::impact::{Foreseen, Impact, Thought};
 use crate::jose::Algorithm;
@@ -63,6 +64,18 @@ pub trait Administration: Send + Sync + 'static {
         key_set: &str,
         thought: Thought,
     ) -> impl Future<Output = Result<Foreseen, AdminError>> + Send;
+
+    /// What a rotation of a track would mean, by the rules and before its time;
+    /// of the default track where none is named. Changes nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownKeySet`], [`AdminError::UnknownTrack`].
+    fn foresee_rotation(
+        &self,
+        caller: &Caller,
+        key_set: &str,
+        algorithm: Option<Algorithm>,
+    ) -> impl Future<Output = Result<Rotation, AdminError>> + Send;
 }
 
 /// A change that an operator asks for.
@@ -85,6 +98,10 @@ pub enum Change {
     Rotate {
         /// The track; the default track where absent.
         algorithm: Option<Algorithm>,
+        /// Even before every verifier can hold it.
+        force: bool,
+        /// A remark; may be empty.
+        note: String,
     },
     /// End a key at once.
     Revoke {
@@ -160,7 +177,8 @@ impl Change {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Rotate { .. } => "rotate",
+            Self::Rotate { force: false, .. } => "rotate",
+            Self::Rotate { force: true, .. } => "force-rotation",
             Self::Revoke { .. } => "revoke",
             Self::Rollback { .. } => "rollback",
             Self::Destroy { .. } => "destroy",
@@ -277,7 +295,7 @@ pub struct KeySetStatus {
 pub struct RequestStatus {
     /// Under which one agrees.
     pub number: u64,
-    /// A stable word: `destroy`, `rollback`, `activate`, `waive`.
+    /// A stable word: `destroy`, `rollback`, `activate`, `force`, `waive`.
     pub wish: &'static str,
     /// The `kid` that it is about, or the origin; of `activate` in words.
     pub about: String,

@@ -72,7 +72,7 @@ impl Writer {
                     asker.person
                 ),
             });
-            if matches!(wish, Wish::Activate { .. }) {
+            if matches!(wish, Wish::Activate { .. } | Wish::Force { .. }) {
                 let next = set.would_sign(wish).and_then(|key| key.kid.clone());
                 did.pending.push(match next {
                     Some(next) => format!("agreed to now, {next} signs before its time"),
@@ -208,9 +208,7 @@ impl Writer {
             .await
             .map_err(|e: StepError<OperatorError>| self.not_done(e))?;
         let mut did = Did::of(&events);
-        let (set, now) = (self.held.clone(), self.estimate());
-        let price = set.and_then(|held| self.price(&held.record.set, &events, now));
-        did.pending.extend(price);
+        self.tell_price(&mut did, &events);
         Ok(did)
     }
 

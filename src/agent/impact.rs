@@ -159,26 +159,26 @@ impl Tokens {
     }
 }
 
-/// Counts the tokens, from the log. Takes nobody's time but that of whoever
+/// Counts the tokens by a key, from the log. Takes nobody's time but that of whoever
 /// waits for the answer, and of that no more than `patience`.
 pub(super) async fn count_tokens(
     context: &Arc<Context>,
     key_set: &str,
-    impact: &mut Impact,
+    (kid, tokens): (&str, &mut Tokens),
     patience: Duration,
 ) {
     let wanted = Wanted {
         key_set: key_set.to_owned(),
-        kid: impact.kid.clone(),
-        since: impact.tokens.since,
-        now: impact.tokens.now,
+        kid: kid.to_owned(),
+        since: tokens.since,
+        now: tokens.now,
     };
     let (context, began) = (Arc::clone(context), Instant::now());
     let tally = blocking(move || {
         let in_time = || began.elapsed() < patience;
         context.audit.tally(&wanted, in_time)
     });
-    impact.tokens.count(tally.await);
+    tokens.count(tally.await);
 }
 
 impl Writer {
@@ -444,7 +444,7 @@ impl Writer {
         }
     }
 
-    fn uncounted(&self, longest: Span, ceiling: Option<Time>, now: Time) -> Tokens {
+    pub(super) fn uncounted(&self, longest: Span, ceiling: Option<Time>, now: Time) -> Tokens {
         let timing = &self.plan.timing;
         let lifetime = longest.max(timing.max_token_lifetime);
         Tokens::uncounted(ceiling, now - lifetime - timing.skew, now)

@@ -21,7 +21,7 @@ mod effects;
 pub mod failpoint;
 mod figures;
 mod follow;
-mod forced;
+pub mod forced;
 mod health;
 mod history;
 pub mod impact;
@@ -43,6 +43,7 @@ mod record;
 mod recover;
 mod refusal;
 mod revoke;
+mod sentences;
 mod show;
 mod sign;
 mod signing;
@@ -65,12 +66,14 @@ use tokio_stream::StreamExt;
 
 use crate::clock::Clock;
 use crate::hsm::Device;
+use crate::jose::Algorithm;
 use crate::keyring::Plan;
 use crate::metrics::KeySetMetrics;
 use crate::observe::{self, Origin};
 use crate::policy::{Approvals, Caller, Reason, Refusal, Rules};
 use crate::store::Cursor;
 use admin::{AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order};
+use forced::{AskingAhead, Rotation};
 use history::Archive;
 use impact::{AT_LEISURE, Asking, BRIEFLY, Foreseen, Thought};
 use news::News;
@@ -271,7 +274,13 @@ impl Administration for Agent {
         self.tell(&name, Message::Asked(Box::new(asked))).await?;
         let mut changed = answer.await.map_err(|_| gone(&name))??;
         if let Some(impact) = &mut changed.impact {
-            impact::count_tokens(&self.0.context, &name, impact, BRIEFLY).await;
+            impact::count_tokens(
+                &self.0.context,
+                &name,
+                (&impact.kid, &mut impact.tokens),
+                BRIEFLY,
+            )
+            .await;
         }
         Ok(changed)
     }
@@ -295,8 +304,31 @@ impl Administration for Agent {
         self.tell(key_set, Message::Foresee(asking)).await?;
         let mut foreseen = answer.await.map_err(|_| gone(key_set))??;
         let impact = &mut foreseen.impact;
-        impact::count_tokens(&self.0.context, key_set, impact, AT_LEISURE).await;
+        impact::count_tokens(
+            &self.0.context,
+            key_set,
+            (&impact.kid, &mut impact.tokens),
+            AT_LEISURE,
+        )
+        .await;
         Ok(foreseen)
+    }
+
+    async fn foresee_rotation(
+        &self,
+        _caller: &Caller,
+        key_set: &str,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Rotation, AdminError> {
+        let (reply, answer) = oneshot::channel();
+        let asking = AskingAhead { algorithm, reply };
+        self.tell(key_set, Message::ForeseeRotation(asking)).await?;
+        let mut rotation = answer.await.map_err(|_| gone(key_set))??;
+        if let Some(signs) = &rotation.signs {
+            let counted = (signs.as_str(), &mut rotation.tokens);
+            impact::count_tokens(&self.0.context, key_set, counted, AT_LEISURE).await;
+        }
+        Ok(rotation)
     }
 }
 

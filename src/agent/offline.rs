@@ -58,7 +58,14 @@ impl Offline {
     pub async fn foresee(&mut self, thought: &Thought) -> Result<Foreseen, AdminError> {
         let mut foreseen = self.writer.foresee(thought)?;
         let name = &self.writer.reader.name;
-        impact::count_tokens(&self.context, name, &mut foreseen.impact, AT_LEISURE).await;
+        let impact = &mut foreseen.impact;
+        impact::count_tokens(
+            &self.context,
+            name,
+            (&impact.kid, &mut impact.tokens),
+            AT_LEISURE,
+        )
+        .await;
         Ok(foreseen)
     }
 
@@ -80,7 +87,13 @@ impl Offline {
         let name = &self.writer.reader.name;
         for outcome in ended.iter_mut().filter_map(|one| one.outcome.as_mut().ok()) {
             if let Some(impact) = &mut outcome.impact {
-                impact::count_tokens(&self.context, name, impact, BRIEFLY).await;
+                impact::count_tokens(
+                    &self.context,
+                    name,
+                    (&impact.kid, &mut impact.tokens),
+                    BRIEFLY,
+                )
+                .await;
             }
             outcome.pending.push(NO_AGENT.to_owned());
         }
@@ -96,7 +109,13 @@ impl Offline {
         let mut changed = self.writer.carry_out(caller, order).await?;
         if let Some(impact) = &mut changed.impact {
             let name = &self.writer.reader.name;
-            impact::count_tokens(&self.context, name, impact, BRIEFLY).await;
+            impact::count_tokens(
+                &self.context,
+                name,
+                (&impact.kid, &mut impact.tokens),
+                BRIEFLY,
+            )
+            .await;
         }
         changed.pending.push(NO_AGENT.to_owned());
         Ok(changed)

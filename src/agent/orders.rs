@@ -11,6 +11,7 @@ use super::admin::{
 use super::impact::Impact;
 use super::reader::Blocked;
 use super::refusal::refusal;
+use super::sentences;
 use super::status::{self, Stuck};
 use super::writer::{Clock, StepError, Writer};
 use crate::clock::Reading;
@@ -85,7 +86,7 @@ pub(super) struct Did {
 impl Did {
     pub(super) fn of(done: &[Event]) -> Self {
         Self {
-            done: done.iter().map(status::sentence).collect(),
+            done: done.iter().map(sentences::sentence).collect(),
             pending: Vec::new(),
             trusted_until: None,
             impact: None,
@@ -181,14 +182,21 @@ impl Writer {
                 self.revoke_by(caller, kid, ending).await?
             }
             Change::ConfirmClock { reading } => self.confirm_clock(*reading, &by("")).await?,
-            Change::Rotate { algorithm } => {
+            Change::Rotate {
+                algorithm,
+                force,
+                note,
+            } => {
                 let algorithm = algorithm.unwrap_or(self.default_track());
+                if *force {
+                    return self.force(caller, algorithm, note).await;
+                }
                 let mut did = self
-                    .ask(|set, plan, tick| set.rotate(algorithm, &by(""), plan, tick))
+                    .ask(|set, plan, tick| set.rotate(algorithm, &by(note), plan, tick))
                     .await?;
                 if did.done.is_empty() {
                     did.pending.push(format!(
-                        "no {algorithm} key is active: the next one signs without being asked for, once every verifier can hold it; `keys revoke` of the key that was revoked last, with `--then activate`, has it sign earlier"
+                        "no {algorithm} key is active: the next one signs without being asked for, once every verifier can hold it; `sealkeeper keys rotate --force` has it sign earlier"
                     ));
                 }
                 did
@@ -422,7 +430,7 @@ impl Writer {
         Ok(Did::of(&events))
     }
 
-    fn default_track(&self) -> Algorithm {
+    pub(super) fn default_track(&self) -> Algorithm {
         self.plan
             .tracks
             .first()

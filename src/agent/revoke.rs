@@ -13,6 +13,7 @@ use super::impact::Fresh;
 use super::orders::Did;
 use super::reader::Snapshot;
 use super::refusal::refusal;
+use super::sentences;
 use super::status;
 use super::writer::{Clock, StepError, Writer, random_id};
 use crate::durable::DurableError;
@@ -147,7 +148,7 @@ impl Writer {
                 once.push_str("; a restart before that forgets it: order it again then");
             }
             let to_come = events.iter();
-            let to_come = to_come.filter_map(|event| status::to_come(event, &once));
+            let to_come = to_come.filter_map(|event| sentences::to_come(event, &once));
             let holds: Vec<Event> = events.iter().filter(ends).cloned().collect();
             did = Did {
                 pending: to_come.collect(),

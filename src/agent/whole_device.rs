@@ -90,7 +90,13 @@ impl Agent {
             }) = outcome
             {
                 let left = BRIEFLY.saturating_sub(began.elapsed());
-                impact::count_tokens(&self.0.context, key_set, impact, left).await;
+                impact::count_tokens(
+                    &self.0.context,
+                    key_set,
+                    (&impact.kid, &mut impact.tokens),
+                    left,
+                )
+                .await;
             }
         }
         Ok(ended)

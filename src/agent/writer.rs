@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::admin::{AdminError, KeySetStatus};
 use super::failpoint::{Effect, Side, hit};
 use super::follow::Observers;
+use super::forced::AskingAhead;
 use super::impact::Asking;
 use super::lacking::Standbys;
 use super::news::{Answers, Item, News};
@@ -47,6 +48,8 @@ pub(super) enum Message {
     Follow(Box<Wanted>, oneshot::Sender<()>),
     /// An operator wants to know what a revocation would mean.
     Foresee(Asking),
+    /// An operator wants to know what a rotation would mean.
+    ForeseeRotation(AskingAhead),
     /// What is on record, for the document of past keys.
     Record(oneshot::Sender<Option<KeySet>>),
     /// An operator ends every key on a device.
@@ -215,6 +218,9 @@ impl Writer {
             Message::EndDevice(asked) => self.end_device(*asked).await,
             Message::Foresee(Asking { thought, reply }) => {
                 let _ = reply.send(self.foresee(&thought));
+            }
+            Message::ForeseeRotation(AskingAhead { algorithm, reply }) => {
+                let _ = reply.send(self.foresee_rotation(algorithm));
             }
         }
     }

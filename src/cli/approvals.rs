@@ -88,6 +88,7 @@ fn list(pending: &[PendingApproval], as_json: bool) -> Result<(), Failure> {
                     format!("{}, once one is made", request.about)
                 }
                 "activate" => format!("{}: now {}", request.about, request.would_sign),
+                "force" => format!("{}, before its time", request.about),
                 _ => request.about.clone(),
             },
             format!("{} ({})", request.person, request.by),

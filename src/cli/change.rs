@@ -14,36 +14,27 @@ use super::output::{Failure, say};
 use super::{KeysCommand, OrderArgs};
 use crate::api::v1::{
     ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
-    ReleaseKeyRequest, RollbackKeyRequest, RotateKeyRequest,
+    ReleaseKeyRequest, RollbackKeyRequest,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 
-/// `keys rotate`, `rollback`, `destroy`, `hold`, `release`.
+/// `keys rollback`, `destroy`, `hold`, `release`.
 pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result<(), Failure> {
     let config = compose::config(config)?;
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let answer = match command {
-            // Answered by `keys::list`, `show::run`, `revoke::run` and
-            // `import::run`.
+            // Answered by `keys::list`, `show::run`, `rotate::run`, `revoke::run`
+            // and `import::run`.
             KeysCommand::List { .. }
             | KeysCommand::History { .. }
             | KeysCommand::Show { .. }
             | KeysCommand::Revoke(_)
+            | KeysCommand::Rotate(_)
             | KeysCommand::Import(_)
             | KeysCommand::Adopt(_) => {
                 return Ok(None);
-            }
-            KeysCommand::Rotate { order, alg } => {
-                let alg = alg.map(|alg| alg.name().to_owned()).unwrap_or_default();
-                let order = self::order(&config, order)?;
-                admin
-                    .rotate_key(RotateKeyRequest {
-                        order: Some(order),
-                        alg,
-                    })
-                    .await?
             }
             KeysCommand::Rollback { order, kid } => {
                 let order = self::order(&config, order)?;
@@ -126,10 +117,15 @@ pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Resu
     tell(&changed, json)
 }
 
+/// Whether somebody sits at a terminal.
+pub(super) fn is_answered() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
 /// Asks whoever sits at the terminal.
-fn confirm(question: &str, as_json: bool) -> Result<(), Failure> {
+pub(super) fn confirm(question: &str, as_json: bool) -> Result<(), Failure> {
     let (mut asks, answers) = (std::io::stderr(), std::io::stdin());
-    if as_json || !answers.is_terminal() || !asks.is_terminal() {
+    if as_json || !is_answered() {
         return Err(Failure::usage("there is no way back from this")
             .hint("--yes says that it is meant; on a terminal you are asked"));
     }

@@ -10,7 +10,7 @@ use super::keys::{date, rfc3339};
 use super::output::{Failure, say, warn};
 use crate::agent::impact::UNDATED;
 use crate::api::v1::key_admin_client::KeyAdminClient;
-use crate::api::v1::{GetHealthRequest, PreviewRevocationResponse, RevocationImpact};
+use crate::api::v1::{CallerTokens, GetHealthRequest, PreviewRevocationResponse, RevocationImpact};
 
 /// How many callers people are told of; JSON has all that the agent tells.
 const TOLD: usize = 10;
@@ -87,24 +87,8 @@ pub(super) fn tell(impact: &RevocationImpact) -> Result<(), Failure> {
 
 fn text_of(impact: &RevocationImpact) -> Vec<String> {
     let mut lines = vec![format!("tokens:  {}", tokens(impact))];
-    for caller in impact.callers.iter().take(TOLD) {
-        let until = caller.latest_exp.as_ref();
-        let until = until.map(|at| format!(", the last until {}", date(Some(at))));
-        lines.push(format!(
-            "         {} of {}{}",
-            caller.tokens,
-            caller.caller,
-            until.unwrap_or_default()
-        ));
-    }
-    let more = impact.callers.iter().skip(TOLD).map(|caller| caller.tokens);
-    let others = more.sum::<u64>() + impact.tokens_of_others;
-    if others > 0 {
-        lines.push(format!("         {others} of others (--json tells more)"));
-    }
-    for gap in &impact.log_gaps {
-        lines.push(format!("         and perhaps more: {gap}"));
-    }
+    let others = impact.tokens_of_others;
+    lines.extend(callers(&impact.callers, others, &impact.log_gaps));
     let at = date(impact.next_at.as_ref());
     lines.push(match (impact.signs.as_str(), impact.next_kid.as_str()) {
         ("", "") if impact.fresh_enters && impact.fresh_active => {
@@ -129,6 +113,37 @@ fn text_of(impact: &RevocationImpact) -> Vec<String> {
         (false, _) => format!("jwks:    {}", impact.jwks.join(", ")),
     });
     lines
+}
+
+/// Who has how many tokens, and what else there may be.
+pub(super) fn callers(callers: &[CallerTokens], others: u64, gaps: &[String]) -> Vec<String> {
+    let told = |caller: &CallerTokens| {
+        let until = caller.latest_exp.as_ref();
+        let until = until.map(|at| format!(", the last until {}", date(Some(at))));
+        let until = until.unwrap_or_default();
+        format!("         {} of {}{until}", caller.tokens, caller.caller)
+    };
+    let mut lines: Vec<String> = callers.iter().take(TOLD).map(told).collect();
+    let more = callers.iter().skip(TOLD).map(|caller| caller.tokens);
+    let others = more.sum::<u64>() + others;
+    if others > 0 {
+        lines.push(format!("         {others} of others (--json tells more)"));
+    }
+    let gaps = gaps.iter();
+    lines.extend(gaps.map(|gap| format!("         and perhaps more: {gap}")));
+    lines
+}
+
+/// The same for programs.
+pub(super) fn json_of_callers(callers: &[CallerTokens]) -> Value {
+    let callers = callers.iter().map(|caller| {
+        json!({
+            "caller": caller.caller,
+            "tokens": caller.tokens,
+            "latest_exp": rfc3339(caller.latest_exp.as_ref()),
+        })
+    });
+    callers.collect()
 }
 
 /// What has no id yet.
@@ -170,19 +185,12 @@ fn unbounded(impact: &RevocationImpact) -> String {
 
 /// The same for programs.
 pub(super) fn json_of(impact: &RevocationImpact) -> Value {
-    let callers = impact.callers.iter().map(|caller| {
-        json!({
-            "caller": caller.caller,
-            "tokens": caller.tokens,
-            "latest_exp": rfc3339(caller.latest_exp.as_ref()),
-        })
-    });
     json!({
         "kid": impact.kid,
         "tokens": impact.tokens,
         "latest_exp": rfc3339(impact.latest_exp.as_ref()),
         "latest_exp_from_log": impact.latest_exp_from_log,
-        "callers": callers.collect::<Vec<_>>(),
+        "callers": json_of_callers(&impact.callers),
         "tokens_of_others": impact.tokens_of_others,
         "log_gaps": impact.log_gaps,
         "signs": Some(&impact.signs).filter(|kid| !kid.is_empty()),
@@ -208,7 +216,6 @@ mod tests {
     use prost_types::Timestamp;
 
     use super::*;
-    use crate::api::v1::CallerTokens;
 
     fn impact() -> RevocationImpact {
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });

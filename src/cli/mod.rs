@@ -32,6 +32,7 @@ mod progress;
 mod recover;
 mod reload;
 mod revoke;
+mod rotate;
 mod serve;
 mod shell;
 mod show;
@@ -256,13 +257,7 @@ enum KeysCommand {
     /// it. Its CKA_ID becomes one of ours. The agent must be stopped.
     Adopt(adopt::Args),
     /// Activate the next key of a track as soon as that is safe.
-    Rotate {
-        #[command(flatten)]
-        order: OrderArgs,
-        /// The track; the default track where absent.
-        #[arg(long, value_name = "ALG")]
-        alg: Option<Algorithm>,
-    },
+    Rotate(rotate::Args),
     /// End a key for ever, at once.
     Revoke(revoke::Args),
     /// Make a retiring key active again.
@@ -420,6 +415,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Keys(KeysCommand::List { key_set, all }) => keys::list(config, key_set, all, json),
         Command::Keys(KeysCommand::History { key_set }) => history::run(config, key_set, json),
         Command::Keys(KeysCommand::Show { kid }) => show::run(config, &kid, json),
+        Command::Keys(KeysCommand::Rotate(args)) => rotate::run(config, args, json),
         Command::Keys(KeysCommand::Revoke(args)) => revoke::run(config, args, json),
         Command::Keys(KeysCommand::Import(args)) => import::run(config, args, json),
         Command::Keys(KeysCommand::Adopt(args)) => adopt::run(config, args, json),

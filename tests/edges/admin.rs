@@ -11,6 +11,7 @@ use sealkeeper::agent::admin::{
     HoldStatus, KeyPhase, KeySetStatus, KeyStatus, Order, PlacementStatus, PrivateHalf,
     RevocationReason, RevocationStatus, SightingStatus, Upcoming,
 };
+use sealkeeper::agent::forced::{Early, Rotation};
 use sealkeeper::agent::impact::{Foreseen, Fresh, Impact, Thought, Tokens};
 use sealkeeper::api::client;
 use sealkeeper::api::v1;
@@ -100,6 +101,32 @@ impl Administration for Keeper {
         let notes = vec!["it is the last key".into()];
         let impact = impact(&thought.kid);
         Ok(Foreseen { impact, notes })
+    }
+
+    async fn foresee_rotation(
+        &self,
+        _: &Caller,
+        set: &str,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Rotation, AdminError> {
+        if set != "main" {
+            return Err(AdminError::UnknownKeySet { name: set.into() });
+        }
+        Ok(Rotation {
+            algorithm: algorithm.unwrap_or(Algorithm::Es256),
+            signs: Some("key-1".into()),
+            tokens: impact("key-1").tokens,
+            next: Some("key-2".into()),
+            safe_at: Some(at(30)),
+            waits_for: Some("the origin o to answer".into()),
+            forced: Some(Early {
+                at: at(31),
+                refused_until: Some(at(32)),
+                lacking: vec!["o".into()],
+                back: Some((at(33), at(34))),
+            }),
+            notes: vec!["--force waits for a second person".into()],
+        })
     }
 }
 
@@ -383,6 +410,46 @@ async fn a_revocation_is_foreseen_with_all_that_is_known() {
 }
 
 #[tokio::test]
+async fn a_rotation_is_foreseen_with_all_that_is_known() {
+    let keeper = Arc::<Keeper>::default();
+    let server = serve(&keeper);
+    let mut client = connect(&server).await;
+    let mut preview = async |key_set: &str, alg: &str| {
+        let (key_set, alg) = (key_set.into(), alg.into());
+        let request = v1::PreviewRotationRequest { key_set, alg };
+        let reply = client.preview_rotation(request).await;
+        reply.map(tonic::Response::into_inner)
+    };
+    let tokens = impact_arrived("key-1").unwrap();
+    let foreseen = v1::PreviewRotationResponse {
+        alg: "ES512".into(),
+        signs: "key-1".into(),
+        tokens: tokens.tokens,
+        callers: tokens.callers,
+        tokens_of_others: tokens.tokens_of_others,
+        log_gaps: tokens.log_gaps,
+        next_kid: "key-2".into(),
+        safe_at: date(30),
+        waits_for: "the origin o to answer".into(),
+        forced: Some(v1::ForcedActivation {
+            at: date(31),
+            refused_until: date(32),
+            lacking_origins: vec!["o".into()],
+            back_from: date(33),
+            back_until: date(34),
+        }),
+        notes: vec!["--force waits for a second person".into()],
+    };
+    assert_eq!(preview("main", "ES512").await.unwrap(), foreseen);
+    assert_eq!(preview("main", "").await.unwrap().alg, "ES256");
+    assert!(keeper.orders.lock().unwrap().is_empty(), "nothing is done");
+    let unknown = preview("other", "").await.unwrap_err();
+    assert_eq!(Told::of(&unknown).reason, "UNKNOWN_KEY_SET");
+    let none = preview("main", "none").await.unwrap_err();
+    assert_eq!(none.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn the_end_of_a_device_tells_of_each_key() {
     let server = serve(&Arc::default());
     let mut client = connect(&server).await;
@@ -448,12 +515,14 @@ async fn each_change_arrives_as_it_was_ordered() {
     assert_eq!(reply, expected);
 
     for alg in ["", "ES512"] {
-        let alg = alg.into();
-        let order = order_();
-        client
-            .rotate_key(v1::RotateKeyRequest { order, alg })
-            .await
-            .unwrap();
+        let alg: String = alg.into();
+        let request = v1::RotateKeyRequest {
+            order: order_(),
+            force: !alg.is_empty(),
+            alg,
+            note: "n".into(),
+        };
+        client.rotate_key(request).await.unwrap();
     }
     let (order, kid_) = (order_(), kid());
     client
@@ -505,9 +574,15 @@ async fn each_change_arrives_as_it_was_ordered() {
                 then: Some(AfterRevocation::Wait),
                 note: note()
             },
-            Change::Rotate { algorithm: None },
             Change::Rotate {
-                algorithm: Some(Algorithm::Es512)
+                algorithm: None,
+                force: false,
+                note: note()
+            },
+            Change::Rotate {
+                algorithm: Some(Algorithm::Es512),
+                force: true,
+                note: note()
             },
             Change::Rollback { kid: kid() },
             Change::Destroy {
@@ -624,6 +699,7 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
     let request = v1::RotateKeyRequest {
         order: order(),
         alg: "none".into(),
+        ..Default::default()
     };
     refused.push((client.rotate_key(request).await.unwrap_err(), "alg"));
     let no_date = Some(prost_types::Timestamp {

@@ -9,7 +9,9 @@ use sealkeeper::agent::Administration;
 use sealkeeper::agent::admin::{
     AdminError, Change, Changed, DeviceOrder, Ended, KeySetStatus, Order,
 };
+use sealkeeper::agent::forced::Rotation;
 use sealkeeper::agent::impact::{Foreseen, Thought};
+use sealkeeper::jose::Algorithm;
 use sealkeeper::policy::Caller;
 
 use super::fake::{Signer, Unchanging, published};
@@ -55,6 +57,15 @@ impl Administration for Busy {
     }
 
     async fn foresee(&self, _: &Caller, _: &str, _: Thought) -> Result<Foreseen, AdminError> {
+        std::future::pending().await
+    }
+
+    async fn foresee_rotation(
+        &self,
+        _: &Caller,
+        _: &str,
+        _: Option<Algorithm>,
+    ) -> Result<Rotation, AdminError> {
         std::future::pending().await
     }
 }

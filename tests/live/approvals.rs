@@ -278,6 +278,52 @@ async fn a_revocation_waits_for_nobody() {
     assert_eq!(about, None);
 }
 
+/// A rotation is one person's; one before its time is not.
+#[tokio::test]
+async fn a_forced_rotation_waits_for_a_second_person() {
+    if !can_be_others() {
+        return;
+    }
+    let schedule = format!("{CALM}adoption = \"500ms\"\n");
+    let lab = two_people(&schedule);
+    lab.init();
+    let _daemon = lab.serve().await;
+    wait_until(async || kid_in(&lab, "published").is_some()).await;
+    let standby = kid_in(&lab, "published").expect("a standby");
+    let first = kid_in(&lab, "active");
+    let force = ["keys", "rotate", "--force", "--yes", "--note", "ticket 7"];
+    let asked = run_as(&lab, NOBODY, &force);
+    assert!(said(&asked).contains("NOT_A_PERSON"), "{}", said(&asked));
+    let asked = run_as(&lab, ANNA, &force);
+    assert!(asked.status.success(), "{}", said(&asked));
+    let told = said(&asked);
+    assert!(told.contains("approvals approve 1"), "{told}");
+    assert!(
+        told.contains(&format!("{standby} signs before its time")),
+        "{told}"
+    );
+    let waits = pending(&lab);
+    assert_eq!(waits[0]["wish"], "force");
+    assert_eq!(waits[0]["about"], standby.as_str());
+    let listed = lab.ok(&["approvals", "list"]);
+    assert!(listed.contains("before its time"), "{listed}");
+    let again = run_as(&lab, ANNA, &["approvals", "approve", "1"]);
+    assert!(said(&again).contains("SAME_PERSON"), "{}", said(&again));
+    assert_eq!(kid_in(&lab, "active"), first);
+
+    let agreed = run_as(&lab, BEN, &["approvals", "approve", "1"]);
+    assert!(agreed.status.success(), "{}", said(&agreed));
+    assert!(said(&agreed).contains("(rule 1)"), "{}", said(&agreed));
+    wait_until(async || kid_in(&lab, "active").as_ref() == Some(&standby)).await;
+    let log = std::fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+    let forced = log
+        .lines()
+        .find(|line| line.contains("\"activation-forced\""));
+    let forced = forced.expect("it is on record");
+    let names = [ANNA, BEN].map(|uid| format!("unix:{uid}"));
+    assert!(names.iter().all(|name| forced.contains(name)), "{forced}");
+}
+
 /// Found by review: one person had a key sign before its time, by way of a
 /// record made again.
 #[tokio::test]

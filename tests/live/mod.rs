@@ -13,6 +13,7 @@ pub(crate) mod crowds;
 mod destroy;
 mod fifty_rotations;
 mod figures;
+mod forced;
 pub(crate) mod full_disk;
 mod hangs;
 mod historical;

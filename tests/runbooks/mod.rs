@@ -47,6 +47,7 @@ runbooks! {
     restore: "There is a backup";
     recover: "There is no backup, or it is refused";
     origin_lags: "An origin holds it up";
+    rotate_early: "It cannot wait for verifiers";
     rollback: "It was done, and verifiers refuse tokens";
     device_away: "It can be brought back";
     device_lost: "It is gone for good";

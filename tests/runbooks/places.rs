@@ -212,6 +212,12 @@ pub(super) async fn origin_lags() -> Place {
     Place::new(lab, Some(daemon), kids)
 }
 
+/// Verifiers keep what they have for ten minutes.
+pub(super) async fn rotate_early() -> Place {
+    let slow = r#"verifier_cache = "10m""#;
+    begun(&unhurried().replace(r#"verifier_cache = "1s""#, slow)).await
+}
+
 /// `KID` signed until a moment ago.
 pub(super) async fn rollback() -> Place {
     let place = at_work(&unhurried()).await;

@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod forced;
 mod hold;
 mod last_good;
 mod last_key;
@@ -205,6 +206,14 @@ fn shown(reader: &Reader) -> Vec<String> {
     let keys = set["keys"].as_array().unwrap().iter();
     keys.map(|key| key["kid"].as_str().unwrap().to_owned())
         .collect()
+}
+
+fn rotate() -> Change {
+    Change::Rotate {
+        algorithm: None,
+        force: false,
+        note: String::new(),
+    }
 }
 
 fn revoke(kid: &str) -> Change {

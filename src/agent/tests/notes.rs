@@ -24,7 +24,7 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
         note: "forensics".to_owned(),
     };
     let release = Change::Release { kid: kid.clone() };
-    let rotate = Change::Rotate { algorithm: None };
+    let rotate = rotate();
     let orders = [
         (hold, "held", Some("forensics")),
         (release, "released", None),

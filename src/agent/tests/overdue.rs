@@ -60,7 +60,7 @@ async fn a_rotation_that_is_asked_for_is_late_as_well() {
         writer.settle().await;
         let order = match owed {
             true => revoke(writer.active()),
-            false => Change::Rotate { algorithm: None },
+            false => rotate(),
         };
         writer.order(order).await.unwrap();
         writer.settle().await;

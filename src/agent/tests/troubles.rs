@@ -263,10 +263,7 @@ async fn a_key_is_held_while_the_clock_is_in_doubt() {
     let command = "`sealkeeper clock confirm --key-set main`";
     assert!(held.durable && pending.contains(command), "{held:?}");
     // What permits waits, and says what for.
-    for change in [
-        Change::Release { kid: kid.clone() },
-        Change::Rotate { algorithm: None },
-    ] {
+    for change in [Change::Release { kid: kid.clone() }, rotate()] {
         let refused = writer.order(change).await.unwrap_err();
         let AdminError::Refused { reason, hint, .. } = refused else {
             panic!("{refused:?}");
@@ -327,7 +324,7 @@ async fn a_hold_that_comes_too_late_says_so() {
             let seen = Item::Seen("web".to_owned(), seen.clone());
             writer.learn(seen).await;
         }
-        let rotate = Change::Rotate { algorithm: None };
+        let rotate = rotate();
         writer.order(rotate).await.unwrap();
         writer.settle().await;
         bench.clock.advance(pause);

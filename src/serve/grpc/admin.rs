@@ -7,16 +7,15 @@ use tracing::info;
 
 use super::desk::timestamp;
 use super::status::Fault;
-use super::{callers, device, identity, impact, origins};
+use super::{callers, condition, device, identity, impact, origins, rotation};
+use crate::agent::Administration;
 use crate::agent::admin::{
     AfterRevocation, Change, Changed, ForgottenKey, HoldStatus, KeyPhase, KeySetStatus, KeyStatus,
     Order, PlacementStatus, PrivateHalf, RevocationReason, RevocationStatus, Upcoming,
 };
 use crate::agent::callers::Callers;
-use crate::agent::{Administration, Health, LateRotation};
 use crate::api;
 use crate::api::v1::{self, key_admin_server};
-use crate::jose::Algorithm;
 use crate::time::Time;
 
 /// The longest `request_id`, in characters.
@@ -78,16 +77,30 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         &self,
         request: Request<v1::RotateKeyRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        self.change(request, |v1::RotateKeyRequest { order, alg }| {
-            let algorithm = match alg.as_str() {
-                "" => None,
-                name => Some(name.parse::<Algorithm>().map_err(|error| {
-                    Fault::field("alg", error.to_string(), "use a registered name")
-                })?),
+        self.change(request, |request| {
+            let change = Change::Rotate {
+                algorithm: rotation::track(&request.alg)?,
+                force: request.force,
+                note: checked_note(request.note)?,
             };
-            Ok((order, Change::Rotate { algorithm }))
+            Ok((request.order, change))
         })
         .await
+    }
+
+    async fn preview_rotation(
+        &self,
+        request: Request<v1::PreviewRotationRequest>,
+    ) -> Result<Response<v1::PreviewRotationResponse>, Status> {
+        let caller = identity::administrator(&request)?;
+        let v1::PreviewRotationRequest { key_set, alg } = request.into_inner();
+        let track = rotation::track(&alg).map_err(Fault::into_status)?;
+        let rotation = self
+            .administration
+            .foresee_rotation(&caller, &key_set, track);
+        let rotation = rotation.await;
+        let rotation = rotation.map_err(|error| Fault::look(error).into_status())?;
+        Ok(Response::new(rotation::preview(rotation)))
     }
 
     async fn revoke_key(
@@ -209,29 +222,8 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         request: Request<v1::GetHealthRequest>,
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
         let caller = identity::administrator(&request)?;
-        let Health { key_sets, devices } = self.administration.health(&caller);
-        let key_sets = key_sets.into_iter().map(|set| v1::KeySetHealth {
-            name: set.name,
-            signs: set.fault.is_none(),
-            reason: set.fault.as_ref().map_or("", |(reason, _)| reason).into(),
-            why: set.fault.map(|(_, why)| why).unwrap_or_default(),
-            late_rotations: set.late.into_iter().map(late_rotation).collect(),
-            origins: set.origins.into_iter().map(origins::origin).collect(),
-            revoked_in_memory: set.unwritten.into_keys().collect(),
-        });
-        let devices = devices.into_iter().map(|device| v1::DeviceHealth {
-            name: device.name,
-            up: device.fault.is_none(),
-            why: device.fault.unwrap_or_default(),
-            pin_blocked: device.pin_blocked,
-            token: device.token.unwrap_or_default(),
-            token_serial: device.serial.unwrap_or_default(),
-            opening: device.opening,
-        });
-        Ok(Response::new(v1::GetHealthResponse {
-            key_sets: key_sets.collect(),
-            devices: devices.collect(),
-        }))
+        let health = self.administration.health(&caller);
+        Ok(Response::new(condition::response(health)))
     }
 
     async fn confirm_clock(
@@ -368,15 +360,6 @@ fn time(at: prost_types::Timestamp) -> Option<Time> {
     }
     let ms = at.seconds.checked_mul(1000)?.checked_add(ms)?;
     Some(Time::from_millis(ms))
-}
-
-fn late_rotation(rotation: LateRotation) -> v1::LateRotation {
-    v1::LateRotation {
-        alg: rotation.algorithm.name().to_owned(),
-        late: prost_types::Duration::try_from(rotation.late.to_duration()).ok(),
-        past_hard_limit: rotation.page,
-        waits_for: rotation.waits_for,
-    }
 }
 
 /// A change on the wire.

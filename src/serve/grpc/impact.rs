@@ -71,7 +71,9 @@ pub(super) fn of(impact: Impact) -> v1::RevocationImpact {
     }
 }
 
-fn caller((caller, tokens, latest_exp): (String, u64, Option<Time>)) -> v1::CallerTokens {
+pub(super) fn caller(
+    (caller, tokens, latest_exp): (String, u64, Option<Time>),
+) -> v1::CallerTokens {
     v1::CallerTokens {
         caller,
         tokens,

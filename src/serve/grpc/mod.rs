@@ -3,6 +3,7 @@
 mod admin;
 mod approvals;
 mod callers;
+mod condition;
 mod configuration;
 mod deadline;
 mod desk;
@@ -15,6 +16,7 @@ mod metered;
 mod origins;
 mod reflection;
 mod room;
+mod rotation;
 mod signer;
 mod status;
 mod volume;

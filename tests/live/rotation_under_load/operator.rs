@@ -42,7 +42,7 @@ impl Operator {
     pub(super) async fn rotate(&mut self) -> Result<(), Status> {
         let request = RotateKeyRequest {
             order: order("rotate"),
-            alg: String::new(),
+            ..Default::default()
         };
         self.admin.rotate_key(request).await.map(drop)
     }

@@ -1,0 +1,101 @@
+//! A key that signs before every verifier can hold it, because somebody says
+//! so: told beforehand, on record, and one can go back.
+
+use serde_json::Value;
+
+use super::bad_days::{active, signs};
+use super::lab::{Lab, kids, wait_until};
+
+/// Rule 1 takes 14 seconds, and a switch a second.
+const SCHEDULE: &str = r#"
+rotate_every = "1d"
+verifier_cache = "12s"
+propagation = "1500ms"
+skew = "200ms"
+max_token_lifetime = "1m"
+default_lifetime = "1m"
+rollback_window = "1h"
+adoption = "500ms"
+signing_deadline = "1s"
+max_age = "1s"
+"#;
+
+fn standby(lab: &Lab) -> Option<String> {
+    let keys = lab.keys().into_iter();
+    let mut keys = keys.filter(|key| key["phase"] == "published");
+    Some(keys.next()?["kid"].as_str()?.to_owned())
+}
+
+fn key_events(lab: &Lab) -> Vec<Value> {
+    let log = std::fs::read_to_string(lab.path("state/audit/keys.log")).expect("the log");
+    let lines = log.lines().filter_map(|line| {
+        let at = line.find('{')?;
+        serde_json::from_str(&line[at..]).ok()
+    });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn the_next_key_is_forced_on_record_and_the_former_one_comes_back() {
+    let lab = Lab::new(SCHEDULE, &["ES256"]);
+    lab.init();
+    let early = lab.path("early.json");
+    let mut daemon = lab.serve().await;
+    // A key that every verifier holds, so that one can go back to it.
+    let genesis = active(&lab);
+    lab.ok(&["keys", "rotate"]);
+    wait_until(async || active(&lab) != genesis).await;
+    let old = active(&lab);
+    wait_until(async || standby(&lab).is_some()).await;
+    let next = standby(&lab).expect("a standby");
+    // What a verifier holds that fetched before the standby was there.
+    let set = daemon.jwks().await.expect("a set");
+    let mut stale: Value = serde_json::from_slice(&set).expect("JSON");
+    let keys = stale["keys"].as_array_mut().expect("keys");
+    keys.retain(|key| key["kid"] != *next);
+    std::fs::write(&early, stale.to_string()).expect("a file");
+
+    let asked = lab.ok(&["keys", "rotate", "--dry-run", "--json"]);
+    let asked: Value = serde_json::from_str(&asked).expect("JSON");
+    assert_eq!(asked["signs"], *old, "{asked}");
+    assert_eq!(asked["next"], *next, "{asked}");
+    let (safe, until) = (&asked["safe_at"], &asked["forced"]["refused_until"]);
+    assert!(until.is_string() && safe.is_string(), "{asked}");
+    // It is told what it breaks; nobody is at a terminal to say yes.
+    let told = lab.ok(&["keys", "rotate", "--force", "--dry-run"]);
+    for part in [
+        "dry run: nothing was changed",
+        "breaks:  until",
+        &format!("`sealkeeper keys rollback {old}`"),
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let refused = lab.run(&["keys", "rotate", "--force"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(why.contains("--yes"), "{why}");
+    assert_eq!(active(&lab), old);
+
+    let done = lab.ok(&["keys", "rotate", "--force", "--yes", "--note", "ticket 7"]);
+    assert!(done.contains("before every verifier can hold it"), "{done}");
+    assert!(done.contains("(rule 1)"), "{done}");
+    assert!(done.contains("alone:"), "{done}");
+    wait_until(async || active(&lab) == next).await;
+    let token = signs(&mut daemon).await;
+    assert!(lab.ok(&["verify", &token]).contains("good"));
+    // Who holds an older set refuses it: what was told.
+    let early = early.display().to_string();
+    let refused = lab.run(&["verify", &token, "--jwks", &early]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let events = key_events(&lab);
+    let forced = events.iter().find(|it| it["event"] == "activation-forced");
+    let forced = forced.expect("it is in the log of key events");
+    assert_eq!(forced["kid"], *next);
+    assert_eq!(forced["remark"], "ticket 7");
+
+    // Both are in the set, and the former one signs again.
+    assert!(kids(&daemon.jwks().await.expect("a set")).contains(&old));
+    lab.ok(&["keys", "rollback", &old]);
+    wait_until(async || active(&lab) == old).await;
+    signs(&mut daemon).await;
+}
