@@ -77,7 +77,7 @@ impl KeySet {
             // that is ready.
             let fresh = self.fresh_standby(&seat_id);
             let fresh = fresh.filter(|_| seat.active.is_none());
-            let ready = fresh.and_then(|key| self.allowed(key, plan, &tick.live, tick.now));
+            let ready = fresh.and_then(|key| self.allowed(key, plan, tick, tick.now));
             next.extend(ready.map(|at| at - ahead(plan)));
         }
         next.extend(self.waivers.values().map(|waiver| waiver.until));
@@ -248,7 +248,7 @@ impl KeySet {
         }
         let mut safe = tick.now + ahead(plan);
         let fresh = self.fresh_standby(seat_id);
-        let ready = fresh.filter(|key| self.allowed(key, plan, &tick.live, safe) == Some(safe));
+        let ready = fresh.filter(|key| self.allowed(key, plan, tick, safe) == Some(safe));
         let key = ready.or(self.standby(seat_id))?;
         if seat.force {
             return Some((key.id, safe));
@@ -256,7 +256,7 @@ impl KeySet {
         // It ends: the later, the fewer waivers hold.
         loop {
             let at = self.wanted(seat_id, safe, plan)?;
-            safe = self.allowed(key, plan, &tick.live, at)?;
+            safe = self.allowed(key, plan, tick, at)?;
             if safe == at {
                 return Some((key.id, at));
             }

@@ -125,7 +125,7 @@ impl KeySet {
         let seat = seat.ok_or_else(|| self.unknown_track(key.algorithm))?;
         let Some(active) = seat.active else {
             let at = tick.now;
-            let safe = self.allowed(key, plan, &tick.live, at) == Some(at);
+            let safe = self.allowed(key, plan, tick, at) == Some(at);
             return Ok(Forcing {
                 key: key.id,
                 at,
@@ -148,7 +148,7 @@ impl KeySet {
             return Err(OperatorError::SwitchNear { at: near.at });
         }
         let at = tick.now + ahead(plan);
-        let safe = self.allowed(key, plan, &tick.live, at) == Some(at);
+        let safe = self.allowed(key, plan, tick, at) == Some(at);
         Ok(Forcing {
             key: key.id,
             at,

@@ -174,6 +174,10 @@ impl Run<'_> {
             for replica in self.set.replicas.values_mut() {
                 replica.confirmed = epoch;
             }
+            // Agents look all the while.
+            let origins = plan.origins.iter();
+            let looked = origins.map(|origin| (origin.clone(), tick.now));
+            self.set.looked.extend(looked);
             let made = &mut self.made;
             let events = self.set.advance(plan, tick, &mut || id(made));
             self.events.extend(events);
@@ -240,8 +244,6 @@ impl Run<'_> {
         let kids = self.set.keys.values().filter(shown);
         let kids = kids.filter_map(|key| key.kid.clone()).collect();
         for origin in &self.plan.origins {
-            // Agents look all the while.
-            self.set.looked.insert(origin.clone(), self.tick.now);
             let events = self.set.observe(origin, &kids, self.tick.now, self.plan);
             self.events.extend(events);
         }

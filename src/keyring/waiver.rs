@@ -155,17 +155,24 @@ impl KeySet {
 
     /// The earliest activation that rule 1 allows, not before `from`, by the
     /// waivers that hold at `from`: what comes later is judged anew. `None` while
-    /// an origin that counts does not show the key, or is not `live`.
-    pub(super) fn allowed(
-        &self,
-        key: &Key,
-        plan: &Plan,
-        live: &BTreeSet<String>,
-        from: Time,
-    ) -> Option<Time> {
+    /// an origin that counts does not show the key, or is not live.
+    pub(super) fn allowed(&self, key: &Key, plan: &Plan, tick: &Tick, from: Time) -> Option<Time> {
         let required = self.required(plan, from);
-        let observed = rules::exception_observers(&required, &key.sightings, live)?;
+        let live = self.live_on_record(plan, tick);
+        let observed = rules::exception_observers(&required, &key.sightings, &live)?;
         Some(self.held_everywhere(observed, plan).max(from))
+    }
+
+    /// The origins that answered lately, to this agent, and on record: where an
+    /// answer did not get there, the runs of sightings say nothing of the time
+    /// before it, in which nobody may have looked.
+    fn live_on_record(&self, plan: &Plan, tick: &Tick) -> BTreeSet<String> {
+        let patience = plan.timing.patience();
+        let on_record = |origin: &&String| {
+            let looked = self.looked.get(*origin);
+            *origin == OWN_LISTENER || looked.is_some_and(|at| tick.now.since(*at) <= patience)
+        };
+        tick.live.iter().filter(on_record).cloned().collect()
     }
 
     fn unknown_origin(&self, origin: &str, plan: &Plan) -> OperatorError {

@@ -6,11 +6,13 @@ use crate::keyring::Wish;
 impl Bench {
     fn force(&mut self, kid: &str, s: i64) -> Result<Vec<Event>, OperatorError> {
         self.tick.now = at(s);
+        self.attend();
         self.set.force(kid, &anna(), &self.plan, &self.tick)
     }
 
     fn wish_to_force(&mut self, s: i64) -> Result<Option<Wish>, OperatorError> {
         self.tick.now = at(s);
+        self.attend();
         let track = self.plan.tracks[0].0;
         self.set.wish_to_force(track, &self.plan, &self.tick)
     }
@@ -117,6 +119,8 @@ fn a_key_of_before_a_revocation_is_not_forced_in_front_of_one_that_signs() {
 fn what_cannot_be_forced_is_refused() {
     let mut bench = Bench::rotated();
     for kid in ["k1", "k9"] {
+        bench.tick.now = at(10_100);
+        bench.attend();
         let before = bench.set.clone();
         let refused = bench.force(kid, 10_100).unwrap_err();
         assert!(

@@ -74,6 +74,7 @@ fn ten_rotations_by_deadline_alone() {
         let before = bench.set.clone();
         assert_eq!(bench.advance_at(just_before(deadline)), [""; 0]);
         bench.set.high_water = before.high_water;
+        bench.set.looked.clone_from(&before.looked);
         assert_eq!(bench.set, before, "a step before the deadline");
 
         let events = bench.advance_at(deadline);
@@ -336,4 +337,27 @@ fn an_agent_in_doubt_is_waited_for_too() {
     bench.revoke("k1", Some(Then::Wait), 10).unwrap();
     bench.run(&[10, 11, 12]);
     assert_eq!(bench.half("k1"), Half::Present);
+}
+
+/// Found by the simulation: an answer that the store did not take counted as a
+/// sign of life, while the run of sightings on record went back to before a gap
+/// in which the origin had gone back.
+#[test]
+fn an_answer_that_is_not_on_record_has_nothing_activated() {
+    let mut bench = Bench::with_standby();
+    bench.run(&[9000]);
+    // Nobody looks at `a` for longer than propagation; then it answers, and
+    // that gets nowhere.
+    bench.tick.now = at(9910);
+    bench.set.looked.insert("b".to_owned(), at(9910));
+    let step = |bench: &mut Bench| {
+        let mut none = || panic!("no key is asked for");
+        names(&bench.set.advance(&bench.plan, &bench.tick, &mut none))
+    };
+    assert_eq!(step(&mut bench), [""; 0]);
+    // On record, the wait there begins anew.
+    assert_eq!(bench.look("a", 9920), ["unobserved"]);
+    bench.tick.now = at(9920);
+    assert_eq!(step(&mut bench), [""; 0]);
+    assert_eq!(bench.advance(9920 + 1110 - 90), ["activation-scheduled"]);
 }

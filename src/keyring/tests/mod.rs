@@ -138,9 +138,20 @@ impl Bench {
     pub(super) fn advance_at(&mut self, now: Time) -> Vec<&'static str> {
         self.tick.now = now;
         self.tick.adopted = self.set.epoch;
+        self.attend();
         let drawn = &mut self.drawn;
         let events = self.set.advance(&self.plan, &self.tick, &mut || id(drawn));
         names(&events)
+    }
+
+    /// Whoever answers now has been looked at all the while.
+    pub(super) fn attend(&mut self) {
+        if matches!(self.set.genesis, Genesis::Pending { .. }) {
+            return;
+        }
+        for origin in self.tick.live.iter().filter(|it| *it != OWN_LISTENER) {
+            self.set.looked.insert(origin.clone(), self.tick.now);
+        }
     }
 
     pub(super) fn advance(&mut self, s: i64) -> Vec<&'static str> {
