@@ -4,10 +4,13 @@
 //! does not know under which path an operator reads it. It is put in here,
 //! where everything passes on its way to the operator.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use clap::CommandFactory;
+use serde_json::Value;
 
+use super::output::{self, Failure};
 use super::{CONFIG, CONFIG_ENV, Cli};
 
 /// The program, where advice names one of its commands.
@@ -48,6 +51,26 @@ impl Advice {
             rest = after;
         }
         full + rest
+    }
+
+    /// Says a line to people.
+    pub(super) fn say(&self, line: impl Display) -> Result<(), Failure> {
+        output::say(self.in_full(&line.to_string()))
+    }
+
+    /// Says the same to programs, which show parts of it to people.
+    pub(super) fn say_json(&self, mut value: Value) -> Result<(), Failure> {
+        self.complete(&mut value);
+        output::say(value)
+    }
+
+    fn complete(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.in_full(text),
+            Value::Array(all) => all.iter_mut().for_each(|it| self.complete(it)),
+            Value::Object(all) => all.values_mut().for_each(|it| self.complete(it)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::advice::Advice;
 use super::keys::{date, rfc3339};
 use super::output::{Failure, say, table};
 use super::{OrderArgs, change, compose};
@@ -39,7 +40,7 @@ pub(super) enum Command {
 
 /// Carries out a command through the agent.
 pub(super) fn run(config: &Path, command: Command, json: bool) -> Result<(), Failure> {
-    let config = compose::config(config)?;
+    let (advice, config) = (Advice::of(config), compose::config(config)?);
     let changed = compose::block_on(async {
         let channel = client::connect(&config.serve.admin_socket).await?;
         let mut agent = ApprovalsClient::new(channel);
@@ -62,7 +63,7 @@ pub(super) fn run(config: &Path, command: Command, json: bool) -> Result<(), Fai
         Ok::<_, Failure>(Some(answer.into_inner()))
     })??;
     match changed {
-        Some(changed) => change::tell(&changed, json),
+        Some(changed) => change::tell(&changed, &advice, json),
         None => Ok(()),
     }
 }

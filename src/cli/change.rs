@@ -6,11 +6,12 @@ use std::path::Path;
 use prost_types::Timestamp;
 use serde_json::json;
 
+use super::advice::Advice;
 use super::compose;
 use super::impact;
 use super::keys;
 use super::kid;
-use super::output::{Failure, say};
+use super::output::Failure;
 use super::{KeysCommand, OrderArgs};
 use crate::api::v1::{
     ChangeResponse, ConfirmClockRequest, DestroyKeyRequest, HoldKeyRequest, Order,
@@ -21,7 +22,7 @@ use crate::config::Config;
 
 /// `keys rollback`, `destroy`, `hold`, `release`.
 pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result<(), Failure> {
-    let config = compose::config(config)?;
+    let (advice, config) = (Advice::of(config), compose::config(config)?);
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let answer = match command {
@@ -94,12 +95,12 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
         };
         Ok::<_, Failure>(Some(answer.into_inner()))
     })??;
-    changed.map_or(Ok(()), |changed| tell(&changed, as_json))
+    changed.map_or(Ok(()), |changed| tell(&changed, &advice, as_json))
 }
 
 /// `clock confirm`.
 pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Result<(), Failure> {
-    let config = compose::config(config)?;
+    let (advice, config) = (Advice::of(config), compose::config(config)?);
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
         let order = self::order(&config, order)?;
@@ -114,7 +115,7 @@ pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Resu
         };
         Ok::<_, Failure>(admin.confirm_clock(request).await?.into_inner())
     })??;
-    tell(&changed, json)
+    tell(&changed, &advice, json)
 }
 
 /// Whether somebody sits at a terminal.
@@ -152,20 +153,28 @@ pub(super) fn order(config: &Config, args: OrderArgs) -> Result<Order, Failure> 
 }
 
 /// What a running agent did.
-pub(super) fn tell(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
-    show(changed, as_json)?;
+pub(super) fn tell(
+    changed: &ChangeResponse,
+    advice: &Advice,
+    as_json: bool,
+) -> Result<(), Failure> {
+    show(changed, advice, as_json)?;
     changed.durable.then_some(()).ok_or_else(in_memory)
 }
 
 /// What was done with no agent running.
-pub(super) fn tell_offline(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
-    show(changed, as_json)?;
+pub(super) fn tell_offline(
+    changed: &ChangeResponse,
+    advice: &Advice,
+    as_json: bool,
+) -> Result<(), Failure> {
+    show(changed, advice, as_json)?;
     changed.durable.then_some(()).ok_or_else(nowhere)
 }
 
-fn show(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
+fn show(changed: &ChangeResponse, advice: &Advice, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        return say(json!({
+        return advice.say_json(json!({
             "done": changed.done,
             "pending": changed.pending,
             "trusted_until": changed.trusted_until.as_ref().map(|at| keys::date(Some(at))),
@@ -176,22 +185,22 @@ fn show(changed: &ChangeResponse, as_json: bool) -> Result<(), Failure> {
         }));
     }
     for done in &changed.done {
-        say(format!("done:    {done}"))?;
+        advice.say(format!("done:    {done}"))?;
     }
     if let Some(at) = &changed.trusted_until {
-        say(format!(
+        advice.say(format!(
             "until:   {} bounded verifiers may still trust the key",
             keys::date(Some(at))
         ))?;
     }
     if let Some(impact) = &changed.impact {
-        impact::tell(impact)?;
+        impact::tell(impact, advice)?;
     }
     for pending in &changed.pending {
-        say(format!("pending: {pending}"))?;
+        advice.say(format!("pending: {pending}"))?;
     }
     if !changed.acted_alone.is_empty() {
-        say(format!(
+        advice.say(format!(
             "alone:   {} did this, which may want a second person: the log says so",
             changed.acted_alone
         ))?;

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use super::advice::Advice;
 use super::keys::{date, rfc3339};
-use super::output::{Failure, say, warn};
+use super::output::{Failure, warn};
 use crate::agent::impact::UNDATED;
 use crate::api::v1::key_admin_client::KeyAdminClient;
 use crate::api::v1::{CallerTokens, GetHealthRequest, PreviewRevocationResponse, RevocationImpact};
@@ -52,35 +53,36 @@ pub(super) async fn waited_for<T>(
 /// Tells what a revocation would mean.
 pub(super) fn tell_preview(
     preview: &PreviewRevocationResponse,
+    advice: &Advice,
     as_json: bool,
 ) -> Result<(), Failure> {
     let impact = preview.impact.as_ref();
     if as_json {
-        return say(json!({
+        return advice.say_json(json!({
             "dry_run": true,
             "impact": impact.map(json_of),
             "notes": preview.notes,
         }));
     }
-    say("dry run: nothing was changed. After the revocation:")?;
+    advice.say("dry run: nothing was changed. After the revocation:")?;
     if let Some(impact) = impact {
-        tell(impact)?;
+        tell(impact, advice)?;
         let until = date(impact.trusted_until.as_ref());
-        say(format!(
+        advice.say(format!(
             "until:   {until} bounded verifiers may still trust the key"
         ))?;
-        say(format!("until:   {}", unbounded(impact)))?;
+        advice.say(format!("until:   {}", unbounded(impact)))?;
     }
     for note in &preview.notes {
-        say(format!("note:    {note}"))?;
+        advice.say(format!("note:    {note}"))?;
     }
     Ok(())
 }
 
 /// Tells it to people: tokens, callers, what signs, what verifiers get.
-pub(super) fn tell(impact: &RevocationImpact) -> Result<(), Failure> {
+pub(super) fn tell(impact: &RevocationImpact, advice: &Advice) -> Result<(), Failure> {
     for line in text_of(impact) {
-        say(line)?;
+        advice.say(line)?;
     }
     Ok(())
 }

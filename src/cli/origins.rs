@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::advice::Advice;
 use super::keys::{date, rfc3339, told};
 use super::output::{Failure, say, table};
 use super::{OrderArgs, change, compose};
@@ -52,7 +53,7 @@ pub(super) enum OriginsCommand {
 
 /// Carries out a command through the agent.
 pub(super) fn run(path: &Path, command: OriginsCommand, as_json: bool) -> Result<(), Failure> {
-    let config = compose::config(path)?;
+    let (advice, config) = (Advice::of(path), compose::config(path)?);
     let changed = match command {
         OriginsCommand::List { key_set } => return list(&config, key_set.as_deref(), as_json),
         OriginsCommand::Waive {
@@ -81,7 +82,7 @@ pub(super) fn run(path: &Path, command: OriginsCommand, as_json: bool) -> Result
             Ok::<_, Failure>(admin.restore_origin(request).await?.into_inner())
         })??,
     };
-    change::tell(&changed, as_json)
+    change::tell(&changed, &advice, as_json)
 }
 
 /// As it is configured, where it leads to the same place. What is not, the

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use super::advice::Advice;
 use super::output::Failure;
 use super::{
     OrderArgs, RevokeReason, ThenArg, change, compose, hangs, impact, kid, policy, whole_device,
@@ -68,18 +69,25 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
-    let config = compose::config(config)?;
+    let (advice, config) = (Advice::of(config), compose::config(config)?);
     match (&args.kid, &args.device) {
-        (None, Some(device)) => whole_device::run(config, device, &args, as_json),
-        (Some(wanted), _) if args.offline => offline(config, wanted.clone(), args, as_json),
-        (Some(wanted), _) => one(&config, wanted.clone(), args, as_json),
+        (None, Some(device)) => whole_device::run((config, &advice), device, &args, as_json),
+        (Some(wanted), _) if args.offline => {
+            offline((config, &advice), wanted.clone(), args, as_json)
+        }
+        (Some(wanted), _) => one((&config, &advice), wanted.clone(), args, as_json),
         // The command line asks for one of them.
         (None, None) => Err(Failure::usage("which key?")),
     }
 }
 
 /// Through the agent.
-fn one(config: &Config, wanted: String, mut args: Args, as_json: bool) -> Result<(), Failure> {
+fn one(
+    (config, advice): (&Config, &Advice),
+    wanted: String,
+    mut args: Args,
+    as_json: bool,
+) -> Result<(), Failure> {
     compose::block_on(async {
         let mut admin = compose::admin(config).await?;
         let named = args.order.key_set.take();
@@ -97,7 +105,7 @@ fn one(config: &Config, wanted: String, mut args: Args, as_json: bool) -> Result
             request.set_then(then(args.then));
             let preview = impact::waited_for(&known, admin.preview_revocation(request)).await;
             let preview = preview.map_err(|e| hangs::revoking(config, e, &words, &args))?;
-            return impact::tell_preview(&preview.into_inner(), as_json);
+            return impact::tell_preview(&preview.into_inner(), advice, as_json);
         }
         let order = change::order(config, args.order.clone())?;
         let kid = kid::resolve(config, &order.key_set, wanted, args.force_kid).await?;
@@ -112,7 +120,7 @@ fn one(config: &Config, wanted: String, mut args: Args, as_json: bool) -> Result
         request.set_then(then(args.then));
         let changed = impact::waited_for(&known, admin.revoke_key(request)).await;
         let changed = changed.map_err(|e| hangs::revoking(config, e, &words, &args))?;
-        change::tell(&changed.into_inner(), as_json)
+        change::tell(&changed.into_inner(), advice, as_json)
     })?
 }
 
@@ -136,7 +144,12 @@ pub(super) fn then(then: Option<ThenArg>) -> AfterRevocation {
 
 pub(super) const IF_IN_USE: &str = "leave out --offline: the running agent ends the key at once; one that hangs is to be ended first, and `sealkeeper doctor` says how";
 
-fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Result<(), Failure> {
+fn offline(
+    (mut config, advice): (Config, &Advice),
+    wanted: String,
+    args: Args,
+    as_json: bool,
+) -> Result<(), Failure> {
     as_owner(&config.state_dir)?;
     let named = match args.order.key_set {
         None if config.key_sets.len() > 1 => holder(&config, &wanted)?,
@@ -164,7 +177,7 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
                 along: Vec::new(),
             };
             let foreseen = offline.foresee(&thought).await.map_err(grpc::failure)?;
-            return impact::tell_preview(&grpc::preview(foreseen), as_json);
+            return impact::tell_preview(&grpc::preview(foreseen), advice, as_json);
         }
         let order = admin::Order {
             request_id: "offline".to_owned(),
@@ -181,6 +194,7 @@ fn offline(mut config: Config, wanted: String, args: Args, as_json: bool) -> Res
         let changed = offline.revoke(&caller, &order).await;
         change::tell_offline(
             &grpc::change_response(changed.map_err(grpc::failure)?),
+            advice,
             as_json,
         )
     })?

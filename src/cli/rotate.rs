@@ -5,11 +5,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::OrderArgs;
+use super::advice::Advice;
 use super::change;
 use super::compose;
 use super::impact;
 use super::keys::{date, rfc3339};
-use super::output::{Failure, say};
+use super::output::Failure;
 use crate::api::v1::{
     ForcedActivation, PreviewRotationRequest, PreviewRotationResponse, RotateKeyRequest,
 };
@@ -41,17 +42,17 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failure> {
-    let config = compose::config(config)?;
+    let (advice, config) = (Advice::of(config), compose::config(config)?);
     compose::block_on(async {
         if args.dry_run {
             let preview = preview(&config, &args).await?;
             return match as_json {
-                true => say(json_of(&preview)),
-                false => tell(&preview, true),
+                true => advice.say_json(json_of(&preview)),
+                false => tell(&preview, &advice, true),
             };
         }
         if args.force && !args.yes {
-            ask(&config, &args, as_json).await?;
+            ask(&config, &args, &advice, as_json).await?;
         }
         let mut admin = compose::admin(&config).await?;
         let request = RotateKeyRequest {
@@ -61,7 +62,7 @@ pub(super) fn run(config: &Path, args: Args, as_json: bool) -> Result<(), Failur
             note: args.note,
         };
         let changed = admin.rotate_key(request).await?.into_inner();
-        change::tell(&changed, as_json)
+        change::tell(&changed, &advice, as_json)
     })?
 }
 
@@ -81,7 +82,7 @@ async fn preview(config: &Config, args: &Args) -> Result<PreviewRotationResponse
 }
 
 /// Shows whoever sits at the terminal what it breaks, before it does.
-async fn ask(config: &Config, args: &Args, as_json: bool) -> Result<(), Failure> {
+async fn ask(config: &Config, args: &Args, advice: &Advice, as_json: bool) -> Result<(), Failure> {
     if as_json || !change::is_answered() {
         return Err(Failure::usage(
             "verifiers that do not hold the next key yet will refuse its tokens",
@@ -92,16 +93,16 @@ async fn ask(config: &Config, args: &Args, as_json: bool) -> Result<(), Failure>
     let forced = preview.forced.as_ref();
     // Else nothing breaks, or it is refused: the agent says which.
     if forced.is_some_and(|forced| forced.refused_until.is_some()) {
-        tell(&preview, false)?;
+        tell(&preview, advice, false)?;
         let next = &preview.next_kid;
         change::confirm(&format!("Have {next} sign before its time?"), as_json)?;
     }
     Ok(())
 }
 
-fn tell(preview: &PreviewRotationResponse, dry_run: bool) -> Result<(), Failure> {
+fn tell(preview: &PreviewRotationResponse, advice: &Advice, dry_run: bool) -> Result<(), Failure> {
     for line in text_of(preview, dry_run) {
-        say(line)?;
+        advice.say(line)?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use super::output::{Failure, say};
+use super::advice::Advice;
+use super::output::Failure;
 use super::revoke::{Args, IF_IN_USE, as_owner, because, chosen, reason, then};
 use super::{change, compose, hangs, impact, keys, kid, policy};
 use crate::agent::admin::DeviceOrder;
@@ -19,23 +20,28 @@ use crate::config::Config;
 use crate::keyring::OWN_LISTENER;
 use crate::serve::grpc;
 
-pub(super) fn run(config: Config, device: &str, args: &Args, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(
+    (config, advice): (Config, &Advice),
+    device: &str,
+    args: &Args,
+    as_json: bool,
+) -> Result<(), Failure> {
     match (args.offline, args.dry_run) {
         (false, false) => {
             let keys = ordered(&config, device, args)?;
-            told(&config, device, &keys, as_json)?;
+            told((&config, advice), device, &keys, as_json)?;
             verdict(&keys, change::in_memory)
         }
-        (false, true) => foretold(device, &foreseen(&config, device, args)?, as_json),
+        (false, true) => foretold(device, &foreseen(&config, device, args)?, advice, as_json),
         (true, dry_run) => {
             as_owner(&config.state_dir)?;
             match dry_run {
                 false => {
                     let keys = ended(&config, device, args)?;
-                    told(&config, device, &keys, as_json)?;
+                    told((&config, advice), device, &keys, as_json)?;
                     verdict(&keys, change::nowhere)
                 }
-                true => foretold(device, &thought_of(&config, device, args)?, as_json),
+                true => foretold(device, &thought_of(&config, device, args)?, advice, as_json),
             }
         }
     }
@@ -228,7 +234,12 @@ fn thought_of(config: &Config, device: &str, args: &Args) -> Result<Thoughts, Fa
     })?
 }
 
-fn foretold(device: &str, thoughts: &Thoughts, as_json: bool) -> Result<(), Failure> {
+fn foretold(
+    device: &str,
+    thoughts: &Thoughts,
+    advice: &Advice,
+    as_json: bool,
+) -> Result<(), Failure> {
     if as_json {
         let keys = thoughts.iter().map(|(key_set, kid, preview)| {
             json!({
@@ -239,14 +250,14 @@ fn foretold(device: &str, thoughts: &Thoughts, as_json: bool) -> Result<(), Fail
             })
         });
         let keys: Vec<Value> = keys.collect();
-        return say(json!({ "dry_run": true, "device": device, "keys": keys }));
+        return advice.say_json(json!({ "dry_run": true, "device": device, "keys": keys }));
     }
     if thoughts.is_empty() {
-        return say(none_on(device));
+        return advice.say(none_on(device));
     }
     for (key_set, kid, preview) in thoughts {
-        say(format!("{key_set}: {kid}"))?;
-        impact::tell_preview(preview, false)?;
+        advice.say(format!("{key_set}: {kid}"))?;
+        impact::tell_preview(preview, advice, false)?;
     }
     Ok(())
 }
@@ -258,7 +269,12 @@ fn none_on(device: &str) -> String {
 // -- Done ------------------------------------------------------------------------
 
 /// Tells what became of each.
-fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Result<(), Failure> {
+fn told(
+    (config, advice): (&Config, &Advice),
+    device: &str,
+    keys: &[DeviceKey],
+    as_json: bool,
+) -> Result<(), Failure> {
     let made_there = config
         .key_sets
         .iter()
@@ -266,16 +282,17 @@ fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Res
     let made_there: Vec<&str> = made_there.map(|(name, _)| name.as_str()).collect();
     if as_json {
         let keys: Vec<Value> = keys.iter().map(json_of).collect();
-        say(json!({ "device": device, "keys": keys, "still_made_there": made_there }))?;
+        advice
+            .say_json(json!({ "device": device, "keys": keys, "still_made_there": made_there }))?;
     } else {
         for key in keys {
-            tell_key(key)?;
+            tell_key(key, advice)?;
         }
         if keys.is_empty() {
-            say(none_on(device))?;
+            advice.say(none_on(device))?;
         }
         if !made_there.is_empty() {
-            say(format!(
+            advice.say(format!(
                 "pending: new keys of {} are made on the device {device} too: where it is not to be trusted, name another in the configuration, then `sealkeeper config reload`: that suffices for a device that the agent knows already, and else says that it waits for a restart",
                 made_there.join(", ")
             ))?;
@@ -284,29 +301,29 @@ fn told(config: &Config, device: &str, keys: &[DeviceKey], as_json: bool) -> Res
     Ok(())
 }
 
-fn tell_key(key: &DeviceKey) -> Result<(), Failure> {
+fn tell_key(key: &DeviceKey, advice: &Advice) -> Result<(), Failure> {
     if !key.error.is_empty() {
         let which = match key.kid.as_str() {
             "" => "its keys are not known".to_owned(),
             kid => kid.to_owned(),
         };
-        return say(format!("failed:  {}: {which}: {}", key.key_set, key.error));
+        return advice.say(format!("failed:  {}: {which}: {}", key.key_set, key.error));
     }
-    say(format!("done:    {}: {}", key.key_set, key.kid))?;
+    advice.say(format!("done:    {}: {}", key.key_set, key.kid))?;
     for done in &key.done {
-        say(format!("         {done}"))?;
+        advice.say(format!("         {done}"))?;
     }
     if let Some(at) = &key.trusted_until {
         let at = keys::date(Some(at));
-        say(format!(
+        advice.say(format!(
             "         until {at} bounded verifiers may still trust it"
         ))?;
     }
     if let Some(impact) = &key.impact {
-        say(format!("         {} unexpired tokens", impact.tokens))?;
+        advice.say(format!("         {} unexpired tokens", impact.tokens))?;
     }
     for pending in &key.pending {
-        say(format!("pending: {pending}"))?;
+        advice.say(format!("pending: {pending}"))?;
     }
     Ok(())
 }
