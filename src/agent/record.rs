@@ -124,6 +124,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
             moved(*reading, *expected)
         )),
         What::Imported { until } => Some(format!("until {until}")),
+        What::RecordVouched { objects } => {
+            let ids: Vec<String> = objects.iter().map(KeyId::to_string).collect();
+            Some(format!("not of this key set: {}", ids.join(", ")))
+        }
         What::Adopted { device, id, label } => {
             Some(format!("device {device}, id {id:?}, label {label}"))
         }
@@ -299,7 +303,7 @@ pub(super) fn moved(reading: Time, expected: Time) -> String {
 /// Events of what people and origins did, from which no key's state follows:
 /// what waits for a second person, and for whom nobody waits, is asked for
 /// again after a recovery, and all origins are.
-const OF_NO_KEY: [&str; 9] = [
+const OF_NO_KEY: [&str; 10] = [
     "unobserved",
     "approval-requested",
     "approved",
@@ -308,6 +312,7 @@ const OF_NO_KEY: [&str; 9] = [
     "origin-waived",
     "origin-restored",
     "waiver-ended",
+    "record-vouched",
     CONFIRMED,
 ];
 

@@ -309,6 +309,10 @@ pub struct Generated {
     pub evidence: Evidence,
 }
 
+/// How many private keys of a token are told of. One with more is not ours
+/// alone, and the answer must fit a frame.
+pub const MOST_LISTED: usize = 2000;
+
 /// A private key of a token, whoever made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {

@@ -1,5 +1,7 @@
 //! What happened to a key, for the record and for the operator.
 
+use std::collections::BTreeSet;
+
 use super::key::{Half, Key, KeyId, Mandate, Reason};
 use super::rules::{self, Action};
 use super::set::Plan;
@@ -192,11 +194,16 @@ pub enum What {
     },
     /// Its record was lost, and made again from what others know.
     Recovered,
+    /// Somebody vouched for a record that looks old: these objects, which look
+    /// like an agent's, are another's.
+    RecordVouched {
+        objects: BTreeSet<KeyId>,
+    },
 }
 
 impl What {
     /// Every name that [`Self::name`] gives.
-    pub const NAMES: [&str; 36] = [
+    pub const NAMES: [&str; 37] = [
         "generation-begun",
         "generation-abandoned",
         "published",
@@ -233,6 +240,7 @@ impl What {
         "adoption-begun",
         "adopted",
         "recovered",
+        "record-vouched",
     ];
 
     /// A stable name for the log.
@@ -275,6 +283,7 @@ impl What {
             Self::AdoptionBegun => "adoption-begun",
             Self::Adopted { .. } => "adopted",
             Self::Recovered => "recovered",
+            Self::RecordVouched { .. } => "record-vouched",
         }
     }
 }

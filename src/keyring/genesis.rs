@@ -1,6 +1,6 @@
 //! The explicit beginning of a key set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounds::Known;
 use super::event::{Event, What};
@@ -47,6 +47,7 @@ impl KeySet {
             waivers: BTreeMap::new(),
             looked: BTreeMap::new(),
             bounds: None,
+            left_alone: BTreeSet::new(),
         };
         set.join(tick);
         let events = set.resume_genesis(plan, tick, ids);

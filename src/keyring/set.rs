@@ -203,6 +203,10 @@ pub struct KeySet {
     /// this was kept, until the next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<Known>,
+    /// Objects in devices that look like an agent's, and are none of this key
+    /// set: what a recovery left alone, or an operator said to be another's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left_alone: BTreeSet<KeyId>,
 }
 
 #[expect(

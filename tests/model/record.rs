@@ -123,6 +123,7 @@ impl Frame {
             looked,
             // The schedule never changes, and nothing is lowered.
             bounds,
+            left_alone,
         } = set;
         let order = Order::of(&seats, &keys);
         let seats = seats
@@ -195,6 +196,7 @@ impl Frame {
                 .map(|(origin, at)| (origin, (at - passed).max(NOW - self.looked)))
                 .collect(),
             bounds,
+            left_alone,
         }
     }
 

@@ -6,11 +6,7 @@ use cryptoki::session::Session;
 use super::error::while_doing;
 use super::generate::{evidence, judge};
 use super::{Token, attributes, public};
-use crate::hsm::message::{Fault, FaultKind, Generated, Listed};
-
-/// How many keys are told of. A token with more is not one of ours alone, and
-/// the answer must fit a frame.
-const MOST: usize = 2000;
+use crate::hsm::message::{Fault, FaultKind, Generated, Listed, MOST_LISTED};
 
 /// Every private key on the token, and what can be said of each.
 pub(crate) fn list(
@@ -25,7 +21,7 @@ pub(crate) fn list(
     let found = session.find_objects(&wanted);
     let found = found.map_err(while_doing("listing the private keys"))?;
     let mut listed = Vec::new();
-    for private in found.into_iter().take(MOST) {
+    for private in found.into_iter().take(MOST_LISTED) {
         let (id, label) = names(session, private)?;
         let pair = match pair(session, private, &id, require_local) {
             Ok(pair) => Ok(pair),

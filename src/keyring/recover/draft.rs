@@ -52,7 +52,11 @@ pub(super) struct Draft {
     pub(super) held_by: BTreeSet<String>,
     missing: bool,
     on_disk: bool,
-    origins: BTreeSet<String>,
+    pub(super) origins: BTreeSet<String>,
+    /// It left the set after the record's time.
+    pub(super) gone: bool,
+    /// It may have.
+    pub(super) unshown: bool,
 }
 
 impl Draft {
@@ -82,6 +86,8 @@ impl Draft {
             missing: false,
             on_disk: false,
             origins: BTreeSet::new(),
+            gone: false,
+            unshown: false,
         }
     }
 
@@ -213,7 +219,8 @@ impl Draft {
             | What::Unobserved { .. }
             | What::RotationRequested
             | What::SuccessorForced
-            | What::Recovered => {}
+            | What::Recovered
+            | What::RecordVouched { .. } => {}
         }
     }
 }
@@ -450,6 +457,7 @@ impl Drafts {
                     .as_ref()
                     .is_some_and(|kid| set.revoked.contains_key(kid)),
                 kid,
+                gone: draft.gone,
                 inferred,
             }
         });
@@ -487,6 +495,7 @@ fn bare(id: Option<KeyId>, kid: &str, inferred: Inferred) -> Finding {
         on_disk: false,
         origins: BTreeSet::new(),
         entombed: false,
+        gone: false,
         inferred,
     }
 }

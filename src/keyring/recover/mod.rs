@@ -21,6 +21,7 @@
 //! Recovering is not genesis.
 
 mod draft;
+mod gone;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,13 @@ pub struct Witnesses {
     pub tombstones: BTreeMap<String, Revocation>,
     /// The latest instant with which anything on disk is dated.
     pub seen: Option<Time>,
+    /// Whether the record, and all that is on disk, is older than what the
+    /// others know: [`super::Outdated`].
+    pub outdated: bool,
+    /// Whether there are origins, and each of them answered.
+    pub all_answered: bool,
+    /// The keys in devices that carry an agent's label.
+    pub labelled: BTreeSet<KeyId>,
 }
 
 /// What the operator vouches for.
@@ -127,6 +135,9 @@ pub struct Finding {
     pub origins: BTreeSet<String>,
     /// Whether a tombstone names it.
     pub entombed: bool,
+    /// Whether it left the set while the record was elsewhere: the token lacks
+    /// it, and no origin shows it. It may have been revoked.
+    pub gone: bool,
     /// What follows.
     pub inferred: Inferred,
 }
@@ -191,6 +202,7 @@ pub fn recover(
     let mut drafts = Drafts::replay(witnesses, plan);
     let passed_over = drafts.show(witnesses, vouched, ids);
     drafts.look_into_devices(witnesses, vouched, plan, now);
+    drafts.look_at_origins(witnesses);
     let keys = drafts.keys.values();
     if !keys.clone().any(|draft| draft.named.is_some()) {
         return Err(RecoverError::NothingKnown(name.to_owned()));
@@ -212,6 +224,7 @@ pub fn recover(
     if set.placeholder.is_none() {
         events.extend(set.want_placeholder(plan, tick, ids));
     }
+    set.leave_alone(&drafts, witnesses);
     set.forget();
     let recovered = set.keys.values().filter(|key| key.kid.is_some());
     let recovered = recovered.map(|key| Event::of(key, now, What::Recovered));
@@ -256,6 +269,7 @@ impl Drafts {
             waivers: BTreeMap::new(),
             looked: BTreeMap::new(),
             bounds: record.and_then(|set| set.bounds),
+            left_alone: record.map_or_else(BTreeSet::new, |set| set.left_alone.clone()),
         }
     }
 }
@@ -426,11 +440,13 @@ impl Draft {
         }
         match self.phase {
             Phase::Placeholder | Phase::Retired { .. } => self.phase.clone(),
+            _ if self.gone => Phase::Retired { since: now },
             // A revocation that nobody else remembers; the log does.
             Phase::Revoked { .. } => self.phase.clone(),
             Phase::Retiring { .. } if self.switch => retiring,
             Phase::Retiring { .. } => self.phase.clone(),
             _ if self.is_missing() => retiring,
+            Phase::Active { .. } if self.unshown => retiring,
             Phase::Published { .. } | Phase::Active { .. } => self.phase.clone(),
             Phase::Generating if self.held_by.is_empty() => retiring,
             Phase::Generating => Phase::Published { since: now },

@@ -21,6 +21,7 @@ mod last;
 mod life;
 mod lost;
 mod operator;
+mod outdated;
 mod outlook;
 mod publicity;
 mod record;
