@@ -80,6 +80,11 @@ impl Writer {
                 self.owed.entry(kid.clone()).or_insert_with(owed);
             }
         }
+        if let Some(dark) = self.is_outdated(&record) {
+            let version = Some(version);
+            self.last.get_or_insert(Held { record, version });
+            return Ok(Some(dark));
+        }
         let pending = matches!(record.set.genesis, Genesis::Pending { .. });
         let replica = record.set.replicas.get(&self.context.replica);
         if let Some(note) = replica.and_then(|replica| replica.clock.as_ref())

@@ -34,6 +34,7 @@ mod news;
 pub mod offline;
 mod orders;
 mod origins;
+mod outdated;
 mod overdue;
 mod pulse;
 mod rates;
@@ -93,6 +94,7 @@ pub use history::{KeptHistory, NoHistory, confirmations, kept, past};
 pub use import::{ImportFailure, import};
 pub use init::{InitError, Progress, init};
 pub use origins::OriginHealth;
+pub use outdated::{cure as cure_of_outdated, holding, known};
 pub use overdue::LateRotation;
 pub use readiness::{Readiness, Trouble, Watched};
 pub use record::RecordError;
@@ -169,6 +171,10 @@ impl Agent {
             let (mailbox, inbox) = mpsc::channel(MAILBOX);
             let plan = follow::plan(&wanted);
             let mut writer = Writer::new(Arc::clone(&context), Arc::clone(&reader), plan);
+            writer
+                .reader
+                .gate
+                .wait_for(context.devices.keys().cloned().collect());
             writer.watch(wanted.origins.into_iter().chain(wanted.own));
             watched.insert(name.clone(), Arc::downgrade(&writer.news));
             writer.load().await;
@@ -181,6 +187,10 @@ impl Agent {
                 archive,
             };
             rooms.insert(name, room);
+        }
+        for device in context.devices() {
+            let rooms = watched.values().cloned().collect();
+            tokio::spawn(outdated::ask(Arc::clone(&context), device, rooms));
         }
         tokio::spawn(watch_store(Arc::clone(&context), watched));
         let agent = Self(Arc::new(Inner {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::keyring::Shown;
+use crate::keyring::{Holding, Shown};
 
 /// One thing that the writer has not looked at yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) enum Item {
     Lost(String),
     /// The device lacks a key that is to sign next, with this `kid`.
     StandbyLost(String),
+    /// A device said what it holds.
+    Holds(String, Holding),
 }
 
 /// The answers of one origin since the writer last looked.
@@ -50,6 +52,7 @@ struct Waiting {
     unanswered: BTreeMap<String, String>,
     lost: BTreeSet<String>,
     standby_lost: BTreeSet<String>,
+    holdings: BTreeMap<String, Holding>,
     /// The `kid`s of revoked keys, and when readers got the first set without
     /// them: whoever looked before that saw what was right then.
     left: BTreeMap<String, Instant>,
@@ -122,6 +125,14 @@ impl News {
         self.arrived.notify_one();
     }
 
+    /// A device said what it holds.
+    pub(super) fn holds(&self, device: &str, holding: Holding) {
+        let mut waiting = self.waiting();
+        waiting.holdings.insert(device.to_owned(), holding);
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
     /// The next of them; waits for one. Nothing is lost where the caller stops
     /// waiting.
     pub(super) async fn next(&self) -> Item {
@@ -137,6 +148,10 @@ impl News {
         let mut waiting = self.waiting();
         if std::mem::take(&mut waiting.store_changed) {
             return Some(Item::StoreChanged);
+        }
+        // Signatures wait for it.
+        if let Some((device, holding)) = waiting.holdings.pop_first() {
+            return Some(Item::Holds(device, holding));
         }
         if let Some((origin, answers)) = waiting.seen.pop_first() {
             return Some(Item::Seen(origin, answers));

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::figures::Overview;
+use super::outdated::{self, Gate};
 use super::pulse::Pulse;
 use super::signing::{Published, SignError, entity_tag};
 use super::terms::Terms;
 use super::unwritten::Unwritten;
 use crate::clock::Reading;
 use crate::jose::{Algorithm, Jwk, JwkSet, Verifier};
-use crate::keyring::{ClockGuard, Moment, NoSigner, SigningKey, Timing, View};
+use crate::keyring::{ClockGuard, Moment, NoSigner, Outdated, SigningKey, Timing, View};
 use crate::metrics::KeySetMetrics;
 use crate::policy::{Reason, Refusal};
 use crate::store::{REBUILD, StoreError};
@@ -39,6 +40,8 @@ pub(super) struct Reader {
     /// When it last came round.
     round: ArcSwap<Instant>,
     pulse: Pulse,
+    /// What signatures wait for when a process begins.
+    pub(super) gate: Gate,
 }
 
 /// The `kid`s that sign no more.
@@ -127,6 +130,17 @@ pub(super) enum Dark {
     /// The record cannot be used.
     #[error("{0}")]
     BadRecord(String),
+    /// Others know more than the record.
+    #[error(
+        "the record of the key set {key_set:?} is older than what others know: {proof}. {}",
+        outdated::cure(proof)
+    )]
+    Outdated {
+        /// The key set.
+        key_set: String,
+        /// How that shows.
+        proof: Outdated,
+    },
     /// The store cannot be read.
     #[error("{0}")]
     NoStore(StoreError),
@@ -152,6 +166,7 @@ impl Dark {
             Self::RecordLost { .. } => "RECORD_LOST",
             Self::InitUnfinished(_) => "INIT_UNFINISHED",
             Self::BadRecord(_) => "RECORD_UNUSABLE",
+            Self::Outdated { .. } => "RECORD_OUTDATED",
             Self::NoStore(StoreError::Full { .. }) => "DISK_FULL",
             Self::NoStore(e) if e.may_pass() => "STORE_UNAVAILABLE",
             Self::NoStore(_) => "STORE_UNUSABLE",
@@ -177,6 +192,7 @@ impl Reader {
             overview: ArcSwap::default(),
             round: ArcSwap::from_pointee(Instant::now()),
             pulse,
+            gate: Gate::default(),
         }
     }
 

@@ -1,32 +1,37 @@
 //! A record that is lost or too old: what each witness says of it, and the
 //! record made again. So is a good one whose keys are all lost with their
 //! token, where the operator says that they are: it is one of the witnesses
-//! then, and none of its keys signs on.
+//! then, and none of its keys signs on. And so is one that looks good beside
+//! its log, where the token and the origins prove both of them old.
 //!
 //! Nothing is changed unless [`Wish::write`] says so; then the record goes into
 //! the store in one write, and the log learns of it as of any other change. A
 //! crash between the two leaves events in the record, which the agent logs
 //! when it starts.
 
+mod put;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::outdated::{holding, known, outdated, stands};
 use super::record::{Record, from_log};
-use super::writer::{Held, Writer, random_id};
+use super::writer::{Writer, random_id};
 use super::{Context, Wanted};
 use crate::audit::{self, AuditError, KeyEvent};
 use crate::durable::{DurableError, OsDisk};
 use crate::hsm::Listed;
 use crate::jose::ServedSet;
 use crate::keyring::{
-    self, Finding, Genesis, Half, KeyId, KeySet, Mandate, Phase, PublishedKey, RecoverError,
-    Recovery, Told, Vouched, Witnesses,
+    self, Finding, Genesis, Half, Holding, KeyId, KeySet, Mandate, Outdated, Phase, PublishedKey,
+    RecoverError, Recovery, Told, Vouched, Witnesses,
 };
 use crate::observe;
 use crate::store::{StoreError, Version};
 use crate::time::Time;
+use put::put;
 
 /// How long an origin may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,6 +46,8 @@ pub struct Wish {
     /// Where no key signs on, the next one does so as soon as there is one,
     /// whoever does not hold it yet.
     pub activate_early: bool,
+    /// The record is right, whatever the token holds beside its keys.
+    pub record_is_right: bool,
     /// What they vouch for.
     pub vouched: Vouched,
     /// Who they are, and what they note.
@@ -64,6 +71,11 @@ pub struct Recovered {
     /// Whether the agent will ask for the time to be confirmed: nothing is
     /// dated within the time that it takes for downtime.
     pub confirms_clock: bool,
+    /// How it shows that the whole folder is old.
+    pub outdated: Option<Outdated>,
+    /// Keys in devices that an operator said to be another agent's: each by its
+    /// device and its id there.
+    pub others: Vec<(String, KeyId)>,
     /// Whether it is in the store.
     pub written: bool,
 }
@@ -133,17 +145,26 @@ pub enum RecoverFailure {
     /// A key that signs before its time takes two people, and here is one.
     #[error("to have a key of {0:?} sign before its time takes two people")]
     TwoPeople(String),
+    /// So does what lets a record sign that looks old, and here is one.
+    #[error("to say that the record of {0:?} is right, though it looks old, takes two people")]
+    Word(String),
+    /// There is none of which that could be said.
+    #[error("the key set {0:?} has no record that is as new as the log")]
+    NoGood(String),
+    /// An origin says that the record is not right.
+    #[error("the record of the key set {0:?} is not right: {1}")]
+    NotRight(String, Outdated),
     /// The witnesses do not suffice.
     #[error(transparent)]
     Keyring(#[from] RecoverError),
 }
 
 /// What was in the store.
-struct Stored {
-    record: Option<Record>,
-    version: Option<Version>,
+pub(super) struct Stored {
+    pub(super) record: Option<Record>,
+    pub(super) version: Option<Version>,
     /// Whether the record is as the log has it.
-    good: bool,
+    pub(super) good: bool,
     said: Result<String, String>,
 }
 
@@ -159,6 +180,9 @@ pub async fn recover(
     wish: &Wish,
 ) -> Result<Recovered, RecoverFailure> {
     let name = wanted.name.clone();
+    if wish.record_is_right && wanted.approvals.is_some() {
+        return Err(RecoverFailure::Word(name));
+    }
     // The rebuild itself waits for nobody, like whatever blocks or unpublishes.
     if wish.activate_early && wanted.approvals.is_some() {
         return Err(RecoverFailure::TwoPeople(name));
@@ -173,7 +197,7 @@ pub async fn recover(
     let log: Result<Vec<Told>, String> = log.collect();
     let log = log.map_err(RecoverFailure::Newer)?;
     let logged = mine.iter().map(|event| event.number).max().unwrap_or(0);
-    let stored = stored(&context, &name, logged, wish.vouched).await?;
+    let mut stored = stored(&context, &name, logged).await?;
     let mut said = vec![
         ("log".to_owned(), Ok(format!("{logged} key events"))),
         ("store".to_owned(), stored.said.clone()),
@@ -186,12 +210,29 @@ pub async fn recover(
     };
     let foreign = others.iter().map(|event| event.key.clone());
     let foreign: BTreeSet<String> = foreign.collect();
-    let strange = devices(&context, &foreign, wish, &mut witnesses, &mut said).await?;
+    let (strange, holdings) = devices(&context, &foreign, wish, &mut witnesses, &mut said).await?;
     sets(&context, &wanted, &mut witnesses, &mut said).await;
+    let outdated = (stored.record.as_ref().filter(|_| stored.good))
+        .and_then(|record| outdated(&record.set, &holdings, &witnesses.origins));
+    let origins = wanted.origins.iter();
+    witnesses.all_answered = !wanted.origins.is_empty()
+        && (origins.clone()).all(|origin| witnesses.origins.contains_key(origin.name()));
     tombstones(&context, &name, &mut witnesses, &mut said)?;
     witnesses.seen = seen(&witnesses, state)?;
 
     let mut writer = Writer::alone(Arc::clone(&context), &wanted);
+    if wish.record_is_right {
+        return stands(&mut writer, stored, &holdings, outdated, said, wish).await;
+    }
+    if let Some(proof) = &outdated {
+        witnesses.outdated = true;
+        stored.good = false;
+        let number = stored.record.as_ref().map_or(0, |record| record.events);
+        said[1].1 = Ok(format!("an old copy, with {number} key events: {proof}"));
+    }
+    if stored.good && !wish.vouched.keys_are_lost {
+        return Err(RecoverFailure::Good(name));
+    }
     let tick = writer.tick_for(context.clock.read().wall);
     let mut made = keyring::recover(
         &name,
@@ -210,20 +251,7 @@ pub async fn recover(
         made.activate_early(&wish.mandate, tick.now);
     }
     if wish.write {
-        let mut record = Record::new(made.set.clone());
-        // What the log may not have yet of a good one.
-        record.outbox = (stored.record.into_iter())
-            .filter(|_| stored.good)
-            .flat_map(|record| record.outbox)
-            .collect();
-        // Numbers go on from what anybody has: an older copy stays refused.
-        record.events = (witnesses.record.as_ref()).map_or(logged, |(_, known)| logged.max(*known));
-        record.post(made.events);
-        writer.held = Some(Held {
-            record: record.clone(),
-            version: stored.version,
-        });
-        writer.store(record).await.map_err(RecoverFailure::Store)?;
+        put(&mut writer, &made, stored, logged).await?;
     }
     Ok(Recovered {
         confirms_clock: tick.now > made.set.high_water + writer.plan.timing.max_gap,
@@ -232,6 +260,8 @@ pub async fn recover(
         strange,
         not_asked,
         witnesses: said,
+        outdated,
+        others: Vec::new(),
         written: wish.write,
     })
 }
@@ -282,12 +312,7 @@ fn not_asked(set: &KeySet, context: &Context) -> Vec<(String, String)> {
 }
 
 /// An older record, where the store has one; or a good one of lost keys.
-async fn stored(
-    context: &Context,
-    name: &str,
-    logged: u64,
-    vouched: Vouched,
-) -> Result<Stored, RecoverFailure> {
+async fn stored(context: &Context, name: &str, logged: u64) -> Result<Stored, RecoverFailure> {
     let nothing = |why: String| Stored {
         record: None,
         version: None,
@@ -312,14 +337,8 @@ async fn stored(
         }
     };
     let good = record.check_against_log(logged).is_ok();
-    match record.set.genesis {
-        Genesis::Pending { .. } if good => {
-            return Err(RecoverFailure::Unfinished(name.to_owned()));
-        }
-        Genesis::Done { .. } if good && !vouched.keys_are_lost => {
-            return Err(RecoverFailure::Good(name.to_owned()));
-        }
-        _ => {}
+    if good && matches!(record.set.genesis, Genesis::Pending { .. }) {
+        return Err(RecoverFailure::Unfinished(name.to_owned()));
     }
     let which = if good { "a good record" } else { "an old copy" };
     let said = format!("{which}, with {} key events", record.events);
@@ -338,8 +357,10 @@ async fn devices(
     wish: &Wish,
     witnesses: &mut Witnesses,
     said: &mut Vec<(String, Result<String, String>)>,
-) -> Result<Vec<Strange>, RecoverFailure> {
-    let mut strange = Vec::new();
+) -> Result<(Vec<Strange>, BTreeMap<String, Holding>), RecoverFailure> {
+    let (mut strange, mut holdings) = (Vec::new(), BTreeMap::new());
+    let log = context.audit.key_events().into_iter();
+    let known = known(&*context.store, log.map(|event| event.what)).await;
     for (name, device) in &context.devices {
         let listed = match device.list().await {
             Ok(listed) => listed,
@@ -354,6 +375,9 @@ async fn devices(
                 });
             }
         };
+        let holding = holding(device, &listed, &known);
+        witnesses.labelled.extend(holding.strange.keys());
+        holdings.insert(name.clone(), holding);
         let mut held = BTreeMap::new();
         let all = listed.len();
         for Listed { id, label, pair } in listed {
@@ -383,7 +407,7 @@ async fn devices(
         (witnesses.tokens).extend(token.map(|token| (name.clone(), token)));
         witnesses.devices.insert(name.clone(), held);
     }
-    Ok(strange)
+    Ok((strange, holdings))
 }
 
 /// What is shown, on disk and at origins.

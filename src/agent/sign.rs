@@ -283,7 +283,15 @@ impl Agent {
             }),
             error => device_error(error),
         };
+        // A moment of the first signatures of a process, at most.
+        let told = reader.gate.passes(device.name(), deadline).await;
         let released = signature.map_err(failed).and_then(|signature| {
+            reader.signers()?;
+            if !told {
+                return Err(SignError::Deadline {
+                    waited: started.elapsed(),
+                });
+            }
             let began = Instant::now();
             let verified = verifier.verify(&input, &signature);
             counted.verification = began.elapsed();

@@ -101,7 +101,8 @@ impl Writer {
         for (&id, intent) in &set.intents {
             // Another agent's intent is its own to carry out: two that ask one
             // device for the same key could leave half of a pair.
-            if intent.owner == self.context.replica && self.tasks.is_due(id, now) {
+            let asked = self.reader.gate.is_open(intent.task.device());
+            if intent.owner == self.context.replica && asked && self.tasks.is_due(id, now) {
                 let errand = Errand::of(set, &intent.task);
                 self.tasks.start(&self.context, id, errand);
             }

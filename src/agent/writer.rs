@@ -24,6 +24,7 @@ use super::lacking::Standbys;
 use super::news::{Answers, Item, News};
 use super::orders::Asked;
 use super::origins::Origins;
+use super::outdated::Outside;
 use super::reader::{Dark, Reader};
 use super::record::{Record, RecordError};
 use super::revoke::Owed;
@@ -100,6 +101,8 @@ pub(super) struct Writer {
     pub(super) looking: Option<JoinHandle<()>>,
     /// When devices were asked about the keys that sign next.
     pub(super) standbys: Standbys,
+    /// What those say who stand outside the state folder.
+    pub(super) outside: Outside,
     /// Answers to orders, so that the same request is carried out once.
     pub(super) answered: super::orders::Answered,
 }
@@ -173,6 +176,7 @@ impl Writer {
             tasks: Tasks::default(),
             looking: None,
             standbys: Standbys::default(),
+            outside: Outside::default(),
             answered: super::orders::Answered::default(),
         }
     }
@@ -231,6 +235,7 @@ impl Writer {
             Item::Seen(origin, answers) => self.seen(&origin, answers).await,
             Item::Lost(kid) => self.lost(&kid).await,
             Item::StandbyLost(kid) => self.standby_lost(&kid).await,
+            Item::Holds(device, holding) => self.device_holds(device, holding).await,
             Item::Unanswered(origin, why) => {
                 if self.asks(&origin) {
                     self.origins.did_not_answer(&origin, why);
@@ -371,6 +376,7 @@ impl Writer {
             return; // It was taken off the configuration meanwhile.
         }
         let Answers { all, latest } = answers;
+        self.origin_shows(origin, &latest.anywhere).await;
         let now = self.now();
         let at = now.unwrap_or_else(|(_, estimate)| estimate);
         self.origins.answered(origin, latest.clone(), at);

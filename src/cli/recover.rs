@@ -35,6 +35,12 @@ pub(super) struct Args {
     /// halves stay until no token of them is alive, and new keys are made.
     #[arg(long)]
     keys_are_lost: bool,
+    /// You assert that the record is right, though it looks old: the token is
+    /// shared with another agent's store, whose keys it does not know, and a
+    /// key of its own was lost. Nothing is made again; with --write it is put
+    /// on record that those keys are none of this key set.
+    #[arg(long, conflicts_with_all = ["keys_are_lost", "trust_origins", "without_device"])]
+    record_is_right: bool,
     /// You assert that keys which nobody but a public origin shows are yours:
     /// they are published for as long as tokens of them may be about.
     #[arg(long)]
@@ -66,6 +72,7 @@ pub(super) fn run(path: &Path, args: Args, as_json: bool) -> Result<(), Failure>
         write: args.write,
         without_device: args.without_device,
         activate_early: early,
+        record_is_right: args.record_is_right,
         vouched: Vouched {
             keys_are_lost: args.keys_are_lost,
             origins_are_true: args.trust_origins,
@@ -118,9 +125,19 @@ fn tell(recovered: &Recovered) -> Result<(), Failure> {
         vec![witness.clone(), says]
     });
     say(table(&["WITNESS", "SAYS"], rows))?;
+    if let Some(proof) = &recovered.outdated {
+        say("")?;
+        say(format!("the whole state folder looks old: {proof}"))?;
+    }
+    if !recovered.others.is_empty() {
+        return tell_others(recovered);
+    }
     say("")?;
     let head = ["KEY", "LOG", "STORE", "DEVICE", "SHOWN BY", "FOLLOWS"];
     say(table(&head, recovered.findings.iter().map(row)))?;
+    for finding in recovered.findings.iter().filter(|it| it.missing || it.gone) {
+        after_the_record(recovered, finding)?;
+    }
     for strange in &recovered.strange {
         let why = strange.why.as_deref().unwrap_or("its id is none of ours");
         say(format!(
@@ -150,6 +167,34 @@ fn tell(recovered: &Recovered) -> Result<(), Failure> {
     match recovered.written {
         true => say("the record is in the store; start the agent"),
         false => say("nothing was changed: --write puts this into the store"),
+    }
+}
+
+/// What is not known of a key that the token lacks, where the record is old.
+fn after_the_record(recovered: &Recovered, finding: &Finding) -> Result<(), Failure> {
+    let (Some(_), Some(kid)) = (&recovered.outdated, &finding.kid) else {
+        return Ok(());
+    };
+    match finding.gone {
+        true => say(format!(
+            "{kid} is gone from the token and from every origin: it leaves the set. Whether it was revoked is not known here"
+        )),
+        false => say(format!(
+            "{kid} is gone from the token, and not every origin said whether it left the set: it is published until no token of it can be alive. If it was revoked, order that again once the agent runs: `sealkeeper keys revoke {kid}`"
+        )),
+    }
+}
+
+/// The record stays as it is.
+fn tell_others(recovered: &Recovered) -> Result<(), Failure> {
+    for (device, id) in &recovered.others {
+        say(format!(
+            "not of this key set, by your word: the key with the object id {id} on {device}"
+        ))?;
+    }
+    match recovered.written {
+        true => say("that is on record, and the record stays as it was; start the agent"),
+        false => say("nothing was changed: --write puts that on record"),
     }
 }
 
@@ -272,6 +317,7 @@ fn describe(recovered: &Recovered, aside: Option<&Path>) -> Value {
             "last_jwks": finding.on_disk,
             "origins": finding.origins,
             "revoked": finding.entombed,
+            "gone": finding.gone,
             "inferred": infers,
             "phase": phase,
         })
@@ -286,6 +332,8 @@ fn describe(recovered: &Recovered, aside: Option<&Path>) -> Value {
     });
     let not_asked = recovered.not_asked.iter();
     let not_asked = not_asked.map(|(kid, device)| json!({ "kid": kid, "device": device }));
+    let others = recovered.others.iter();
+    let others = others.map(|(device, id)| json!({ "device": device, "id": id.to_string() }));
     json!({
         "key_set": recovered.set.name,
         "witnesses": witnesses.collect::<Vec<_>>(),
@@ -294,6 +342,8 @@ fn describe(recovered: &Recovered, aside: Option<&Path>) -> Value {
         "not_asked": not_asked.collect::<Vec<_>>(),
         "signers": signers(recovered),
         "confirms_clock": recovered.confirms_clock,
+        "outdated": recovered.outdated.as_ref().map(ToString::to_string),
+        "not_ours": others.collect::<Vec<_>>(),
         "written": recovered.written,
         "put_aside": aside,
     })
@@ -312,6 +362,15 @@ fn failure(error: RecoverFailure) -> Failure {
         }
         RecoverFailure::TwoPeople(_) => {
             "leave out --then activate: nothing is activated early then. Once the agent runs, `sealkeeper keys revoke KID --then activate` of the key that signed last asks for the second one"
+        }
+        RecoverFailure::Word(_) => {
+            "leave out --record-is-right: `sealkeeper recover` makes the record again from what the token and the origins show, and has no key sign before its time"
+        }
+        RecoverFailure::NoGood(_) => {
+            "`sealkeeper recover` without --record-is-right makes it again"
+        }
+        RecoverFailure::NotRight(..) => {
+            "leave out --record-is-right: `sealkeeper recover` joins the record with what the token and the origins show. Only if that origin shows the keys of another agent: take it off `observe`"
         }
         RecoverFailure::Unfinished(_) => "run `sealkeeper init` again",
         RecoverFailure::Store(_) | RecoverFailure::Newer(_) => "nothing was changed",

@@ -28,6 +28,7 @@ mod lost_standby;
 mod observed;
 mod operator;
 mod other_token;
+mod outdated;
 mod quick_rotations;
 mod recover;
 mod reload;

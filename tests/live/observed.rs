@@ -17,13 +17,13 @@ use super::lab::{CALM, Daemon, Lab, QUICK, fetch, wait_until};
 
 /// What stands between the agent and verifiers.
 #[derive(Clone)]
-struct Cdn {
+pub(super) struct Cdn {
     address: SocketAddr,
     mode: Arc<Mutex<Mode>>,
 }
 
 #[derive(Clone)]
-enum Mode {
+pub(super) enum Mode {
     /// What the agent at this address serves.
     Follows(String),
     /// Always the same.
@@ -32,7 +32,7 @@ enum Mode {
 }
 
 impl Cdn {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await;
         let listener = listener.expect("a free port");
         let mode = Arc::new(Mutex::new(Mode::Dead));
@@ -49,11 +49,11 @@ impl Cdn {
         format!("http://{}/main/jwks.json", self.address)
     }
 
-    fn follows(&self, daemon: &Daemon) {
+    pub(super) fn follows(&self, daemon: &Daemon) {
         self.is(Mode::Follows(daemon.origin()));
     }
 
-    fn is(&self, mode: Mode) {
+    pub(super) fn is(&self, mode: Mode) {
         *self.mode.lock().expect("whole") = mode;
     }
 }
@@ -74,7 +74,7 @@ async fn answer(mode: Mode) -> Response {
 }
 
 /// A laboratory whose JWKS is observed there.
-fn lab(schedule: &str, cdns: &[&Cdn]) -> Lab {
+pub(super) fn lab(schedule: &str, cdns: &[&Cdn]) -> Lab {
     let lab = Lab::new(schedule, &["ES256"]);
     let urls: Vec<String> = cdns.iter().map(|cdn| format!("{:?}", cdn.url())).collect();
     let observe = format!("device = \"softhsm\"\nobserve = [{}]", urls.join(", "));

@@ -25,13 +25,13 @@ pub(super) async fn at_work(schedule: &str) -> (Lab, Daemon, Vec<String>) {
     (lab, daemon, shown)
 }
 
-fn recover(lab: &Lab, more: &[&str]) -> Value {
+pub(super) fn recover(lab: &Lab, more: &[&str]) -> Value {
     let args = [&["recover", "--json"], more].concat();
     serde_json::from_str(&lab.ok(&args)).expect("JSON")
 }
 
 /// What follows for a key: its phase.
-fn follows(told: &Value, kid: &str) -> String {
+pub(super) fn follows(told: &Value, kid: &str) -> String {
     let keys = told["keys"].as_array().expect("keys");
     let key = keys.iter().find(|key| key["kid"] == kid);
     let phase = key.and_then(|key| key["phase"].as_str());

@@ -12,6 +12,7 @@ mod last_good;
 mod last_key;
 mod log;
 mod notes;
+mod outdated;
 mod overdue;
 mod probes;
 mod publicity;

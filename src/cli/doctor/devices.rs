@@ -8,7 +8,7 @@ use super::keys::Looked;
 use super::machine::user_name;
 use super::sockets::Agent;
 use super::state::Records;
-use super::{paths, pins, tokens};
+use super::{outdated, paths, pins, tokens};
 use crate::config::{self, Config};
 use crate::hsm::{Device, State};
 
@@ -193,6 +193,7 @@ async fn open(config: &Config, device: &config::Device, records: &Records, repor
             );
             let looked = Looked::new(&opened, &token, device.require_local);
             looked.keys(records, report).await;
+            outdated::look(config, &opened, records, report).await;
         }
         State::Down {
             why, pin_blocked, ..

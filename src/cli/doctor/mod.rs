@@ -17,6 +17,7 @@ mod history;
 mod keys;
 mod machine;
 mod origins;
+mod outdated;
 mod paths;
 mod pins;
 mod revoked;

@@ -168,6 +168,7 @@ fn is_of_record(reason: &str) -> bool {
         "INIT_UNFINISHED",
         "RECORD_LOST",
         "RECORD_UNUSABLE",
+        "RECORD_OUTDATED",
         "NO_ACTIVE_KEY",
     ];
     of_record.contains(&reason)
@@ -197,6 +198,9 @@ pub(super) fn cure(reason: &str) -> &'static str {
         "DISK_FULL" => "see `state folder`; once there is room, the agent goes on by itself",
         "STORE_UNAVAILABLE" => "see `store`; once it works, the agent goes on by itself",
         "RECORD_UNUSABLE" | "RECORD_LOST" | "STORE_UNUSABLE" => REBUILD,
+        "RECORD_OUTDATED" => {
+            "stop the agent: doctor then looks into the token itself; `sealkeeper recover` shows what the token and the origins know, and with --write joins it with the record; then start the agent"
+        }
         "TOMBSTONE_UNREADABLE" => {
             "a revocation on disk cannot be read and may be of any key: look at the file, then restart the agent"
         }

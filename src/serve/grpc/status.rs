@@ -331,6 +331,7 @@ fn is_lasting(reason: &str) -> bool {
             | "INIT_UNFINISHED"
             | "RECORD_LOST"
             | "RECORD_UNUSABLE"
+            | "RECORD_OUTDATED"
             | "STORE_UNUSABLE"
             | "TOMBSTONE_UNREADABLE"
             | "CLOCK_IN_DOUBT"
