@@ -286,6 +286,8 @@ pub struct KeySetStatus {
     pub forgotten: Vec<ForgottenKey>,
     /// Why the clock is in doubt, with what it says and what it should: then nothing moves.
     pub clock_doubt: Option<String>,
+    /// Why the record cannot be used, of which this is the last that is known.
+    pub not_in_force: Option<String>,
     /// What waits for a second person, in the order in which it was asked for.
     pub requests: Vec<RequestStatus>,
 }

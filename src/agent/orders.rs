@@ -263,7 +263,9 @@ impl Writer {
             (None, Some(kid)) => Some(Stuck::Owed(kid)),
             (None, None) => None,
         };
-        let status = status::key_set(&held, &self.reader, &self.context, &self.plan, stuck);
+        let mut status = status::key_set(&held, &self.reader, &self.context, &self.plan, stuck);
+        let dark = self.dark.as_ref().filter(|_| self.held.is_none());
+        status.not_in_force = dark.map(ToString::to_string);
         Ok(status.with_unwritten(&self.reader.unwritten()))
     }
 

@@ -110,6 +110,7 @@ pub(super) fn key_set(
         next,
         forgotten: set.forgotten().map(forgotten).collect(),
         clock_doubt: doubt,
+        not_in_force: None,
         requests: (set.requests.iter())
             .map(|waiting| request(set, waiting))
             .collect(),
@@ -126,6 +127,7 @@ pub(super) fn unknown(reader: &Reader) -> KeySetStatus {
         next: Vec::new(),
         forgotten: Vec::new(),
         clock_doubt: None,
+        not_in_force: None,
         requests: Vec::new(),
     }
 }

@@ -92,6 +92,9 @@ fn text_of(set: &v1::KeySet, all: bool, now: Time) -> String {
             "retired and not listed: {count} (--all lists them)\n"
         ));
     }
+    if !set.not_in_force.is_empty() {
+        text.push_str(&format!("\nnothing is signed: {}\n", set.not_in_force));
+    }
     if set.clock_in_doubt {
         text.push_str(&format!(
             "\nthe clock is in doubt: nothing moves until `{}`\n{}\n",
@@ -146,6 +149,7 @@ pub(super) fn json_of(set: &v1::KeySet) -> Value {
         "version": set.version,
         "clock_in_doubt": set.clock_in_doubt,
         "clock_doubt": Some(&set.clock_doubt).filter(|why| !why.is_empty()),
+        "not_in_force": Some(&set.not_in_force).filter(|why| !why.is_empty()),
         "keys": keys,
         "forgotten": forgotten,
         "next": next,

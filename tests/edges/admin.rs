@@ -260,6 +260,7 @@ fn status() -> KeySetStatus {
             },
         }],
         clock_doubt: Some("expected 3, got 4".into()),
+        not_in_force: Some("it is old".into()),
         requests: vec![],
     }
 }
@@ -330,6 +331,7 @@ fn arrived() -> v1::KeySet {
             }),
         }],
         clock_doubt: "expected 3, got 4".into(),
+        not_in_force: "it is old".into(),
     }
 }
 

@@ -41,6 +41,7 @@ impl Administration for Busy {
                 next: vec![],
                 forgotten: vec![],
                 clock_doubt: None,
+                not_in_force: None,
                 requests: vec![],
             },
             done: vec!["it is blocked".into()],

@@ -50,6 +50,8 @@ async fn is_refused(lab: &Lab, daemon: &mut Daemon) -> String {
     assert!(!shown(daemon.jwks().await).is_empty(), "a set is served");
     let told = doctor(lab);
     assert!(told.contains("is older than what others know"), "{told}");
+    let listed = lab.ok(&["keys", "list"]);
+    assert!(listed.contains("nothing is signed: the record"), "{listed}");
     assert!(lab.log().contains("RECORD_OUTDATED"), "{}", lab.log());
     let ready = fetch(&daemon.origin(), "/readyz/signing").await;
     assert_eq!(ready.expect("an answer").0, 503);

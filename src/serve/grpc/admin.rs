@@ -386,6 +386,7 @@ fn key_set(set: KeySetStatus) -> v1::KeySet {
         forgotten: set.forgotten.into_iter().map(forgotten).collect(),
         clock_in_doubt: set.clock_doubt.is_some(),
         clock_doubt: set.clock_doubt.unwrap_or_default(),
+        not_in_force: set.not_in_force.unwrap_or_default(),
     }
 }
 
