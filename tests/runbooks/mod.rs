@@ -46,6 +46,7 @@ runbooks! {
     revoke_device: "A whole device is compromised";
     restore: "There is a backup";
     recover: "There is no backup, or it is refused";
+    old_folder: "The whole folder is old";
     origin_lags: "An origin holds it up";
     rotate_early: "It cannot wait for verifiers";
     rollback: "It was done, and verifiers refuse tokens";

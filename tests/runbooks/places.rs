@@ -196,6 +196,30 @@ async fn without_store(mut place: Place) -> Place {
     place
 }
 
+/// The folder of before a rotation is put back as a whole.
+pub(super) async fn old_folder() -> Place {
+    let mut place = at_work(&brisk()).await;
+    kill(&mut place);
+    let (state, old) = (place.lab.path("state"), place.lab.path("old"));
+    let copied = Command::new("cp").arg("-a").args([&state, &old]).status();
+    assert!(copied.expect("cp").success());
+    place.daemon = Some(place.lab.serve().await);
+    place.lab.ok(&["keys", "rotate"]);
+    let destroyed = |key: &serde_json::Value| key["private_half"] == "destroyed";
+    wait_until(async || {
+        let keys = place.lab.keys();
+        let mut first = keys.iter().filter(|key| key["kid"] == *place.kids[0]);
+        first.any(destroyed)
+    })
+    .await;
+    kill(&mut place);
+    fs::remove_dir_all(&state).expect("the folder goes");
+    fs::rename(old, state).expect("the old one is there");
+    place.daemon = Some(place.lab.serve().await);
+    place.lab.logged("RECORD_OUTDATED").await;
+    place
+}
+
 /// A rotation was ordered, and an origin is dead.
 pub(super) async fn origin_lags() -> Place {
     let lab = Lab::new(&unhurried(), &["ES256"]);
