@@ -7,7 +7,7 @@ use std::process::Command;
 use super::backup::{fails, key_log};
 use super::bad_days::{active, refused, shown, signs};
 use super::kills::revoke;
-use super::lab::{CALM, Daemon, Lab, QUICK, fetch, wait_until};
+use super::lab::{CALM, Daemon, Lab, QUICK, fetch, sign, wait_until};
 use super::observed::{self, Cdn, Mode};
 use super::recover::{at_work, delete_private, follows, recover, still_shows};
 
@@ -232,4 +232,36 @@ async fn a_lost_key_on_a_shared_token_takes_an_operators_word() {
     wait_until(async || lab.keys().iter().any(|key| key["phase"] == "active")).await;
     assert!(before.contains(&active(&lab)) && active(&lab) != lost);
     still_shows(&daemon, &before).await;
+}
+
+/// The key of another track is where it should be, and could sign at once: not
+/// one signature leaves before the token was asked.
+#[tokio::test]
+async fn on_an_old_folder_no_signature_leaves_before_the_token_was_asked() {
+    let lab = Lab::new(&unhurried(), &["ES256", "ES384"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || shown(daemon.jwks().await).len() == 4).await;
+    let bad = active(&lab);
+    let id = id_of(&lab, &bad);
+    daemon.kill();
+    copy(&lab, "state", "old");
+    let mut daemon = lab.serve().await;
+    revoke(&mut daemon, &bad).await;
+    wait_until(async || {
+        let objects = lab.objects_in_token();
+        !objects.contains_key(&id) && objects.len() == 4
+    })
+    .await;
+    daemon.kill();
+    put_back(&lab);
+
+    let mut daemon = lab.spawn(&[]);
+    let (mut signer, _) = daemon.clients().await.expect("a daemon that serves");
+    wait_until(async || match sign(&mut signer, "ES384", "{}").await {
+        Ok(_) => panic!("it signs from an old record"),
+        Err(status) => status.message().contains("older than what others know"),
+    })
+    .await;
 }
