@@ -342,5 +342,13 @@ async fn a_record_made_again_activates_nothing_early_for_one_person() {
     let told = said(&early);
     assert!(told.contains("takes two people"), "{told}");
     assert!(told.contains("asks for the second one"), "{told}");
+    // On a record that is old, a revoked key may sign.
+    let word = lab.run(&["recover", "--write", "--record-is-right"]);
+    let told = String::from_utf8_lossy(&word.stderr).into_owned();
+    assert_eq!(word.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("though it looks old, takes two people"),
+        "{told}"
+    );
     lab.ok(&["recover", "--write"]);
 }
