@@ -56,7 +56,7 @@ async fn what_outsiders_prove_ends_signing_and_no_more() {
         // No step makes it good again, or changes it.
         writer.tick().await;
     }
-    let rotate = writer.order(Change::Rotate { algorithm: None }).await;
+    let rotate = writer.order(rotate()).await;
     assert!(rotate.unwrap_err().to_string().contains("older than"));
     assert_eq!(bench.store.load(NAME).await.unwrap(), stored);
     // A restriction holds all the same, across a restart.
