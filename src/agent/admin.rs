@@ -169,6 +169,8 @@ pub enum Change {
     ConfirmClock {
         /// What the operator's own clock reads.
         reading: Time,
+        /// A remark; may be empty.
+        note: String,
     },
 }
 
@@ -189,6 +191,25 @@ impl Change {
             Self::WaiveOrigin { .. } => "waive-origin",
             Self::RestoreOrigin { .. } => "restore-origin",
             Self::ConfirmClock { .. } => "confirm-clock",
+        }
+    }
+
+    /// The key that it is about, by its `kid`, the origin, the track, or the
+    /// number of the request; for the log.
+    #[must_use]
+    pub fn about(&self) -> Option<String> {
+        match self {
+            Self::Revoke { kid, .. }
+            | Self::Rollback { kid }
+            | Self::Destroy { kid, .. }
+            | Self::Hold { kid, .. }
+            | Self::Release { kid } => Some(kid.clone()),
+            Self::WaiveOrigin { origin, .. } | Self::RestoreOrigin { origin } => {
+                Some(origin.clone())
+            }
+            Self::Rotate { algorithm, .. } => algorithm.map(|it| it.name().to_owned()),
+            Self::Approve { request } | Self::Withdraw { request } => Some(request.to_string()),
+            Self::ConfirmClock { .. } => None,
         }
     }
 }

@@ -141,7 +141,9 @@ impl Writer {
                 found,
             });
         }
-        tracing::info!(key_set = order.key_set, %caller, change = order.change.name(), "an order");
+        let (change, about) = (order.change.name(), order.change.about());
+        // Chosen by who gives the order: quoted, as a key id may be anything.
+        tracing::info!(key_set = order.key_set, %caller, change, ?about, "an order");
         let did = self.change(caller, &order.change).await?;
         let alone = did.alone.then(|| caller.to_string());
         if let Some(by) = &alone {
@@ -181,7 +183,9 @@ impl Writer {
                 };
                 self.revoke_by(caller, kid, ending).await?
             }
-            Change::ConfirmClock { reading } => self.confirm_clock(*reading, &by("")).await?,
+            Change::ConfirmClock { reading, note } => {
+                self.confirm_clock(*reading, &by(note)).await?
+            }
             Change::Rotate {
                 algorithm,
                 force,

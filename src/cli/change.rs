@@ -99,7 +99,12 @@ pub(super) fn keys(config: &Path, command: KeysCommand, as_json: bool) -> Result
 }
 
 /// `clock confirm`.
-pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Result<(), Failure> {
+pub(super) fn confirm_clock(
+    config: &Path,
+    order: OrderArgs,
+    note: String,
+    json: bool,
+) -> Result<(), Failure> {
     let (advice, config) = (Advice::of(config), compose::config(config)?);
     let changed = compose::block_on(async {
         let mut admin = compose::admin(&config).await?;
@@ -112,6 +117,7 @@ pub(super) fn confirm_clock(config: &Path, order: OrderArgs, json: bool) -> Resu
         let request = ConfirmClockRequest {
             order: Some(order),
             reading: Some(reading),
+            note,
         };
         Ok::<_, Failure>(admin.confirm_clock(request).await?.into_inner())
     })??;

@@ -340,6 +340,9 @@ enum ClockCommand {
     Confirm {
         #[command(flatten)]
         order: OrderArgs,
+        /// A remark, for the log.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        note: String,
     },
 }
 
@@ -424,8 +427,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Origins(command) => origins::run(config, command, json),
         Command::Webhooks(command) => webhooks::run(config, command, json),
         Command::Callers(command) => callers::run(config, command, json),
-        Command::Clock(ClockCommand::Confirm { order }) => {
-            change::confirm_clock(config, order, json)
+        Command::Clock(ClockCommand::Confirm { order, note }) => {
+            change::confirm_clock(config, order, note, json)
         }
         Command::Device(DeviceCommand::Unlock { name }) => device::unlock(config, &name, json),
         Command::Sign {

@@ -548,7 +548,11 @@ async fn each_change_arrives_as_it_was_ordered() {
         .unwrap();
     let (order, reading) = (order_(), date(3));
     client
-        .confirm_clock(v1::ConfirmClockRequest { order, reading })
+        .confirm_clock(v1::ConfirmClockRequest {
+            order,
+            reading,
+            note: "n".into(),
+        })
         .await
         .unwrap();
     let any_version = Some(v1::Order {
@@ -597,7 +601,10 @@ async fn each_change_arrives_as_it_was_ordered() {
                 note: note()
             },
             Change::Release { kid: kid() },
-            Change::ConfirmClock { reading: at(3) },
+            Change::ConfirmClock {
+                reading: at(3),
+                note: note()
+            },
             Change::Release { kid: kid() },
         ]
     );
@@ -710,7 +717,11 @@ async fn an_order_that_is_not_whole_does_not_reach_the_agent() {
     });
     for reading in [None, no_date] {
         let order = order();
-        let request = v1::ConfirmClockRequest { order, reading };
+        let request = v1::ConfirmClockRequest {
+            order,
+            reading,
+            ..Default::default()
+        };
         refused.push((client.confirm_clock(request).await.unwrap_err(), "reading"));
     }
     for (status, field) in refused {

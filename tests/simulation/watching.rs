@@ -101,7 +101,8 @@ impl World {
         let Some(kid) = waits.and_then(|key| key.kid.clone()) else {
             return;
         };
-        if !self.origins[o].answers() {
+        // With one key at a time: that one is excused while nobody can know.
+        if !self.origins[o].answers() || self.origins[o].lost.is_some() {
             return;
         }
         self.totals.count("origin: went back out of sight");

@@ -209,6 +209,11 @@ fn shown(reader: &Reader) -> Vec<String> {
         .collect()
 }
 
+fn confirm(reading: Time) -> Change {
+    let note = String::new();
+    Change::ConfirmClock { reading, note }
+}
+
 fn rotate() -> Change {
     Change::Rotate {
         algorithm: None,

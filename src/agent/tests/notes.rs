@@ -43,7 +43,8 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
     let reading = expected + Span::from_days(2);
     bench.clock.set_wall(reading);
     writer.tick().await;
-    let confirm = Change::ConfirmClock { reading };
+    let note = "ticket 9".to_owned();
+    let confirm = Change::ConfirmClock { reading, note };
     let changed = writer.order(confirm).await.unwrap();
     let told = changed.done.join(" ");
     assert!(
@@ -54,6 +55,7 @@ async fn every_order_is_in_the_log_with_who_gave_it() {
     assert_eq!(confirmed.by.as_deref(), Some("unix:7"));
     let moved = format!("reading {reading}, expected {expected}: moved forward by 2days");
     assert_eq!(confirmed.note.as_ref(), Some(&moved));
+    assert_eq!(confirmed.remark.as_deref(), Some("ticket 9"));
     assert!(!confirmed.alone);
     // It is of no key: what is rebuilt from the log passes it over.
     assert_eq!(super::super::record::from_log(&confirmed), Ok(None));

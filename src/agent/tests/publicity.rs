@@ -154,7 +154,7 @@ async fn a_confirmed_clock_makes_no_origin_silent() {
         answered(&mut writer, &shown).await;
         let confirm = async |writer: &mut Writer| {
             let reading = bench.clock.read().wall;
-            let confirm = Change::ConfirmClock { reading };
+            let confirm = confirm(reading);
             writer.order(confirm).await.unwrap();
         };
         confirm(&mut writer).await;

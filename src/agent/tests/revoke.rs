@@ -305,7 +305,7 @@ async fn a_successor_that_is_not_stored_is_not_active() {
         if doubt {
             bench.clock.set_wall(now);
             let reading = now;
-            let confirm = Change::ConfirmClock { reading };
+            let confirm = confirm(reading);
             writer.order(confirm).await.unwrap();
         }
         bench.store.script([]);

@@ -178,7 +178,7 @@ async fn a_restart_ends_no_doubt() {
     let doubt = writer.guard.doubt();
     assert!(matches!(doubt, Some(Doubt::Unconfirmed { .. })));
     let reading = bench.clock.read().wall;
-    let confirm = Change::ConfirmClock { reading };
+    let confirm = confirm(reading);
     writer.order(confirm).await.unwrap();
     drop(writer);
     let mut writer = bench.writer().await;
@@ -272,7 +272,7 @@ async fn a_key_is_held_while_the_clock_is_in_doubt() {
         assert!(hint.contains(command), "{hint}");
     }
     let reading = bench.clock.read().wall;
-    let confirm = Change::ConfirmClock { reading };
+    let confirm = confirm(reading);
     writer.order(confirm).await.unwrap();
     writer.settle().await;
     let key = writer.held.as_ref().unwrap().record.set.by_kid(&kid);

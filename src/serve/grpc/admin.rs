@@ -230,15 +230,16 @@ impl<A: Administration> key_admin_server::KeyAdmin for Admin<A> {
         &self,
         request: Request<v1::ConfirmClockRequest>,
     ) -> Result<Response<v1::ChangeResponse>, Status> {
-        self.change(request, |v1::ConfirmClockRequest { order, reading }| {
-            let reading = reading.and_then(time).ok_or_else(|| {
+        self.change(request, |request| {
+            let reading = request.reading.and_then(time).ok_or_else(|| {
                 Fault::field(
                     "reading",
                     "expected a date, got none".into(),
                     "say what your own clock reads",
                 )
             })?;
-            Ok((order, Change::ConfirmClock { reading }))
+            let note = checked_note(request.note)?;
+            Ok((request.order, Change::ConfirmClock { reading, note }))
         })
         .await
     }

@@ -35,6 +35,7 @@ impl Operator {
                 seconds: reading.as_secs(),
                 nanos: 0,
             }),
+            ..Default::default()
         };
         self.admin.confirm_clock(request).await.map(drop)
     }
