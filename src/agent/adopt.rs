@@ -8,8 +8,9 @@
 
 use std::sync::Arc;
 
+use super::context::random_id;
 use super::effects::{self, Errand};
-use super::writer::{Clock, StepError, Writer, random_id};
+use super::writer::{Clock, StepError, Writer};
 use super::{Context, Wanted};
 use crate::durable::DurableError;
 use crate::hsm::{DeviceError, Handle, hex};

@@ -8,7 +8,7 @@ use crate::audit::{Audit, AuditError, KeyEvent};
 use crate::clock::Clock;
 use crate::durable::{DurableError, LastGood, Tombstone, Tombstones};
 use crate::hsm::Device;
-use crate::keyring::{Ending, Reason, Revocation};
+use crate::keyring::{Ending, KeyId, Reason, Revocation};
 use crate::metrics::{AuditLine, Metrics};
 use crate::store::Store;
 use crate::time::Time;
@@ -329,4 +329,17 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             Err(_cancelled) => std::future::pending().await,
         },
     }
+}
+
+/// A key's id: 16 random bytes from the kernel.
+pub(super) fn random_id() -> KeyId {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        // The kernel's generator is seeded long before any agent starts, and
+        // a short read is only an interruption.
+        let flags = rustix::rand::GetRandomFlags::empty();
+        filled += rustix::rand::getrandom(&mut id[filled..], flags).unwrap_or(0);
+    }
+    KeyId(id)
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::writer::{Clock, StepError, Writer, random_id};
+use super::context::random_id;
+use super::writer::{Clock, StepError, Writer};
 use super::{Context, Wanted};
 use crate::jose::Jwk;
 use crate::keyring::{ImportError, Mandate, PublishedKey};

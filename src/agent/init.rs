@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use super::context::random_id;
 use super::effects::{self, Errand};
 use super::record::Record;
 use super::unnamed::unnamed;
-use super::writer::{Clock, Held, StepError, Writer, random_id};
+use super::writer::{Clock, Held, StepError, Writer};
 use super::{Context, Wanted};
 use crate::hsm::DeviceError;
 use crate::jose::Algorithm;

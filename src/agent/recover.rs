@@ -16,9 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::random_id;
 use super::outdated::{holding, known, outdated, stands};
 use super::record::{Record, from_log};
-use super::writer::{Writer, random_id};
+use super::writer::Writer;
 use super::{Context, Wanted};
 use crate::audit::{self, AuditError, KeyEvent};
 use crate::durable::{DurableError, OsDisk};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::admin::AdminError;
+use super::context::random_id;
 use super::failpoint::{Effect, Side, hit};
 use super::impact::Fresh;
 use super::orders::Did;
@@ -15,7 +16,7 @@ use super::reader::Snapshot;
 use super::refusal::refusal;
 use super::sentences;
 use super::status;
-use super::writer::{Clock, StepError, Writer, random_id};
+use super::writer::{Clock, StepError, Writer};
 use crate::durable::DurableError;
 use crate::keyring::{
     Ending, Event, Genesis, Half, IntentId, Key, KeySet, NotReplaced, Outcome, Revoked, Then, What,

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::admin::{AdminError, KeySetStatus};
+use super::context::random_id;
 use super::failpoint::{Effect, Side, hit};
 use super::follow::Observers;
 use super::forced::AskingAhead;
@@ -35,7 +36,7 @@ use super::whole_device::OnDevice;
 use super::{Context, Wanted};
 use crate::clock::Reading;
 use crate::jose::Algorithm;
-use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeyId, KeySet, Plan, SeatId, Tick};
+use crate::keyring::{ClockGuard, Doubt, Event, Genesis, KeySet, Plan, SeatId, Tick};
 use crate::store::{StoreError, Version};
 use crate::time::{Span, Time};
 
@@ -487,17 +488,4 @@ impl Writer {
         let retry = self.tasks.wake(now);
         retry.map_or(now + wait, |at| at.min(now + wait))
     }
-}
-
-/// A key's id: 16 random bytes from the kernel.
-pub(super) fn random_id() -> KeyId {
-    let mut id = [0; 16];
-    let mut filled = 0;
-    while filled < id.len() {
-        // The kernel's generator is seeded long before any agent starts, and
-        // a short read is only an interruption.
-        let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(&mut id[filled..], flags).unwrap_or(0);
-    }
-    KeyId(id)
 }

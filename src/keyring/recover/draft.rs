@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::findings::bare;
 use super::{Finding, Inferred, Told, Vouched, Witnesses};
 use crate::jose::PublicKey;
 use crate::keyring::adopt::Adoption;
 use crate::keyring::event::What;
 use crate::keyring::key::{Half, Hold, Key, KeyId, Phase};
 use crate::keyring::rules;
-use crate::keyring::set::{KeySet, Plan, Revocation};
+use crate::keyring::set::{Plan, Revocation};
 use crate::keyring::view::PublishedKey;
 use crate::time::{Span, Time};
 
@@ -45,13 +46,13 @@ pub(super) struct Draft {
     pub(super) longest_lifetime: Span,
     pub(super) forced: bool,
     pub(super) adopted: Option<Box<Adoption>>,
-    in_log: bool,
+    pub(super) in_log: bool,
     /// It was never made here.
     imported: bool,
-    record: Option<&'static str>,
+    pub(super) record: Option<&'static str>,
     pub(super) held_by: BTreeSet<String>,
-    missing: bool,
-    on_disk: bool,
+    pub(super) missing: bool,
+    pub(super) on_disk: bool,
     pub(super) origins: BTreeSet<String>,
     /// It left the set after the record's time.
     pub(super) gone: bool,
@@ -432,70 +433,10 @@ impl Drafts {
             draft.missing &= draft.held_by.is_empty();
         }
     }
-
-    /// What is told of each key.
-    pub(super) fn findings(&self, set: &KeySet) -> Vec<Finding> {
-        let told = self.keys.values().map(|draft| {
-            let phase = set.keys.get(&draft.id).map(|key| key.phase.name());
-            let inferred = match (phase, &draft.named) {
-                (Some(phase), _) => Inferred::Recovered(phase),
-                // Out of the set for so long that the record forgets it.
-                (None, Some(_)) => Inferred::Recovered("retired"),
-                (None, None) => Inferred::NeverPublished,
-            };
-            let kid = draft.named.as_ref().map(|named| named.kid.clone());
-            let log = draft.in_log.then(|| draft.phase.name());
-            Finding {
-                id: Some(draft.id),
-                log,
-                record: draft.record,
-                held_by: draft.held_by.clone(),
-                missing: draft.missing,
-                on_disk: draft.on_disk,
-                origins: draft.origins.clone(),
-                entombed: kid
-                    .as_ref()
-                    .is_some_and(|kid| set.revoked.contains_key(kid)),
-                kid,
-                gone: draft.gone,
-                inferred,
-            }
-        });
-        told.collect()
-    }
-
-    /// What devices hold, and nobody knows.
-    pub(super) fn unknown(&self, witnesses: &Witnesses) -> Vec<Finding> {
-        let mut unknown: BTreeMap<KeyId, Finding> = BTreeMap::new();
-        for (device, held) in &witnesses.devices {
-            for id in held.keys().filter(|id| !self.keys.contains_key(id)) {
-                let finding = unknown.entry(*id);
-                let finding = finding.or_insert_with(|| bare(Some(*id), "", Inferred::Unknown));
-                finding.held_by.insert(device.clone());
-            }
-        }
-        unknown.into_values().collect()
-    }
 }
 
 /// The id under which a device holds the private half of a public key.
 fn held(witnesses: &Witnesses, public: &PublicKey) -> Option<KeyId> {
     let mut held = witnesses.devices.values().flatten();
     held.find(|(_, it)| *it == public).map(|(id, _)| *id)
-}
-
-fn bare(id: Option<KeyId>, kid: &str, inferred: Inferred) -> Finding {
-    Finding {
-        id,
-        kid: (!kid.is_empty()).then(|| kid.to_owned()),
-        log: None,
-        record: None,
-        held_by: BTreeSet::new(),
-        missing: false,
-        on_disk: false,
-        origins: BTreeSet::new(),
-        entombed: false,
-        gone: false,
-        inferred,
-    }
 }

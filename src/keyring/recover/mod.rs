@@ -21,6 +21,7 @@
 //! Recovering is not genesis.
 
 mod draft;
+mod findings;
 mod gone;
 mod told;
 
