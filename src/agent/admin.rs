@@ -374,6 +374,9 @@ pub struct KeyStatus {
     pub removed: Option<Time>,
     /// It signs nothing whose `exp` lies beyond.
     pub exp_ceiling: Option<Time>,
+    /// Until when verifiers that do not hold it refuse its tokens, where it
+    /// was forced to sign before they do.
+    pub refused_until: Option<Time>,
     /// Who holds it, and since when.
     pub hold: Option<HoldStatus>,
     /// Who ended it, when and why.

@@ -98,7 +98,7 @@ impl Writer {
         self.tell_price(&mut did, &events);
         if events.is_empty() {
             did.done.push(format!(
-                "the next {algorithm} key is to sign before its time already: `sealkeeper keys list` shows when"
+                "the next {algorithm} key is about to sign already: `sealkeeper keys list` shows when"
             ));
         }
         Ok(did)

@@ -211,6 +211,7 @@ fn status(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth], now: Ti
         private_given_up: key.given_up.values().max().copied(),
         removed,
         exp_ceiling: key.exp_ceiling,
+        refused_until: held.record.set.refused_until(key, plan, now),
         hold: key.hold.clone().map(|hold| HoldStatus {
             since: hold.since,
             by: hold.mandate.by,

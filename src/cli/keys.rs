@@ -184,6 +184,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
         "private_given_up": rfc3339(key.private_given_up.as_ref()),
         "removed": rfc3339(key.removed.as_ref()),
         "exp_ceiling": rfc3339(key.exp_ceiling.as_ref()),
+        "refused_until": rfc3339(key.refused_until.as_ref()),
         "hold": key.hold.as_ref().map(|hold| json!({
             "since": rfc3339(hold.since.as_ref()),
             "by": hold.by,

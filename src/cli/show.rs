@@ -144,6 +144,11 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         ("private half given up", when(&key.private_given_up)),
         ("leaves the JWKS", when(&key.removed)),
         ("signs nothing beyond", when(&key.exp_ceiling)),
+        (
+            "refused by some",
+            when(&key.refused_until)
+                .map(|at| format!("until {at}: it was forced before every verifier held it")),
+        ),
         ("held", held),
         ("revoked", revoked),
         ("waits for", waits_for(set, key, next)),

@@ -112,6 +112,18 @@ impl KeySet {
         Ok(vec![event.ordered(action, mandate)])
     }
 
+    /// Until when verifiers that do not hold a key refuse its tokens, where it
+    /// signs, or is about to, before every one of them can hold it.
+    #[must_use]
+    pub fn refused_until(&self, key: &Key, plan: &Plan, now: Time) -> Option<Time> {
+        let seat = self.seats.get(&key.seat());
+        let next = seat.and_then(|seat| seat.switch.as_ref());
+        let is_next = next.is_some_and(|next| next.to == key.id && next.forced);
+        let signs = matches!(key.phase, Phase::Active { .. }) && key.forced;
+        let until = self.held_by_all(key, plan, now);
+        ((is_next || signs) && now < until).then_some(until)
+    }
+
     fn forced(&self, key: &Key, plan: &Plan, tick: &Tick) -> Result<Forcing, OperatorError> {
         let kid = || key.kid.clone().unwrap_or_default();
         if key.is_held() {

@@ -229,6 +229,7 @@ fn status() -> KeySetStatus {
             private_given_up: Some(at(17)),
             removed: Some(at(7)),
             exp_ceiling: Some(at(8)),
+            refused_until: Some(at(35)),
             hold: Some(HoldStatus {
                 since: at(10),
                 by: "unix:1".into(),
@@ -299,6 +300,7 @@ fn arrived() -> v1::KeySet {
             private_given_up: date(17),
             removed: date(7),
             exp_ceiling: date(8),
+            refused_until: date(35),
             hold: Some(v1::Hold {
                 since: date(10),
                 by: "unix:1".into(),

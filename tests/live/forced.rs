@@ -93,6 +93,13 @@ async fn the_next_key_is_forced_on_record_and_the_former_one_comes_back() {
     assert_eq!(forced["kid"], *next);
     assert_eq!(forced["remark"], "ticket 7");
 
+    // Whoever looks afterwards is told as well.
+    let shown = lab.ok(&["keys", "show", &next]);
+    assert!(shown.contains("refused by some"), "{shown}");
+    let doctor = lab.run(&["doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let told = format!("the key {next} was forced to sign before its time");
+    assert!(said.contains(&told), "{said}");
     // Both are in the set, and the former one signs again.
     assert!(kids(&daemon.jwks().await.expect("a set")).contains(&old));
     lab.ok(&["keys", "rollback", &old]);

@@ -1,5 +1,6 @@
 //! Keys in a token: does it hold what the record says, and can that leave?
 
+use super::super::keys::date;
 use super::sockets::Agent;
 use super::state::Records;
 use super::{Report, counted};
@@ -186,6 +187,24 @@ pub(super) fn lost_standbys(agent: &Agent, report: &mut Report) {
                 key.kid
             );
             report.fail("keys", &set.name, found, hint);
+        }
+    }
+}
+
+/// Keys that were forced to sign before every verifier holds them.
+pub(super) fn early(agent: &Agent, report: &mut Report) {
+    for set in &agent.key_sets {
+        for key in &set.keys {
+            let Some(until) = &key.refused_until else {
+                continue;
+            };
+            let found = format!(
+                "the key {} was forced to sign before its time: until {} verifiers that do not hold it refuse its tokens",
+                key.kid,
+                date(Some(until))
+            );
+            let hint = "it is over by itself. Where too much is refused: `sealkeeper keys list` shows the key of before, and `sealkeeper keys rollback` goes back to it";
+            report.warn("keys", &set.name, found, hint);
         }
     }
 }

@@ -85,6 +85,7 @@ pub(super) async fn look(config: &Config, report: &mut Report) -> Option<Agent> 
             }
             revoked::told(&agent, report);
             keys::lost_standbys(&agent, report);
+            keys::early(&agent, report);
             return Some(agent);
         }
         Ok(Err(status)) => (status.message().to_owned(), "its log says more".to_owned()),

@@ -426,6 +426,7 @@ fn key(key: KeyStatus) -> v1::Key {
         private_given_up: key.private_given_up.map(timestamp),
         removed: key.removed.map(timestamp),
         exp_ceiling: key.exp_ceiling.map(timestamp),
+        refused_until: key.refused_until.map(timestamp),
         hold: key.hold.map(|HoldStatus { since, by, note }| v1::Hold {
             since: Some(timestamp(since)),
             by,
