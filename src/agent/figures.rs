@@ -11,7 +11,7 @@ use super::signing::SignError;
 use super::writer::{Held, Writer};
 use crate::hsm::State;
 use crate::jose::Algorithm;
-use crate::keyring::{Key, KeySet, Phase, Plan, rules};
+use crate::keyring::{Half, Key, KeySet, Phase, Plan, rules};
 use crate::metrics::{DeviceState, Gauges, Outcome};
 use crate::time::{Span, Time};
 
@@ -33,6 +33,8 @@ pub(super) struct Overview {
     keys: BTreeMap<(Algorithm, &'static str), usize>,
     pub(super) rotations: Vec<Rotation>,
     doubt: bool,
+    /// How many keys that were to sign next the token lacks.
+    lost: usize,
     /// The origins that have not answered lately.
     pub(super) silent: BTreeSet<String>,
     /// All of them.
@@ -89,9 +91,11 @@ impl Overview {
                 });
             }
         }
+        let is_lost = |key: &&Key| key.placements.values().any(|half| *half == Half::Lost);
         Self {
             keys,
             rotations,
+            lost: set.keys.values().filter(is_lost).count(),
             ..Self::default()
         }
     }
@@ -176,6 +180,7 @@ impl Measured for Agent {
             }
             gauges.writer(name, overview.doubt, reader.idle());
             gauges.unwritten(name, reader.unwritten().len());
+            gauges.lost(name, overview.lost);
             if room.archive.is_some() {
                 gauges.past(name, self.past_figures(room));
             }

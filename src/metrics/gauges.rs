@@ -26,6 +26,7 @@ pub struct Gauges {
     past_served: GaugeVec,
     doubt: GaugeVec,
     unwritten: GaugeVec,
+    lost: GaugeVec,
     writer: GaugeVec,
     origin: GaugeVec,
     answered: GaugeVec,
@@ -141,6 +142,11 @@ impl Gauges {
                 "Revocations that are in memory alone, as the disk takes nothing: a restart would forget them.",
                 &["key_set"],
             ),
+            lost: make(
+                "sealkeeper_lost_standbys",
+                "Keys that were to sign next, and that their token lacks: others are made in their place.",
+                &["key_set"],
+            ),
             origin: make(
                 "sealkeeper_origin_wrong",
                 "What is wrong at an address where verifiers get the JWKS: keys that it lacks, next keys that it does not show yet, revoked keys that it still shows, keys in place of which it shows something else (impostor), and whether it is silent.",
@@ -246,6 +252,12 @@ impl Gauges {
         self.unwritten
             .with_label_values(&[key_set])
             .set(count as f64);
+    }
+
+    /// How many keys that were to sign next the token lacks.
+    pub fn lost(&self, key_set: &str, count: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 keys")]
+        self.lost.with_label_values(&[key_set]).set(count as f64);
     }
 
     /// What an origin shows, and since when it has said nothing.

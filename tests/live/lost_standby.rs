@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::bad_days::{active, signs};
+use super::figures::{figure, scrape};
 use super::lab::{Lab, QUICK, wait_until};
 use super::recover::delete_private;
 
@@ -31,6 +32,7 @@ async fn a_standby_that_the_token_lacks_is_told_of_and_never_signs() {
     let quick = quick.replace("propagation = \"1500ms\"", "propagation = \"3s\"");
     let quick = quick.replace("_lifetime = \"3s\"", "_lifetime = \"1m\"");
     let lab = Lab::new(&quick, &["ES256"]);
+    lab.amend("[serve]", "[serve]\nmetrics_listen = \"127.0.0.1:0\"");
     lab.init();
     let mut daemon = lab.serve().await;
     let before = signs(&mut daemon).await;
@@ -44,6 +46,8 @@ async fn a_standby_that_the_token_lacks_is_told_of_and_never_signs() {
     lab.ok(&["keys", "rotate"]);
     wait_until(async || half(&lab, &lost) == "missing").await;
     assert_eq!(active(&lab), old, "the old one signs on");
+    let counted = r#"lost_standbys{key_set="main"}"#;
+    wait_until(async || figure(&scrape(&daemon).await, counted) >= 1.0).await;
     let log = lab.logged("has lost the key that was to sign next").await;
     assert!(log.contains(&lost), "{log}");
     let doctor = lab.run(&["doctor"]);
