@@ -42,7 +42,12 @@
 //! lock that rotation holds.
 //!
 //! **Invariant:** restrictions take effect before they are stored, permissions
-//! only after.
+//! only after. So an activation rests on what is on record alone: sightings, the
+//! instants of the last looks, or the order of an operator that forces it.
+//!
+//! **Why the token and the origins are asked at a start:** a state folder that
+//! was put back as a whole says nothing against itself. Only who stands outside
+//! it knows more, and no signature leaves before the token was heard.
 
 pub mod agent;
 pub mod api;
