@@ -3,8 +3,8 @@
 //! It has signed nothing that could have failed for it. So the device is asked
 //! about it: once it is in the set, from time to time, and again and again
 //! while its activation can still be taken back. It is lost where the right
-//! token surely lacks it, asked twice, and surely holds the key that signs: a
-//! token that is away, another one, or an empty one says nothing.
+//! token surely lacks it, asked twice, and surely holds the key that signs, or where
+//! none does another that should be there: a token that is away, another one, or an empty one says nothing.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::missing::holds;
 use super::writer::{Clock, Writer};
-use crate::keyring::{Key, KeyId, KeySet};
+use crate::keyring::{Half, Key, KeyId, KeySet};
 
 /// What was asked about the keys that sign next.
 #[derive(Default)]
@@ -39,16 +39,27 @@ fn patience(set: &KeySet, key: &Key) -> Duration {
     };
     match &seat.switch {
         Some(switch) if switch.to == key.id => FIXED,
-        None if seat.rotate_at.is_some() => WANTED,
+        None if seat.rotate_at.is_some() || seat.active.is_none() => WANTED,
         _ => CALM,
     }
 }
 
 /// The key that signs where this one is next: a token that shows it shows what
-/// it holds.
-fn active(set: &KeySet, key: &Key) -> Option<Key> {
-    let active = set.seats.get(&key.seat())?.active?;
-    set.keys.get(&active).cloned()
+/// it holds. Where none signs, another one whose half is in the same token.
+fn witness(set: &KeySet, key: &Key) -> Option<Key> {
+    let active = set.seats.get(&key.seat()).and_then(|seat| seat.active);
+    if let Some(active) = active.and_then(|id| set.keys.get(&id)) {
+        return Some(active.clone());
+    }
+    let beside = |other: &&Key| {
+        let mut halves = other.placements.iter();
+        let there = halves.any(|(device, half)| {
+            let token = key.tokens.get(device);
+            *half == Half::Present && token.is_some() && token == other.tokens.get(device)
+        });
+        there && other.id != key.id && other.public.is_some()
+    };
+    set.keys.values().find(beside).cloned()
 }
 
 impl Writer {
@@ -66,10 +77,10 @@ impl Writer {
             let wait = patience(set, key);
             let rests = |(at, before): &(Instant, Duration)| *before <= wait && now < *at + wait;
             if !asked.get(&key.id).is_some_and(rests)
-                && let Some(active) = active(set, key)
+                && let Some(witness) = witness(set, key)
             {
                 asked.insert(key.id, (now, wait));
-                due.push((key.clone(), active));
+                due.push((key.clone(), witness));
             }
         }
         if due.is_empty() {
@@ -77,9 +88,9 @@ impl Writer {
         }
         let (context, news) = (Arc::clone(&self.context), Arc::downgrade(&self.news));
         *asking = Some(tokio::spawn(async move {
-            for (key, active) in due {
+            for (key, witness) in due {
                 let lost = holds(&context, &key).await == Some(false)
-                    && holds(&context, &active).await == Some(true)
+                    && holds(&context, &witness).await == Some(true)
                     && holds(&context, &key).await == Some(false);
                 if let (true, Some(kid), Some(news)) = (lost, &key.kid, news.upgrade()) {
                     news.standby_lost(kid);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::bad_days::{active, signs};
 use super::figures::{figure, scrape};
-use super::lab::{Lab, QUICK, wait_until};
+use super::lab::{CALM, Lab, QUICK, wait_until};
 use super::recover::delete_private;
 
 fn published(lab: &Lab) -> Option<Value> {
@@ -82,4 +82,40 @@ async fn a_standby_that_the_token_lacks_is_told_of_and_never_signs() {
     let doctor = lab.run(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(!said.contains(&lost), "{said}");
+}
+
+/// Where nothing signs, the token is known by another key that it holds.
+#[tokio::test]
+async fn a_standby_is_missed_while_no_key_signs() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let mut daemon = lab.serve().await;
+    signs(&mut daemon).await;
+    wait_until(async || published(&lab).is_some()).await;
+    let (old, lost) = (active(&lab), published(&lab).expect("a standby"));
+    let revoke = [
+        "keys",
+        "revoke",
+        &old,
+        "--reason",
+        "superseded",
+        "--then",
+        "wait",
+    ];
+    lab.ok(&revoke);
+    // The key that is owed stands beside it.
+    wait_until(async || {
+        let keys = lab.keys();
+        keys.iter()
+            .filter(|key| key["phase"] == "published")
+            .count()
+            == 2
+    })
+    .await;
+    daemon.kill();
+    let id = lost["placements"][0]["handle_id"].as_str();
+    delete_private(&lab, id.expect("an id"));
+    let _daemon = lab.serve().await;
+    let lost = kid(&lost);
+    wait_until(async || half(&lab, &lost) == "missing").await;
 }
