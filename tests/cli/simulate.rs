@@ -52,6 +52,17 @@ fn a_key_set_is_foretold_before_it_begins_and_from_its_record() {
     let drawn = std::fs::read_to_string(&svg).expect("the picture");
     assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"));
     assert!(drawn.contains(">now</text>") && drawn.contains(&kids[0][..20]));
+    // Where a day alone would not tell marks from each other, the time does.
+    let is_time = |line: &str| {
+        let time = line.trim().strip_suffix("Z</text>");
+        let time = time.and_then(|line| line.get(line.len().checked_sub(8)?..));
+        time.is_some_and(|time| time.bytes().filter(|byte| *byte == b':').count() == 2)
+    };
+    let times = |drawn: &str| drawn.lines().filter(|line| is_time(line)).count();
+    assert_eq!(times(&drawn), 0, "{drawn}");
+    lab.ok(&["simulate", "--for", "1d", "--svg", file]);
+    let short = std::fs::read_to_string(&svg).expect("the picture");
+    assert!(times(&short) >= 3, "{short}");
     // Nine keys sign in two years; most of them are drawn in each state.
     assert!(drawn.matches("<title>signs: ").count() == 9, "{drawn}");
     assert!(drawn.matches("<title>overlap").count() == 8, "{drawn}");
@@ -105,6 +116,36 @@ fn a_hundred_years_are_foretold() {
     assert!((800..=830).contains(&keys), "{keys}");
     let took = began.elapsed();
     assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+}
+
+/// From a record that its agent left long ago, what is overdue is told for the
+/// first instant at which it is safe, and nothing for a time that is over.
+#[test]
+fn a_record_of_long_ago_has_a_future_and_no_past() {
+    let lab = Lab::new(CALM, &["ES256"]);
+    lab.init();
+    let (offset, now) = (lab.path("offset"), std::time::SystemTime::now());
+    let days = 200;
+    std::fs::write(&offset, (days * 86_400_000u64).to_string()).expect("a file");
+    let mut command = lab.command(&["simulate", "--json", "--for", "200d"]);
+    command.env("SEALKEEPER_TEST_CLOCK_OFFSET", &offset);
+    let out = command.output().expect("the program");
+    assert!(out.status.success(), "{out:?}");
+    let told: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let set = &told["key_sets"][0];
+    assert_eq!(set["from_record"], true);
+    let events = set["events"].as_array().expect("events");
+    assert!(!events.is_empty(), "{set:#}");
+    let then = now + std::time::Duration::from_secs(days * 86_400 - 60);
+    for event in events {
+        let at = humantime::parse_rfc3339(event["at"].as_str().expect("a date"));
+        assert!(at.expect("a date") >= then, "{event:#}");
+    }
+    // The key is made, waits for a day, and takes over long before a period.
+    let keys = set["keys"].as_array().expect("keys");
+    let next = humantime::parse_rfc3339(keys[1]["active"].as_str().expect("a date"));
+    let late = next.expect("a date").duration_since(then).expect("later");
+    assert!(late.as_secs() < 2 * 86_400, "{keys:#?}");
 }
 
 #[test]

@@ -174,6 +174,26 @@ fn a_wish_that_came_true_is_withdrawn() {
     assert!(bench.set.would_sign(&wish).is_some());
     bench.revoke("k1", Some(Then::Activate), 13).unwrap();
     assert!(bench.advance(14).contains(&"request-withdrawn"));
+
+    // By time: a standby that was to be forced, a half that was to be destroyed.
+    let mut bench = Bench::with_standby();
+    let force = Wish::Force {
+        kid: "k3".to_owned(),
+    };
+    bench.ask(&force, 9000).unwrap().unwrap();
+    bench.plan.two_people = true;
+    assert!(!bench.advance(9001).contains(&"request-withdrawn"));
+    assert!(bench.advance(9910).contains(&"request-withdrawn"));
+    bench.run(&[10_000]);
+    let destroy = Wish::Destroy {
+        kid: "k1".to_owned(),
+        end_rollback: true,
+    };
+    bench.ask(&destroy, 10_100).unwrap().unwrap();
+    assert!(!bench.advance(10_101).contains(&"request-withdrawn"));
+    let events = bench.advance(13_035);
+    assert!(events.contains(&"destruction-begun"), "{events:?}");
+    assert!(bench.advance(13_036).contains(&"request-withdrawn"));
 }
 
 /// The next key before its time: asked for after the revocation, which waits
