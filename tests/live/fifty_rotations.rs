@@ -99,7 +99,10 @@ async fn without_the_lifetime_some_fail() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_propagation_some_fail() {
     let mut world = World::less("without P");
-    world.propagation = Span::ZERO;
+    // So little that one step of the clock would pass for a gap in which nobody
+    // looked: then the wait begins anew. In small ones it goes unnoticed.
+    world.propagation = Span::from_millis(400);
+    world.parts = 12;
     if long() {
         fails(world).await;
     }
@@ -112,6 +115,11 @@ async fn without_the_skew_some_fail() {
     // so where the machine starts anew.
     world.skew = Span::from_millis(50);
     world.restarts = true;
+    // Step and restart together are no gap in which nobody looked; and what an
+    // agent that looks so seldom sees late makes up for less than the step.
+    world.propagation = Span::from_secs(12);
+    world.lag = Span::from_millis(11_925);
+    world.step = Span::from_millis(3_900);
     if long() {
         fails(world).await;
     }
@@ -161,9 +169,11 @@ async fn play(world: World, rotations: usize) -> (Found, Vec<&'static str>) {
     }
     audience.await.unwrap();
     let found = scene.found.lock().unwrap().clone();
+    let log = std::fs::read_to_string(stage.lab.path("state/audit/keys.log")).unwrap();
+    let anew = log.matches("\"unobserved\"").count();
     println!(
         "fifty_rotations: {}, seed {}: {rotations} rotations, {} kills, {} steps, {} leaps in {} s; \
-         refused callers {:?}; {found:#?}",
+         {anew} runs of sightings begun anew; refused callers {:?}; {found:#?}",
         world.name,
         world.seed,
         stage.kills,
@@ -342,7 +352,14 @@ impl Stage {
         self.until(|_| now() >= since + wait).await;
         self.edge.catch_up();
         self.agent_looks().await;
-        self.step(self.world.step).await;
+        let parts = self.world.parts;
+        for part in 1..=parts {
+            self.step(self.world.step.times(part).divided_by(parts))
+                .await;
+            if part < parts {
+                self.agent_looks().await;
+            }
+        }
         self.until(|stage| stage.scene.keys().len() > n).await;
         let (kid, _) = self.scene.keys()[n].clone();
         assert_eq!(kid, standby);
@@ -369,7 +386,8 @@ impl Stage {
         if ahead == self.ahead {
             return;
         }
-        let restarts = self.world.restarts || self.random.chance(300);
+        let by_chance = self.world.kills && self.random.chance(300);
+        let restarts = self.world.restarts || by_chance;
         if restarts {
             self.daemon.kill();
             self.boots += 1;

@@ -58,7 +58,7 @@ impl Verifiers {
     pub(super) fn start(edge: &Edge, world: &World) -> Self {
         // They cut the time to whole seconds: of an agent that is ahead by S
         // they may be behind by a second more.
-        let leeway = SKEW + Span::from_secs(1);
+        let leeway = SKEW.max(world.step) + Span::from_secs(1);
         let asked = json!({
             "urls": vec![edge.behind(world.lag); usize::from(LATE)],
             "newcomer": edge.behind(Span::ZERO),

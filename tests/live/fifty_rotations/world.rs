@@ -18,6 +18,8 @@ pub(super) struct World {
     pub(super) lag: Span,
     /// How far the clock steps forward.
     pub(super) step: Span,
+    /// In how many parts.
+    pub(super) parts: u32,
     /// Whether each step comes with a restart of the machine.
     pub(super) restarts: bool,
     /// Whether keys leave the public set when an agent without L would let
@@ -39,6 +41,7 @@ impl World {
             skew: SKEW,
             lag: Span::from_millis(1_050),
             step: Span::from_millis(1_200),
+            parts: 1,
             restarts: false,
             without_lifetime: false,
             kills: true,
