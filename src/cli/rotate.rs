@@ -12,7 +12,7 @@ use super::impact;
 use super::keys::{date, rfc3339};
 use super::output::Failure;
 use crate::api::v1::{
-    ForcedActivation, PreviewRotationRequest, PreviewRotationResponse, RotateKeyRequest,
+    ForcedActivation, Key, PreviewRotationRequest, PreviewRotationResponse, RotateKeyRequest,
 };
 use crate::config::Config;
 use crate::jose::Algorithm;
@@ -98,6 +98,15 @@ async fn ask(config: &Config, args: &Args, advice: &Advice, as_json: bool) -> Re
         change::confirm(&format!("Have {next} sign before its time?"), as_json)?;
     }
     Ok(())
+}
+
+/// No date is known while an origin does not show a key: verifiers of that one
+/// begin to hold it later.
+pub(super) const fn at_least(key: &Key) -> &'static str {
+    match key.observed {
+        Some(_) => "",
+        None => "at least ",
+    }
 }
 
 fn tell(preview: &PreviewRotationResponse, advice: &Advice, dry_run: bool) -> Result<(), Failure> {

@@ -146,8 +146,10 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
         ("signs nothing beyond", when(&key.exp_ceiling)),
         (
             "refused by some",
-            when(&key.refused_until)
-                .map(|at| format!("until {at}: it was forced before every verifier held it")),
+            when(&key.refused_until).map(|at| {
+                let least = super::rotate::at_least(key);
+                format!("{least}until {at}: it was forced before every verifier held it")
+            }),
         ),
         ("held", held),
         ("revoked", revoked),

@@ -1,6 +1,7 @@
 //! Keys in a token: does it hold what the record says, and can that leave?
 
 use super::super::keys::date;
+use super::super::rotate::at_least;
 use super::sockets::Agent;
 use super::state::Records;
 use super::{Report, counted};
@@ -199,11 +200,12 @@ pub(super) fn early(agent: &Agent, report: &mut Report) {
                 continue;
             };
             let found = format!(
-                "the key {} was forced to sign before its time: until {} verifiers that do not hold it refuse its tokens",
+                "the key {} was forced to sign before its time: {}until {} verifiers that do not hold it refuse its tokens",
                 key.kid,
+                at_least(key),
                 date(Some(until))
             );
-            let hint = "it is over by itself. Where too much is refused: `sealkeeper keys list` shows the key of before, and `sealkeeper keys rollback` goes back to it";
+            let hint = "it is over by itself, once every origin shows the key. Where too much is refused, and verifiers hold the key of before, `sealkeeper keys rollback` goes back to that one";
             report.warn("keys", &set.name, found, hint);
         }
     }
