@@ -8,6 +8,7 @@ use super::forced::Rotation;
 use super::health::Health;
 use super::impact::{Foreseen, Impact, Thought};
 use crate::jose::Algorithm;
+use crate::keyring::Discrepancy;
 use crate::policy::Caller;
 use crate::time::{Span, Time};
 pub use error::AdminError;
@@ -391,8 +392,8 @@ pub struct SightingStatus {
     /// Start of the latest unbroken run of sightings there; absent where it
     /// does not show the key.
     pub since: Option<Time>,
-    /// What stands there in place of it, under its `kid`.
-    pub instead: Option<String>,
+    /// What this agent found wrong with it there when it looked last.
+    pub wrong: Option<Discrepancy>,
     /// Until when nobody waits for it.
     pub waived_until: Option<Time>,
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::admin::AdminError;
 use super::orders::Did;
 use super::writer::Writer;
-use crate::keyring::{Discrepancy, KeySet, Mandate, Seat, Shown, Waiver, Wrong};
+use crate::keyring::{Discrepancy, KeySet, Mandate, Seat, Shown, Waiver, Wrong, among};
 use crate::time::{Span, Time};
 
 /// An origin as its agent sees it.
@@ -175,12 +175,12 @@ impl Writer {
             for finding in findings {
                 // Somebody has seen that, and waived the wait for it.
                 let waived = waiver.is_some() && finding.only_delays();
-                let seen = (name.clone(), finding);
+                let seen = (name.clone(), finding.clone().of_the_origin());
                 if !self.origins.told.contains(&seen) {
                     if waived {
                         continue;
                     }
-                    tell(key_set, name, &seen.1, why.as_deref());
+                    tell(key_set, name, &finding, why.as_deref());
                 }
                 found.insert(seen);
             }
@@ -265,13 +265,14 @@ impl Writer {
                  wrong,
                  ..
              }| {
-                let lacks = |wrong: &Discrepancy| wrong.what != Wrong::ShowsRevoked;
-                let to = match (silent, wrong.iter().any(lacks)) {
-                    (true, _) => "to answer",
-                    (false, true) => "to show the keys that it should",
-                    (false, false) => return None,
-                };
-                Some(format!("the origin {name} {to}"))
+                if *silent {
+                    return Some(format!("the origin {name} to answer"));
+                }
+                let lacking = wrong.iter().find(|it| it.what != Wrong::ShowsRevoked)?;
+                let at = among(&lacking.addresses);
+                Some(format!(
+                    "the origin {name} to show the keys that it should{at}"
+                ))
             },
         );
         in_the_way.collect()
@@ -285,6 +286,11 @@ impl Writer {
 
 fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
     let what = finding.what();
+    // The addresses where that is so, where others of the origin are right.
+    let addresses = match finding {
+        Finding::Key(wrong) if !wrong.addresses.is_empty() => Some(wrong.addresses.join(" ")),
+        _ => None,
+    };
     match finding {
         Finding::Silent => tracing::error!(
             key_set,
@@ -301,6 +307,7 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
         }) => tracing::error!(
             key_set,
             origin,
+            addresses,
             kid,
             reason = "ORIGIN_SHOWS_IMPOSTOR",
             instead = detail,
@@ -313,6 +320,7 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
         }) => tracing::error!(
             key_set,
             origin,
+            addresses,
             kid,
             reason = "ORIGIN_LACKS_KEY",
             "an origin {what}: verifiers that ask there refuse good tokens"
@@ -322,16 +330,18 @@ fn tell(key_set: &str, origin: &str, finding: &Finding, why: Option<&str>) {
             what: Wrong::ShowsRevoked,
             page: true,
             detail,
+            ..
         }) => tracing::error!(
             key_set,
             origin,
+            addresses,
             kid,
             shown = detail,
             reason = "ORIGIN_SHOWS_REVOKED",
             "an origin {what}: verifiers that ask there take what a thief signs"
         ),
         Finding::Key(Discrepancy { kid, .. }) => {
-            tracing::warn!(key_set, origin, kid, "an origin {what}")
+            tracing::warn!(key_set, origin, addresses, kid, "an origin {what}")
         }
     }
 }
@@ -350,6 +360,15 @@ impl Finding {
             Self::Silent => true,
             Self::Key(wrong) => matches!(wrong.what, Wrong::Lags),
         }
+    }
+
+    /// Wherever it is so: a name leads to other addresses now and then, and that
+    /// is no news.
+    fn of_the_origin(mut self) -> Self {
+        if let Self::Key(wrong) = &mut self {
+            wrong.addresses.clear();
+        }
+        self
     }
 
     fn kid(&self) -> Option<&str> {

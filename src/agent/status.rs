@@ -274,11 +274,11 @@ impl KeyStatus {
     }
 }
 
-/// Since when each origin shows a key, by the record; and what it showed in
-/// its place when this agent looked last.
+/// Since when each origin shows a key, by the record; and what was wrong with it
+/// there when this agent looked last.
 fn sightings(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> Vec<SightingStatus> {
     let is_it = |wrong: &&Discrepancy| {
-        wrong.what == Wrong::Impostor && Some(&wrong.kid) == key.kid.as_ref()
+        wrong.what != Wrong::ShowsRevoked && Some(&wrong.kid) == key.kid.as_ref()
     };
     let sighting = |name: &String| {
         let seen = origins.iter().find(|origin| origin.name == *name);
@@ -286,7 +286,7 @@ fn sightings(held: &Held, key: &Key, plan: &Plan, origins: &[OriginHealth]) -> V
         SightingStatus {
             origin: name.clone(),
             since: key.sightings.get(name).copied(),
-            instead: wrong.map(|wrong| wrong.detail.clone()),
+            wrong: wrong.cloned(),
             waived_until: (held.record.set.waivers.get(name)).map(|waiver| waiver.until),
         }
     };

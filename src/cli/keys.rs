@@ -176,6 +176,7 @@ pub(super) fn json_of_key(key: &v1::Key, now: Time) -> Value {
             "since": rfc3339(seen.since.as_ref()),
             "waived_until": rfc3339(seen.waived_until.as_ref()),
             "instead": Some(&seen.instead).filter(|instead| !instead.is_empty()),
+            "addresses": seen.addresses,
         })).collect::<Vec<_>>(),
         "activates": rfc3339(key.activates.as_ref()),
         "active_since": rfc3339(key.active_since.as_ref()),

@@ -12,6 +12,7 @@ use super::output::{Failure, say, table};
 use super::{OrderArgs, change, compose};
 use crate::api::v1::{self, GetHealthRequest, RestoreOriginRequest, WaiveOriginRequest, Wrong};
 use crate::config::Config;
+use crate::keyring::among;
 use crate::observe::Origin;
 
 #[derive(Debug, Subcommand)]
@@ -143,7 +144,7 @@ fn found(origin: &v1::Origin) -> String {
             Wrong::Impostor => format!("under {kid} stands {detail}"),
             Wrong::Unspecified => kid.clone(),
         };
-        text.trim_end().to_owned()
+        format!("{}{}", text.trim_end(), among(&wrong.addresses))
     });
     let silence = Some(&origin.why).filter(|why| !why.is_empty()).cloned();
     let all: Vec<_> = silence.into_iter().chain(wrong).collect();
@@ -171,6 +172,7 @@ fn json_of(origin: &v1::Origin) -> Value {
             },
             "page": wrong.page,
             "detail": wrong.detail,
+            "addresses": wrong.addresses,
         })
     });
     json!({

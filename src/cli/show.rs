@@ -12,6 +12,7 @@ use super::kid::{self, Known};
 use super::output::{Failure, say, table};
 use crate::api::v1::{Event, ForgottenKey, Key, KeySet, ListKeysRequest, Phase};
 use crate::clock::{Clock, SystemClock};
+use crate::keyring::among;
 use crate::time::{Span, Time};
 
 /// Shows the key with this `kid`, or the only one whose `kid` begins so.
@@ -161,9 +162,10 @@ fn text_of(set: &KeySet, key: &Key, next: &[&Event], now: Time) -> String {
     let mut text = table(&["KEY", ""], rows);
     if !key.sightings.is_empty() {
         let rows = key.sightings.iter().map(|seen| {
+            let missing = || format!("not shown there{}", among(&seen.addresses));
             let since = match &*seen.instead {
-                "" => when(&seen.since).unwrap_or_else(|| "not shown there".to_owned()),
-                instead => format!("not shown there: under its id stands {instead}"),
+                "" => when(&seen.since).unwrap_or_else(missing),
+                instead => format!("{}: under its id stands {instead}", missing()),
             };
             let since = match &seen.waived_until {
                 Some(until) => format!("{since} (waived until {})", keys::date(Some(until))),

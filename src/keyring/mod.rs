@@ -64,7 +64,7 @@ pub use last::{NotReplaced, Replacement};
 pub use operator::{Ending, Revoked, Then};
 pub use outdated::{Holding, Outdated};
 pub use outlook::{Outlook, Wait};
-pub use publicity::{Discrepancy, Shown, Wrong};
+pub use publicity::{Discrepancy, Shown, Wrong, among};
 pub use recover::{Finding, Inferred, RecoverError, Recovery, Told, Vouched, Witnesses, recover};
 pub use refusal::OperatorError;
 pub use set::{

@@ -15,35 +15,50 @@ pub struct Shown {
     pub everywhere: BTreeSet<String>,
     /// Each entry that stands at one of its addresses at least.
     pub anywhere: BTreeSet<Offer>,
+    /// What each of its addresses shows, where they differ; empty where all are
+    /// alike.
+    pub apart: BTreeMap<String, BTreeSet<Offer>>,
 }
 
-/// Of one address.
+/// At one address.
 impl From<BTreeSet<Offer>> for Shown {
     fn from(offers: BTreeSet<Offer>) -> Self {
         let kids = offers.iter().filter_map(|offer| offer.kid.clone());
         Self {
             everywhere: kids.collect(),
             anywhere: offers,
+            apart: BTreeMap::new(),
         }
     }
 }
 
 impl Shown {
-    /// With what one more address shows.
+    /// At each of its addresses; `None` where there is none.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let Self {
-            everywhere,
-            mut anywhere,
-        } = self;
-        anywhere.extend(other.anywhere);
-        Self {
-            everywhere: everywhere
-                .intersection(&other.everywhere)
-                .cloned()
-                .collect(),
-            anywhere,
+    pub fn at(addresses: BTreeMap<String, BTreeSet<Offer>>) -> Option<Self> {
+        let mut each = addresses.values().cloned();
+        let first = each.next()?;
+        if each.all(|offers| offers == first) {
+            return Some(Self::from(first));
         }
+        let mut all = Self::from(first);
+        for offers in addresses.values().skip(1).cloned() {
+            let here = Self::from(offers);
+            all.everywhere.retain(|kid| here.everywhere.contains(kid));
+            all.anywhere.extend(here.anywhere);
+        }
+        all.apart = addresses;
+        Some(all)
+    }
+
+    /// The addresses whose entries are so, where others' are not.
+    fn addresses(&self, is_so: impl Fn(&BTreeSet<Offer>) -> bool) -> Vec<String> {
+        let so = self.apart.iter().filter(|(_, offers)| is_so(offers));
+        let so: Vec<_> = so.map(|(address, _)| address.clone()).collect();
+        if so.len() == self.apart.len() {
+            return Vec::new();
+        }
+        so
     }
 
     /// The latest answer, with only those `kid`s that stood in the one before
@@ -56,7 +71,7 @@ impl Shown {
         };
         Self {
             everywhere: self.everywhere.iter().filter(goes_on).cloned().collect(),
-            anywhere: self.anywhere.clone(),
+            ..self.clone()
         }
     }
 
@@ -65,23 +80,21 @@ impl Shown {
     pub fn less(mut self, kids: &BTreeSet<String>) -> Self {
         self.everywhere.retain(|kid| !kids.contains(kid));
         let among = |offer: &Offer| offer.kid.as_ref().is_some_and(|kid| kids.contains(kid));
-        self.anywhere.retain(|offer| !among(offer));
+        let each = self.apart.values_mut().chain([&mut self.anywhere]);
+        each.for_each(|offers| offers.retain(|offer| !among(offer)));
         self
     }
 
     /// The entries of this `kid`.
     fn under<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = &'a Offer> {
-        let all = self.anywhere.iter();
-        all.filter(move |offer| offer.kid.as_deref() == Some(kid))
+        under(&self.anywhere, kid)
     }
 
     /// What stands in place of a key under its `kid`, at one address at least;
     /// `None` where nothing else does.
     #[must_use]
     pub fn instead_of(&self, key: &Key) -> Option<Difference> {
-        let (kid, public) = key.kid.as_deref().zip(key.public.as_ref())?;
-        self.under(kid)
-            .find_map(|offer| offer.differs_from(key.algorithm, public))
+        instead_of(key, &self.anywhere)
     }
 
     /// Whether verifiers find this very key at each address: its `kid` alone
@@ -91,6 +104,16 @@ impl Shown {
         let kid = key.kid.as_ref();
         kid.is_some_and(|kid| self.everywhere.contains(kid)) && self.instead_of(key).is_none()
     }
+}
+
+fn under<'a>(offers: &'a BTreeSet<Offer>, kid: &'a str) -> impl Iterator<Item = &'a Offer> {
+    let all = offers.iter();
+    all.filter(move |offer| offer.kid.as_deref() == Some(kid))
+}
+
+fn instead_of(key: &Key, offers: &BTreeSet<Offer>) -> Option<Difference> {
+    let (kid, public) = key.kid.as_deref().zip(key.public.as_ref())?;
+    under(offers, kid).find_map(|offer| offer.differs_from(key.algorithm, public))
 }
 
 /// A key that an origin serves and should not, or the other way round.
@@ -105,6 +128,19 @@ pub struct Discrepancy {
     pub page: bool,
     /// More on it, for people; empty where there is no more.
     pub detail: String,
+    /// The addresses of the origin where that is so; empty where it is so at
+    /// all of them.
+    pub addresses: Vec<String>,
+}
+
+/// ` at 192.0.2.7 and 192.0.2.8`, to be put behind what is said of the addresses
+/// of an origin; nothing where none stands out.
+#[must_use]
+pub fn among(addresses: &[String]) -> String {
+    match addresses {
+        [] => String::new(),
+        _ => format!(" at {}", addresses.join(" and ")),
+    }
 }
 
 /// What can be wrong.
@@ -176,13 +212,15 @@ impl KeySet {
     ) -> Vec<Discrepancy> {
         let keys = self.keys.values();
         let ours = keys.filter_map(|key| self.misses(key, shown, seen, propagation));
-        let revoked = self.revoked_at(shown).into_iter().map(|(kid, detail)| {
+        let revoked = self.revoked_at(shown).into_iter().map(|(kid, it)| {
             let revocation = self.revoked.get(kid);
             Discrepancy {
                 kid: kid.clone(),
                 what: Wrong::ShowsRevoked,
                 page: revocation.is_none_or(|it| now >= it.at + propagation),
-                detail,
+                detail: it.detail,
+                addresses: shown
+                    .addresses(|offers| it.entries.iter().any(|it| offers.contains(*it))),
             }
         });
         ours.chain(revoked).collect()
@@ -197,14 +235,19 @@ impl KeySet {
         propagation: Span,
     ) -> Option<Discrepancy> {
         let kid = (key.kid.as_ref()).filter(|kid| !self.revoked.contains_key(*kid))?;
-        let wrong = |what, page, detail| Discrepancy {
+        let wrong = |what, page| Discrepancy {
             kid: kid.clone(),
             what,
             page,
-            detail,
+            detail: String::new(),
+            addresses: shown.addresses(|offers| under(offers, kid).next().is_none()),
         };
         if let Some(instead) = shown.instead_of(key) {
-            return Some(wrong(Wrong::Impostor, true, instead.to_string()));
+            return Some(Discrepancy {
+                detail: instead.to_string(),
+                addresses: shown.addresses(|offers| instead_of(key, offers).is_some()),
+                ..wrong(Wrong::Impostor, true)
+            });
         }
         if shown.everywhere.contains(kid) {
             return None;
@@ -221,23 +264,25 @@ impl KeySet {
             Phase::Published { .. } => (Wrong::Lags, false),
             _ => return None,
         };
-        (seen >= key.published? + propagation).then(|| wrong(what, page, String::new()))
+        (seen >= key.published? + propagation).then(|| wrong(what, page))
     }
 
-    /// The revoked keys that stand somewhere, each with a word on where.
+    /// The revoked keys that stand somewhere.
     ///
     /// The name alone is enough, and so is the key alone: a thief's tokens
     /// carry whatever `kid` it stands under. Keys that were made here are known
     /// by their thumbprint after the record has forgotten them.
-    fn revoked_at(&self, shown: &Shown) -> BTreeMap<&String, String> {
-        let mut found = BTreeMap::new();
+    fn revoked_at<'a>(&'a self, shown: &'a Shown) -> BTreeMap<&'a String, Standing<'a>> {
+        let mut found: BTreeMap<_, Standing> = BTreeMap::new();
         if self.revoked.is_empty() {
             return found;
         }
         for offer in &shown.anywhere {
             let named = offer.kid.as_ref();
             if let Some((kid, _)) = named.and_then(|kid| self.revoked.get_key_value(kid)) {
-                found.insert(kid, String::new());
+                let standing = found.entry(kid).or_default();
+                standing.detail.clear();
+                standing.entries.insert(offer);
                 continue;
             }
             let Some(public) = &offer.key else { continue };
@@ -255,11 +300,23 @@ impl KeySet {
                     Some(kid) => format!("under the id {:?}", shortened(kid)),
                     None => "under no id".to_owned(),
                 };
-                found.entry(kid).or_insert(under);
+                let first = || Standing {
+                    detail: under,
+                    ..Standing::default()
+                };
+                found.entry(kid).or_insert_with(first).entries.insert(offer);
             }
         }
         found
     }
+}
+
+/// How a revoked key still stands somewhere.
+#[derive(Default)]
+struct Standing<'a> {
+    /// A word on the name, where it is not its own.
+    detail: String,
+    entries: BTreeSet<&'a Offer>,
 }
 
 /// Whoever serves it may write anything.

@@ -1,6 +1,6 @@
 //! Every address that an origin's name leads to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::net::IpAddr;
 
@@ -24,30 +24,25 @@ async fn look_at(origin: &Origin, all: BTreeSet<IpAddr>) -> Result<Shown, Observ
         let origin = origin.clone();
         asked.spawn(async move {
             let body = exchange(&origin, Some(at)).await?;
-            Offer::all(&body).map_err(|why| ObserveError::Malformed {
+            let offers = Offer::all(&body).map_err(|why| ObserveError::Malformed {
                 url: origin.url.clone(),
                 why: format!("at {at}: {why}"),
-            })
+            });
+            offers.map(|offers| (at.to_string(), offers))
         });
     }
-    let (mut shown, mut out_of_reach): (Option<Shown>, _) = (None, None);
+    let (mut answers, mut out_of_reach) = (BTreeMap::new(), None);
     while let Some(answer) = asked.join_next().await {
         // A panic of ours is no answer.
         let answer = answer.unwrap_or_else(|e| Err(unreachable(origin, &e)));
         match answer {
-            Ok(offers) => {
-                let here = Shown::from(offers);
-                shown = Some(match shown {
-                    Some(others) => others.and(here),
-                    None => here,
-                });
-            }
+            Ok(answer) => answers.extend([answer]),
             Err(e) if e.is_out_of_reach() => out_of_reach = Some(e),
             Err(e) => return Err(e),
         }
     }
     let nobody = || Error::new(ErrorKind::NotFound, "the name leads to no address");
-    shown.ok_or_else(|| out_of_reach.unwrap_or_else(|| unreachable(origin, &nobody())))
+    Shown::at(answers).ok_or_else(|| out_of_reach.unwrap_or_else(|| unreachable(origin, &nobody())))
 }
 
 async fn of(origin: &Origin) -> Result<BTreeSet<IpAddr>, ObserveError> {
@@ -138,6 +133,8 @@ mod tests {
         let shown = look_at(&origin, at(&[1, 2])).await.unwrap();
         assert_eq!(shown.everywhere, kids(&["b"]));
         assert_eq!(anywhere(&shown), kids(&["a", "b", "c"]));
+        let addresses: Vec<_> = shown.apart.keys().collect();
+        assert_eq!(addresses, ["127.0.0.1", "127.0.0.2"]);
         // One that is down is one whose verifiers nobody knows about.
         let error = look_at(&origin, at(&[1, 2, 3])).await.unwrap_err();
         assert!(error.to_string().contains("at 127.0.0.3"), "{error}");

@@ -17,6 +17,7 @@ use sealkeeper::api::client;
 use sealkeeper::api::v1;
 use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
 use sealkeeper::jose::Algorithm;
+use sealkeeper::keyring::{Discrepancy, Wrong};
 use sealkeeper::policy::Caller;
 use sealkeeper::time::Time;
 use tonic::Code;
@@ -218,7 +219,13 @@ fn status() -> KeySetStatus {
             sightings: vec![SightingStatus {
                 origin: "https://cdn.example/jwks.json".into(),
                 since: Some(at(15)),
-                instead: Some("another public key".into()),
+                wrong: Some(Discrepancy {
+                    kid: "key-1".into(),
+                    what: Wrong::Impostor,
+                    page: true,
+                    detail: "another public key".into(),
+                    addresses: vec!["192.0.2.1".into()],
+                }),
                 waived_until: Some(at(16)),
             }],
             observed: Some(at(2)),
@@ -291,6 +298,7 @@ fn arrived() -> v1::KeySet {
                 since: date(15),
                 instead: "another public key".into(),
                 waived_until: date(16),
+                addresses: vec!["192.0.2.1".into()],
             }],
             observed: date(2),
             activates: date(3),

@@ -14,7 +14,7 @@ use crate::cli::keys;
 use crate::cli::progress::Late;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::keyring::{Discrepancy, OWN_LISTENER, Shown, Wrong};
+use crate::keyring::{self, Discrepancy, OWN_LISTENER, Shown, Wrong};
 use crate::observe::{self, ObserveError, Origin, Trust};
 
 const CHECK: &str = "origin";
@@ -53,6 +53,7 @@ pub(super) fn told(config: &Config, set: &KeySetHealth, report: &mut Report) {
                 what,
                 page: wrong.page,
                 detail: wrong.detail.clone(),
+                addresses: wrong.addresses.clone(),
             })
         });
         let wrong: Vec<_> = wrong.collect();
@@ -182,14 +183,15 @@ fn unanswered(
 }
 
 fn found(place: &str, wrong: &[Discrepancy], report: &mut Report) {
-    for Discrepancy {
-        kid,
-        what,
-        page,
-        detail,
-    } in wrong
-    {
-        let (found, hint) = match what {
+    for wrong in wrong {
+        let Discrepancy {
+            kid,
+            what,
+            page,
+            detail,
+            ..
+        } = wrong;
+        let (mut found, hint) = match what {
             Wrong::Lacks => (
                 format!("lacks the key {kid}"),
                 "verifiers that ask there refuse good tokens: what stands before the agent serves something else, or an old copy; purge its cache",
@@ -209,6 +211,7 @@ fn found(place: &str, wrong: &[Discrepancy], report: &mut Report) {
                 "its activation waits; a cache there holds copies for longer than `propagation`",
             ),
         };
+        found.push_str(&keyring::among(&wrong.addresses));
         match page {
             true => report.fail(CHECK, place, found, hint),
             false => report.warn(CHECK, place, found, hint),

@@ -20,6 +20,18 @@ fn address(bench: &Bench, kids: &[&str]) -> Shown {
     offers.collect::<BTreeSet<_>>().into()
 }
 
+/// Of two.
+fn addresses(bench: &Bench, one: &[&str], other: &[&str]) -> Shown {
+    both(address(bench, one), address(bench, other))
+}
+
+fn both(one: Shown, other: Shown) -> Shown {
+    let (one, other) = (one.anywhere, other.anywhere);
+    let both = [("192.0.2.1", one), ("192.0.2.2", other)];
+    let both = both.map(|(address, offers)| (address.to_owned(), offers));
+    Shown::at(both.into()).unwrap()
+}
+
 /// What is wrong with an origin that shows this.
 fn found(bench: &Bench, shown: &Shown, s: i64) -> Vec<Discrepancy> {
     let propagation = bench.plan.timing.propagation;
@@ -28,7 +40,7 @@ fn found(bench: &Bench, shown: &Shown, s: i64) -> Vec<Discrepancy> {
 
 /// The same, of an origin with two addresses.
 fn wrong(bench: &Bench, one: &[&str], other: &[&str], s: i64) -> Vec<(String, Wrong, bool)> {
-    let shown = address(bench, one).and(address(bench, other));
+    let shown = addresses(bench, one, other);
     let parts = |one: Discrepancy| (one.kid, one.what, one.page);
     found(bench, &shown, s).into_iter().map(parts).collect()
 }
@@ -198,7 +210,7 @@ fn what_stands_under_the_id_of_a_key_is_compared_with_the_key() {
         instead.everywhere.insert("k4".to_owned());
         let mut beside = ours.clone();
         beside.anywhere.insert(entry);
-        for shown in [&instead, &beside, &ours.clone().and(instead.clone())] {
+        for shown in [&instead, &beside, &both(ours.clone(), instead.clone())] {
             assert_eq!(recognised(shown), ["k1", "k3"], "{told}");
             // At once, though it may still take a while to get there.
             let found = found(&bench, shown, 10_001);
@@ -208,6 +220,60 @@ fn what_stands_under_the_id_of_a_key_is_compared_with_the_key() {
             let detail = told.to_string();
             assert_eq!(wrong, [("k4", Wrong::Impostor, true, &*detail)]);
         }
+    }
+}
+
+/// Whoever is woken wants to know which of the machines behind a name it is.
+#[test]
+fn where_addresses_differ_those_that_are_wrong_are_named() {
+    let mut bench = Bench::rotated();
+    let others = ["192.0.2.2".to_owned()];
+    let places = |bench: &Bench, shown: &Shown| {
+        let found = found(bench, shown, 10_500);
+        let parts = |one: Discrepancy| (one.kid, one.what, one.addresses);
+        found.into_iter().map(parts).collect::<Vec<_>>()
+    };
+    let wrong = |kid: &str, what, at: &[String]| (kid.to_owned(), what, at.to_vec());
+    let all = ["k1", "k3", "k4"];
+    // A key of now, and the next one.
+    assert_eq!(
+        places(&bench, &addresses(&bench, &all, &["k1"])),
+        [
+            wrong("k3", Wrong::Lacks, &others),
+            wrong("k4", Wrong::Lags, &others)
+        ]
+    );
+    // Not where all are alike, nor where all are wrong in this.
+    let same = addresses(&bench, &["k1"], &["k1"]);
+    assert_eq!(same.apart, [].into());
+    let shown = addresses(&bench, &["k3", "k4"], &["k4"]);
+    assert_eq!(
+        places(&bench, &shown),
+        [
+            wrong("k1", Wrong::Lacks, &[]),
+            wrong("k3", Wrong::Lacks, &others)
+        ]
+    );
+    // Something else in place of a key.
+    let ours = address(&bench, &all);
+    let mut instead = ours.clone();
+    instead.anywhere.insert(Offer {
+        key: offer(&bench, "k3").key,
+        ..offer(&bench, "k4")
+    });
+    let impostor = wrong("k4", Wrong::Impostor, &others);
+    assert_eq!(places(&bench, &both(ours.clone(), instead)), [impostor]);
+    // A revoked key, under its id and under another.
+    let mut renamed = address(&bench, &["k3", "k4"]);
+    renamed.anywhere.insert(Offer {
+        kid: Some("x".to_owned()),
+        ..offer(&bench, "k1")
+    });
+    let without = address(&bench, &["k3", "k4"]);
+    bench.revoke("k1", None, 10_400).unwrap();
+    for shown in [ours, renamed] {
+        let revoked = wrong("k1", Wrong::ShowsRevoked, &others);
+        assert_eq!(places(&bench, &both(without.clone(), shown)), [revoked]);
     }
 }
 

@@ -35,10 +35,15 @@ pub(super) fn waive(
 }
 
 pub(super) fn sighting(sighting: SightingStatus) -> v1::Sighting {
+    let (mut instead, mut addresses) = (String::new(), Vec::new());
+    if let Some(wrong) = sighting.wrong {
+        (instead, addresses) = (wrong.detail, wrong.addresses);
+    }
     v1::Sighting {
         origin: sighting.origin,
         since: sighting.since.map(timestamp),
-        instead: sighting.instead.unwrap_or_default(),
+        instead,
+        addresses,
         waived_until: sighting.waived_until.map(timestamp),
     }
 }
@@ -55,6 +60,7 @@ pub(super) fn origin(origin: OriginHealth) -> v1::Origin {
         .into(),
         page: wrong.page,
         detail: wrong.detail,
+        addresses: wrong.addresses,
     });
     v1::Origin {
         name: origin.name,
