@@ -131,7 +131,10 @@ fn to_log(key_set: &str, number: u64, event: &Event) -> KeyEvent {
         What::Adopted { device, id, label } => {
             Some(format!("device {device}, id {id:?}, label {label}"))
         }
-        What::DestructionBegun { device }
+        What::GenerationBegun {
+            device: Some(device),
+        }
+        | What::DestructionBegun { device }
         | What::Destroyed { device }
         | What::DestructionStopped { device }
         | What::Lost { device } => Some(format!("device {device}")),
@@ -211,7 +214,12 @@ pub(super) fn from_log(event: &KeyEvent) -> Result<Option<Told>, String> {
         found.ok_or_else(|| line(&format!("no reason {said:?} is known")))
     };
     let what = match event.event.as_str() {
-        "generation-begun" => What::GenerationBegun,
+        "generation-begun" => What::GenerationBegun {
+            device: match note {
+                "" => None,
+                _ => Some(after("device ")?),
+            },
+        },
         "generation-abandoned" => What::GenerationAbandoned,
         "published" => What::Published,
         "placeholder-made" => What::PlaceholderMade,
@@ -343,7 +351,10 @@ mod tests {
         let activates = Time::from_millis(1_700_000_000_123);
         let reason = Reason::Superseded;
         let all = [
-            What::GenerationBegun,
+            What::GenerationBegun { device: None },
+            What::GenerationBegun {
+                device: Some(device.clone()),
+            },
             What::GenerationAbandoned,
             What::Published,
             What::PlaceholderMade,

@@ -86,7 +86,10 @@ impl Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each name is the event")]
 pub enum What {
-    GenerationBegun,
+    /// In a device: absent in logs of agents that did not say so.
+    GenerationBegun {
+        device: Option<String>,
+    },
     GenerationAbandoned,
     Published,
     PlaceholderMade,
@@ -247,7 +250,7 @@ impl What {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::GenerationBegun => "generation-begun",
+            Self::GenerationBegun { .. } => "generation-begun",
             Self::GenerationAbandoned => "generation-abandoned",
             Self::Published => "published",
             Self::PlaceholderMade => "placeholder-made",

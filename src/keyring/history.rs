@@ -86,7 +86,7 @@ fn of_the_log(log: &[Told]) -> BTreeMap<String, Known> {
     let mut begun: BTreeMap<KeyId, Time> = BTreeMap::new();
     let mut all: BTreeMap<String, Known> = BTreeMap::new();
     for told in log {
-        if told.what == What::GenerationBegun {
+        if matches!(told.what, What::GenerationBegun { .. }) {
             begun.insert(told.key, told.at);
         }
         let Some((kid, algorithm, public)) = &told.public else {

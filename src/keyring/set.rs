@@ -315,7 +315,8 @@ impl KeySet {
             adopted: None,
             was_to_sign_until: None,
         };
-        let event = Event::of(&key, tick.now, What::GenerationBegun);
+        let device = Some(plan.device.clone());
+        let event = Event::of(&key, tick.now, What::GenerationBegun { device });
         self.keys.insert(id, key);
         self.intend(
             Task::Generate {

@@ -123,6 +123,14 @@ impl Draft {
         self.missing
     }
 
+    /// Where its private half was made or taken over; what is known of it
+    /// there stands.
+    fn is_in(&mut self, device: Option<&String>) {
+        if let Some(device) = device {
+            self.halves.entry(device.clone()).or_insert(Half::Present);
+        }
+    }
+
     fn hear(&mut self, told: &Told, plan: &Plan) {
         let at = told.at;
         self.in_log = true;
@@ -134,11 +142,15 @@ impl Draft {
             });
         }
         match &told.what {
-            What::GenerationBegun => self.created = Some(at),
+            What::GenerationBegun { device } => {
+                self.created = Some(at);
+                self.is_in(device.as_ref());
+            }
             // Nobody knows when it was made: it is not fresh after a compromise.
             What::AdoptionBegun => self.created = Some(Time::default()),
-            What::Adopted { id, label, .. } => {
+            What::Adopted { device, id, label } => {
                 self.created = Some(Time::default());
+                self.is_in(Some(device));
                 self.adopted = (told.public.as_ref()).map(|(kid, _, public)| {
                     Box::new(Adoption {
                         kid: kid.clone(),
@@ -401,7 +413,7 @@ impl Drafts {
                 }
             }
             if draft.halves.is_empty() && draft.in_log && !draft.imported {
-                // Where it was made, as far as anybody can tell.
+                // The log did not always say where.
                 draft.halves.insert(plan.device.clone(), Half::Present);
             }
             // What signs no more needs no half.

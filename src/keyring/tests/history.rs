@@ -92,7 +92,7 @@ fn a_removed_key_is_past_until_it_is_back() {
     let begun = Event {
         kid: None,
         public: None,
-        ..of(What::GenerationBegun, 1)
+        ..of(What::GenerationBegun { device: None }, 1)
     };
     let mut events = vec![begun, of(What::Published, 5), of(What::Removed, 90)];
     let mut forgotten = bench.set.clone();

@@ -25,6 +25,7 @@ mod outdated;
 mod outlook;
 mod publicity;
 mod record;
+mod recover;
 mod revoked;
 mod tracks;
 mod view;
