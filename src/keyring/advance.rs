@@ -253,14 +253,17 @@ impl KeySet {
         if seat.force {
             return Some((key.id, safe));
         }
-        // It ends: the later, the fewer waivers hold.
-        loop {
+        // The later, the fewer waivers hold: after the first, each further round
+        // is for one that has ended. A rule that went back in time would have no
+        // answer, and then nothing is activated.
+        for _ in 0..self.waivers.len() + 2 {
             let at = self.wanted(seat_id, safe, plan)?;
             safe = self.allowed(key, plan, tick, at)?;
             if safe == at {
                 return Some((key.id, at));
             }
         }
+        None
     }
 
     /// When the next rotation of a seat is wanted, where nothing stands in its
