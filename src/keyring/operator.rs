@@ -111,9 +111,8 @@ impl KeySet {
             if then == Some(Then::Activate) {
                 events.extend(self.sign_again(kid, &ending.mandate, plan, tick));
             }
-            let successor = events.last().filter(|event| event.what == What::Activated);
             return Ok(Revoked {
-                successor: successor.and_then(|event| event.kid.clone()),
+                successor: successor(&events),
                 events,
                 exposure: self.exposed(left, None, plan),
             });
@@ -129,31 +128,22 @@ impl KeySet {
         if was_active && safe.is_none() && then.is_none() {
             return Err(OperatorError::NoSafeStandby { safe_at });
         }
-        let early = match then {
-            Some(Then::Activate) => self.any_standby(id, &seat_id),
-            Some(Then::Wait) | None => None,
-        };
-
         let mut events = vec![self.end(id, ending, exposure, plan, now)];
-        let forced = Event::of(self.key(id), now, What::SuccessorForced);
-        let mut successor = None;
-        if let Some(seat) = self.seats.get_mut(&seat_id)
-            && was_active
-        {
-            if let Some(next) = safe.or(early) {
-                self.key_mut(next).forced = safe.is_none();
+        match safe.filter(|_| was_active) {
+            Some(next) => {
+                self.key_mut(next).forced = false;
                 let activated = self.activate(next, now, &plan.timing);
-                let action = activation(safe);
-                events.extend(ordered(activated, action, &ending.mandate));
-                successor = self.key(next).kid.clone();
-            } else if then == Some(Then::Activate) {
-                seat.force = true;
-                events.push(forced.ordered(Action::ForceActivation, &ending.mandate));
+                events.extend(ordered(activated, activation(safe), &ending.mandate));
             }
+            // Also where it did not sign, and nothing else does.
+            None if then == Some(Then::Activate) => {
+                events.extend(self.sign_again(kid, &ending.mandate, plan, tick));
+            }
+            None => {}
         }
         Ok(Revoked {
+            successor: successor(&events),
             events,
-            successor,
             exposure,
         })
     }
@@ -467,4 +457,10 @@ fn activation(safe: Option<KeyId>) -> Action {
 pub(super) fn ordered(events: Vec<Event>, action: Action, mandate: &Mandate) -> Vec<Event> {
     let events = events.into_iter();
     events.map(|event| event.ordered(action, mandate)).collect()
+}
+
+/// The key that an order had sign at once.
+fn successor(events: &[Event]) -> Option<String> {
+    let mut activated = events.iter().filter(|it| it.what == What::Activated);
+    activated.next().and_then(|event| event.kid.clone())
 }

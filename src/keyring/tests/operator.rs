@@ -92,6 +92,36 @@ fn without_a_safe_standby_the_price_is_chosen() {
     assert_eq!(bench.signer(1000), Ok("k3".to_owned()));
 }
 
+/// Nothing signs and the next key turns out stolen as well: the one after it
+/// signs as soon as there is one, if whoever ends the second says so.
+#[test]
+fn the_choice_counts_where_the_next_key_is_revoked_before_it_signs() {
+    for (then, signs) in [(Then::Wait, false), (Then::Activate, true)] {
+        let mut bench = Bench::with_standby();
+        bench.revoke("k1", Some(Then::Wait), 1000).unwrap();
+        let revoked = bench.revoke("k3", Some(then), 1001).unwrap();
+        assert_eq!(revoked.successor, None);
+        assert_eq!(bench.seat().force, signs);
+        bench.run(&[1002]);
+        bench.device(1003);
+        bench.run(&[1010, 1070, 1100]);
+        assert_eq!(bench.seat().active.is_some(), signs);
+    }
+    // Another one is there: it signs at once.
+    let mut bench = Bench::with_standby();
+    bench.revoke("k1", Some(Then::Wait), 1000).unwrap();
+    bench.run(&[1001]);
+    bench.device(1002);
+    let next = bench.set.keys.values().filter(|key| key.is_published());
+    let kids: Vec<_> = next.filter_map(|key| key.kid.clone()).collect();
+    let [first, second] = &*kids else {
+        panic!("expected two standbys, got {kids:?}")
+    };
+    let revoked = bench.revoke(first, Some(Then::Activate), 1010).unwrap();
+    assert_eq!(revoked.successor.as_ref(), Some(second));
+    assert!(bench.set.by_kid(second).unwrap().forced);
+}
+
 #[test]
 fn a_forced_activation_waits_for_no_origin() {
     let mut bench = Bench::begun();
