@@ -114,12 +114,20 @@ impl Document {
             !fenced && !fence
         });
         let spans = prose.flat_map(|line| line.split('`').skip(1).step_by(2));
-        spans
-            .filter(|span| {
-                let programs = ["sealkeeper ", "systemctl ", "as_agent ", "pkcs11-tool "];
-                programs.iter().any(|program| span.starts_with(program))
-            })
-            .collect()
+        let programs = self.programs();
+        let is_command = |span: &&str| {
+            let first = span.split_once(' ').map(|(first, _)| first);
+            first.is_some_and(|first| programs.contains(first))
+        };
+        spans.filter(is_command).collect()
+    }
+
+    /// The programs that are executed; those of the agent's machine always.
+    fn programs(&self) -> BTreeSet<&str> {
+        let executed = self.commands().into_iter();
+        let executed = executed.filter_map(|command| command.split_whitespace().next());
+        let always = ["sealkeeper", "systemctl", "as_agent", "journalctl"];
+        executed.chain(always).collect()
     }
 }
 

@@ -85,6 +85,20 @@ fn each_command_in_a_sentence_is_executed_too() {
     }
 }
 
+/// What lies where the unit does not make it is made with the machine.
+#[test]
+fn each_folder_is_made_by_the_set_up() {
+    let text = fs::read_to_string("hsm-config/systemd/tmpfiles.conf").expect("the file");
+    let made = text.lines().filter_map(|line| line.strip_prefix("d "));
+    let made: BTreeSet<_> = (made.filter_map(|line| line.split(' ').next())).collect();
+    for (folder, _) in places::FOLDERS {
+        // The unit's own, and the token's.
+        let others = ["/var/lib/sealkeeper", "/var/lib/softhsm/tokens"];
+        let known = others.contains(folder) || made.contains(folder);
+        assert!(known, "nothing makes {folder}");
+    }
+}
+
 /// The table at the top leads to every part, and nowhere else.
 #[test]
 fn the_table_leads_to_every_part() {

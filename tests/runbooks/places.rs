@@ -24,6 +24,14 @@ pub(super) struct Place {
     _disk: Option<SmallDisk>,
 }
 
+/// Folders of the machine, and of the laboratory.
+pub(super) const FOLDERS: &[(&str, &str)] = &[
+    ("/etc/sealkeeper", "."),
+    ("/var/lib/sealkeeper", "state"),
+    ("/var/lib/softhsm/tokens", "tokens"),
+    ("/var/backups/sealkeeper", "backups"),
+];
+
 impl Place {
     fn new(lab: Lab, daemon: Option<Daemon>, kids: [String; 2]) -> Self {
         for folder in ["backups", "tls"] {
@@ -40,14 +48,8 @@ impl Place {
 
     /// What the document says, about this place.
     pub(super) fn here(&self, text: &str) -> String {
-        let folders = [
-            ("/etc/sealkeeper", "."),
-            ("/var/lib/sealkeeper", "state"),
-            ("/var/lib/softhsm/tokens", "tokens"),
-            ("/var/backups/sealkeeper", "backups"),
-        ];
         let mut text = text.to_owned();
-        for (there, here) in folders {
+        for (there, here) in FOLDERS {
             let here = self.lab.path(here);
             let here = here.display().to_string();
             text = text.replace(there, here.trim_end_matches("/."));
