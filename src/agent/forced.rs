@@ -12,7 +12,8 @@ use super::status;
 use super::writer::{Clock, StepError, Writer};
 use crate::jose::Algorithm;
 use crate::keyring::{
-    Event, Forcing, Key, KeySet, Mandate, OWN_LISTENER, OperatorError, SeatId, What, rules,
+    Event, Forcing, Key, KeySet, Mandate, OWN_LISTENER, OperatorError, SeatId, Switch, WayBack,
+    What, rules,
 };
 use crate::policy::Caller;
 use crate::time::{Span, Time};
@@ -24,8 +25,14 @@ pub struct Rotation {
     pub algorithm: Algorithm,
     /// The key that signs now, if one does.
     pub signs: Option<String>,
-    /// The tokens by it that are about: whose callers get the next ones.
+    /// The key whose callers get tokens of the next one: the one that signs now,
+    /// or where none does and the track becomes the default, the one of the
+    /// default until then.
+    pub instead_of: Option<String>,
+    /// The tokens by that key that are about.
     pub tokens: Tokens,
+    /// From when on the next key signs by what is on record already.
+    pub decided: Option<Time>,
     /// The key that is next, where it is published.
     pub next: Option<String>,
     /// When the next key signs by the rules, ordered now, at the earliest.
@@ -48,9 +55,9 @@ pub struct Early {
     pub refused_until: Option<Time>,
     /// The origins that do not show it yet.
     pub lacking: Vec<String>,
-    /// From when until when one could go back to the key that signs now; none
-    /// where none does, or verifiers may not hold that one either.
-    pub back: Option<(Time, Time)>,
+    /// Whether one could go back to the key that signs now; none where none
+    /// does.
+    pub back: Option<WayBack>,
 }
 
 /// The question after a rotation, on its way to the writer.
@@ -87,6 +94,7 @@ impl Writer {
         if let Some(asker) = self.asker(caller, note)? {
             return self.wish(&asker, &wish).await;
         }
+        let moves = self.default_moves(&held.record.set, algorithm);
         let step = self.step(Clock::Sure, |set, plan, tick| {
             let events = set.grant(&wish, &mandate, plan, tick)?;
             Ok((events.clone(), events))
@@ -96,6 +104,8 @@ impl Writer {
             .map_err(|e: StepError<OperatorError>| self.not_done(e))?;
         let mut did = Did::of(&events);
         self.tell_price(&mut did, &events);
+        let activated = events.iter().any(|event| event.what == What::Activated);
+        did.pending.extend(moves.filter(|_| activated));
         if events.is_empty() {
             did.done.push(format!(
                 "the next {algorithm} key is about to sign already: `sealkeeper keys list` shows when"
@@ -110,38 +120,67 @@ impl Writer {
         let Some(held) = &self.held else { return };
         let set = &held.record.set;
         did.pending.extend(self.price(set, events, now));
+        let tick = self.tick_for(now);
         let back = events.iter().find_map(|event| match event.what {
-            What::ActivationForced { activates } => self.way_back(set, event, activates),
+            What::ActivationForced { activates } => {
+                let (before, way) = set.way_back(event.key, activates, &self.plan, &tick)?;
+                let kid = set.keys.get(&before)?.kid.as_deref()?;
+                let stop = event.kid.as_deref().unwrap_or("KID");
+                Some(format!(
+                    "if that breaks more than it mends: {}; `sealkeeper keys hold {stop}` stops it before it signs",
+                    way_back(kid, &way)
+                ))
+            }
             _ => None,
         });
         did.pending.extend(back);
     }
 
-    fn way_back(&self, set: &KeySet, event: &Event, activates: Time) -> Option<String> {
-        let seat = set.keys.get(&event.key).map(Key::seat)?;
-        let before = set.keys.get(&set.seats.get(&seat)?.active?)?;
-        let stop = format!(
-            "`sealkeeper keys hold {}` stops it before that",
-            event.kid.as_deref().unwrap_or("KID")
-        );
-        let kid = before.kid.as_deref()?;
-        Some(match self.back(set, before, activates) {
-            Some((from, until)) => format!(
-                "if that breaks more than it mends: `sealkeeper keys rollback {kid}` goes back, from {from} until {until}; {stop}"
-            ),
-            None => format!("there is no way back to {kid}, which verifiers may not hold; {stop}"),
-        })
+    /// That those who name no algorithm get tokens of another track, once a key
+    /// of this one signs, in which none does.
+    fn default_moves(&self, set: &KeySet, algorithm: Algorithm) -> Option<String> {
+        let before = self.gives_way(set, algorithm)?;
+        let (kid, former) = (before.kid.as_deref()?, before.algorithm);
+        Some(format!(
+            "with it {algorithm} is the default: who names no algorithm gets its tokens, and those of {kid} ({former}) no more; the {former} track first in the configuration and `sealkeeper config reload` undo that"
+        ))
     }
 
-    /// From when until when one can go back to a key that signs until
-    /// `activates`: as long as its private half is there, once every verifier
-    /// holds it.
-    fn back(&self, set: &KeySet, before: &Key, activates: Time) -> Option<(Time, Time)> {
-        let timing = &self.plan.timing;
-        let until = rules::rule_4_destruction(rules::rule_2_last_use(activates, timing), timing);
-        let held = set.held_by_all(before, &self.plan, activates);
-        let from = held.max(activates);
-        (from < until).then_some((from, until))
+    /// The active key of the default track, where that gives way to this one as
+    /// soon as one of its keys signs.
+    fn gives_way<'a>(&self, set: &'a KeySet, algorithm: Algorithm) -> Option<&'a Key> {
+        let default = set.default_track(&self.plan)?;
+        let place = |wanted: Algorithm| {
+            let mut tracks = self.plan.tracks.iter();
+            tracks.position(|(algorithm, _)| *algorithm == wanted)
+        };
+        let first = place(algorithm)? < place(default.algorithm)?;
+        set.keys
+            .get(&set.seats.get(&default)?.active?)
+            .filter(|_| first)
+    }
+
+    /// The track that an order is about which names none: the one whose key
+    /// signs for callers who name none.
+    pub(super) fn default_track(&self) -> Algorithm {
+        let held = self.held.as_ref();
+        let default = held.and_then(|held| held.record.set.default_track(&self.plan));
+        let first = self.plan.tracks.first();
+        match (default, first) {
+            (Some(default), _) => default.algorithm,
+            (None, Some((first, _))) => *first,
+            (None, None) => Algorithm::Es256,
+        }
+    }
+
+    /// What is on record already for the active key of a track.
+    pub(super) fn decided_in(&self, algorithm: Algorithm) -> Option<String> {
+        let set = &self.held.as_ref()?.record.set;
+        let seat = set.seats.get(&SeatId {
+            algorithm,
+            group: self.plan.group.clone(),
+        });
+        Some(self.decided(set, seat?.switch.as_ref()?))
     }
 
     /// What a rotation would mean. Changes nothing.
@@ -149,7 +188,7 @@ impl Writer {
         &mut self,
         algorithm: Option<Algorithm>,
     ) -> Result<Rotation, AdminError> {
-        let algorithm = algorithm.unwrap_or(self.default_track());
+        let algorithm = algorithm.unwrap_or_else(|| self.default_track());
         let now = self.estimate();
         let Some(held) = &self.held else {
             return Err(self.dark());
@@ -160,7 +199,7 @@ impl Writer {
             algorithm,
             group: plan.group.clone(),
         };
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.default_moves(&set, algorithm).into_iter().collect();
         let forcing = match set.forcing(algorithm, plan, &tick) {
             Err(e @ OperatorError::UnknownTrack { .. }) => return Err(refusal(e)),
             Err(e) => {
@@ -172,6 +211,10 @@ impl Writer {
         if plan.two_people && forcing.as_ref().is_some_and(|it| !it.safe) {
             notes.push("--force waits for a second person".to_owned());
         }
+        let seat = set.seats.get(&seat_id);
+        let decided = seat.and_then(|seat| seat.switch.clone());
+        notes.extend(decided.as_ref().map(|switch| self.decided(&set, switch)));
+        let gives_way = self.gives_way(&set, algorithm).map(|key| key.id);
         set.rotate(algorithm, &Mandate::default(), plan, &tick)
             .map_err(refusal)?;
         let active = set.seats.get(&seat_id).and_then(|seat| seat.active);
@@ -186,26 +229,43 @@ impl Writer {
             let wait = set.waits_for(key, plan, &silent)?;
             Some(status::waits_for(&wait, key, &set.name))
         });
-        let lifetime = active.map_or(Span::ZERO, |key| key.longest_lifetime);
+        let instead_of = active.or(gives_way.and_then(|id| set.keys.get(&id)));
+        let lifetime = instead_of.map_or(Span::ZERO, |key| key.longest_lifetime);
+        let ceiling = instead_of.and_then(|key| key.exp_ceiling);
+        // What is on record goes on, and is neither asked for nor forced anew.
+        let asked = decided.is_none();
+        let forcing =
+            forcing.filter(|it| asked || decided.as_ref().is_some_and(|d| d.to != it.key));
         Ok(Rotation {
             algorithm,
             signs: active.and_then(|key| key.kid.clone()),
-            tokens: self.uncounted(lifetime, active.and_then(|key| key.exp_ceiling), now),
+            instead_of: instead_of.and_then(|key| key.kid.clone()),
+            tokens: self.uncounted(lifetime, ceiling, now),
+            decided: decided.map(|switch| switch.at),
             next: next.and_then(|key| key.kid.clone()),
-            safe_at: outlook.and_then(|(at, _)| at),
-            waits_for: waits,
-            forced: forcing.and_then(|it| self.early(&set, &it, active, now)),
+            safe_at: outlook.and_then(|(at, _)| at).filter(|_| asked),
+            waits_for: waits.filter(|_| asked),
+            forced: forcing.and_then(|it| self.early(&set, &it, now)),
             notes,
         })
     }
 
-    fn early(
-        &self,
-        set: &KeySet,
-        forcing: &Forcing,
-        before: Option<&Key>,
-        now: Time,
-    ) -> Option<Early> {
+    /// What becomes active next by what is on record.
+    pub(super) fn decided(&self, set: &KeySet, switch: &Switch) -> String {
+        let key = set.keys.get(&switch.to);
+        let kid = key.and_then(|key| key.kid.as_deref()).unwrap_or_default();
+        let how = match (switch.forced, switch.rollback) {
+            (true, _) => ", before every verifier can hold it: that was forced",
+            (false, true) => ", by a rollback",
+            (false, false) => "",
+        };
+        format!(
+            "{kid} signs from {} on already{how}; `sealkeeper keys hold {kid}` stops it",
+            switch.at
+        )
+    }
+
+    fn early(&self, set: &KeySet, forcing: &Forcing, now: Time) -> Option<Early> {
         let key = set.keys.get(&forcing.key)?;
         let required = set.required(&self.plan, forcing.at);
         // The agent's own listener shows it within moments.
@@ -216,7 +276,9 @@ impl Writer {
             at: forcing.at,
             refused_until: (!forcing.safe).then(|| set.held_by_all(key, &self.plan, now)),
             lacking: lacking.cloned().collect(),
-            back: before.and_then(|before| self.back(set, before, forcing.at)),
+            back: set
+                .way_back(forcing.key, forcing.at, &self.plan, &self.tick_for(now))
+                .map(|(_, way)| way),
         })
     }
 
@@ -293,5 +355,19 @@ impl Writer {
             "{THEN}: {kid} did not sign, and nothing does in its track; `sealkeeper keys revoke {} --then activate` has the next key sign before its time",
             last.unwrap_or(kid)
         )
+    }
+}
+
+/// Whether one can go back to a key, as a part of a sentence.
+fn way_back(kid: &str, way: &WayBack) -> String {
+    match way {
+        WayBack::Open { from, until } => {
+            format!("`sealkeeper keys rollback {kid}` goes back, from {from} until {until}")
+        }
+        WayBack::Unseen { origins, until } => format!(
+            "`sealkeeper keys rollback {kid}` goes back only once {} has shown {kid} for long enough, and not after {until}",
+            origins.join(" and ")
+        ),
+        no => format!("there is no way back to {kid}: {no}"),
     }
 }

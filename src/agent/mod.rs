@@ -334,8 +334,8 @@ impl Administration for Agent {
         let asking = AskingAhead { algorithm, reply };
         self.tell(key_set, Message::ForeseeRotation(asking)).await?;
         let mut rotation = answer.await.map_err(|_| gone(key_set))??;
-        if let Some(signs) = &rotation.signs {
-            let counted = (signs.as_str(), &mut rotation.tokens);
+        if let Some(of) = &rotation.instead_of {
+            let counted = (of.as_str(), &mut rotation.tokens);
             impact::count_tokens(&self.0.context, key_set, counted, AT_LEISURE).await;
         }
         Ok(rotation)

@@ -15,7 +15,6 @@ use super::sentences;
 use super::status::{self, Stuck};
 use super::writer::{Clock, StepError, Writer};
 use crate::clock::Reading;
-use crate::jose::Algorithm;
 use crate::keyring::{
     Ending, Event, Half, KeySet, Mandate, OperatorError, Plan, Reason, Task, Then, Tick, Wish,
 };
@@ -191,13 +190,14 @@ impl Writer {
                 force,
                 note,
             } => {
-                let algorithm = algorithm.unwrap_or(self.default_track());
+                let algorithm = algorithm.unwrap_or_else(|| self.default_track());
                 if *force {
                     return self.force(caller, algorithm, note).await;
                 }
                 let mut did = self
                     .ask(|set, plan, tick| set.rotate(algorithm, &by(note), plan, tick))
                     .await?;
+                did.pending.extend(self.decided_in(algorithm));
                 if did.done.is_empty() {
                     did.pending.push(format!(
                         "no {algorithm} key is active: the next one signs without being asked for, once every verifier can hold it; `sealkeeper keys rotate --force` has it sign earlier"
@@ -434,13 +434,6 @@ impl Writer {
         self.live.clear();
         self.origins.clock_moved(ours.wall);
         Ok(Did::of(&events))
-    }
-
-    pub(super) fn default_track(&self) -> Algorithm {
-        self.plan
-            .tracks
-            .first()
-            .map_or(Algorithm::Es256, |(algorithm, _)| *algorithm)
     }
 }
 

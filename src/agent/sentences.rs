@@ -33,6 +33,9 @@ pub(super) fn sentence(event: &Event) -> String {
         What::ActivationScheduled { activates } | What::RollbackScheduled { activates } => {
             format!("{key} will be active at {activates}")
         }
+        What::ActivationForced { activates } if *activates <= at => {
+            format!("{key} signs before every verifier can hold it")
+        }
         What::ActivationForced { activates } => {
             format!("{key} will be active at {activates}, before every verifier can hold it")
         }

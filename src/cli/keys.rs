@@ -237,6 +237,9 @@ fn notes(key: &v1::Key) -> String {
             Some(_) => notes.push(format!("seen by all but the waived {}", but.join(", "))),
         }
     }
+    if let Some(at) = &key.refused_until {
+        notes.push(format!("forced: refused by some until {}", date(Some(at))));
+    }
     if let Some(at) = &key.private_given_up {
         notes.push(format!("private half given up {}", date(Some(at))));
     }

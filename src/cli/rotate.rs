@@ -135,12 +135,13 @@ fn text_of(preview: &PreviewRotationResponse, dry_run: bool) -> Vec<String> {
         "" => String::new(),
         waits => format!(", and waits for {waits}"),
     };
-    lines.push(match &preview.safe_at {
-        Some(at) => format!(
+    lines.push(match (&preview.decided_at, &preview.safe_at) {
+        (Some(at), _) => format!("decided: another key signs from {} on", date(Some(at))),
+        (None, Some(at)) => format!(
             "by rule: it signs from {} on, at the earliest{waits}",
             date(Some(at))
         ),
-        None => format!("by rule: there is no date{waits}"),
+        (None, None) => format!("by rule: there is no date{waits}"),
     });
     if let Some(forced) = &preview.forced {
         lines.extend(forced_lines(preview, forced));
@@ -159,10 +160,14 @@ fn forced_lines(preview: &PreviewRotationResponse, forced: &ForcedActivation) ->
         )];
     };
     let until = date(Some(until));
+    let least = match &*forced.lacking_origins {
+        [] => "",
+        _ => "at least ",
+    };
     let mut lines = vec![
         format!("--force: it signs from {at} on"),
         format!(
-            "breaks:  until {until} (rule 1) verifiers that do not hold it refuse its tokens, each until it fetches the set: most do at an unknown kid, those that never do keep theirs for verifier_cache"
+            "breaks:  {least}until {until} (rule 1) verifiers that do not hold it refuse its tokens, each until it fetches the set: most do at an unknown kid, those that never do keep theirs for verifier_cache"
         ),
     ];
     for origin in &forced.lacking_origins {
@@ -170,27 +175,35 @@ fn forced_lines(preview: &PreviewRotationResponse, forced: &ForcedActivation) ->
             "         {origin} does not show it: there it takes longer"
         ));
     }
+    let of = match &*preview.instead_of {
+        "" => "the key that signs now".to_owned(),
+        kid if *kid == preview.signs => "the key that signs now".to_owned(),
+        kid => format!("{kid}, which signs by default now"),
+    };
     lines.push(format!(
-        "callers: unexpired tokens of the key that signs now: {}; as many may be refused in each lifetime of a token",
+        "callers: unexpired tokens of {of}: {}; as many may be refused in each lifetime of a token",
         preview.tokens
     ));
     let others = preview.tokens_of_others;
     lines.extend(impact::callers(&preview.callers, others, &preview.log_gaps));
-    if !preview.signs.is_empty() {
-        lines.push(match &forced.back_until {
-            Some(until) => format!(
-                "back:    `sealkeeper keys rollback {}` goes back, from {} until {}",
-                preview.signs,
-                date(forced.back_from.as_ref()),
-                date(Some(until))
-            ),
-            None => format!(
-                "back:    there is none to {}, which verifiers may not hold either",
-                preview.signs
-            ),
-        });
-    }
+    lines.extend(way_back(preview, forced));
     lines
+}
+
+fn way_back(preview: &PreviewRotationResponse, forced: &ForcedActivation) -> Option<String> {
+    let (kid, until) = (&preview.signs, date(forced.back_until.as_ref()));
+    if kid.is_empty() {
+        return None;
+    }
+    let back = format!("back:    `sealkeeper keys rollback {kid}` goes back");
+    Some(match (&forced.back_from, &*forced.back_waits_for) {
+        (Some(from), _) => format!("{back}, from {} until {until}", date(Some(from))),
+        (None, []) => format!("back:    there is none to {kid}: {}", forced.no_way_back),
+        (None, origins) => format!(
+            "{back} only once {} has shown {kid} for long enough, and not after {until}",
+            origins.join(" and ")
+        ),
+    })
 }
 
 fn json_of(preview: &PreviewRotationResponse) -> Value {
@@ -206,12 +219,16 @@ fn json_of(preview: &PreviewRotationResponse) -> Value {
         "next": text(&preview.next_kid),
         "safe_at": rfc3339(preview.safe_at.as_ref()),
         "waits_for": text(&preview.waits_for),
+        "decided_at": rfc3339(preview.decided_at.as_ref()),
+        "instead_of": text(&preview.instead_of),
         "forced": preview.forced.as_ref().map(|forced| json!({
             "at": rfc3339(forced.at.as_ref()),
             "refused_until": rfc3339(forced.refused_until.as_ref()),
             "lacking_origins": forced.lacking_origins,
             "back_from": rfc3339(forced.back_from.as_ref()),
             "back_until": rfc3339(forced.back_until.as_ref()),
+            "back_waits_for": forced.back_waits_for,
+            "no_way_back": text(&forced.no_way_back),
         })),
         "notes": preview.notes,
     })

@@ -5,6 +5,7 @@
 //! before it retires as after any rotation, and one can go back to it. What was
 //! made before a revocation is not forced in front of a key that signs (rule 5).
 
+use super::OWN_LISTENER;
 use super::advance::ahead;
 use super::approval::Wish;
 use super::event::{Event, What};
@@ -27,7 +28,95 @@ pub struct Forcing {
     pub safe: bool,
 }
 
+/// Whether one could go back from a forced key to the one that signs until then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WayBack {
+    /// Between these instants.
+    #[error("from {from} until {until}")]
+    Open {
+        /// Once every verifier holds it.
+        from: Time,
+        /// When its private half goes.
+        until: Time,
+    },
+    /// Not before these origins show it, and their verifiers had time for it.
+    #[error("once {} has shown it for long enough, until {until}", origins.join(" and "))]
+    Unseen {
+        /// Which.
+        origins: Vec<String>,
+        /// When its private half goes.
+        until: Time,
+    },
+    /// Every verifier holds it once its private half is gone.
+    #[error("its private half goes before every verifier holds it")]
+    TooLate,
+    /// By another rule.
+    #[error("{0}")]
+    Refused(OperatorError),
+}
+
 impl KeySet {
+    /// Whether, and when, [`KeySet::rollback`] would go back from a key that is
+    /// to sign from `activates` on. None where no key signs until then.
+    #[must_use]
+    pub fn way_back(
+        &self,
+        next: KeyId,
+        activates: Time,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Option<(KeyId, WayBack)> {
+        let seat = self.seats.get(&self.keys.get(&next)?.seat())?;
+        let before = seat.active.filter(|before| *before != next)?;
+        let timing = &plan.timing;
+        let until = rules::rule_4_destruction(rules::rule_2_last_use(activates, timing), timing);
+        let open = |from: Time| match from < until {
+            true => WayBack::Open { from, until },
+            false => WayBack::TooLate,
+        };
+        // As it will be: what the order is refused for then, it knows itself.
+        let mut then = self.clone();
+        then.activate(next, activates, timing);
+        let tick = Tick {
+            now: activates,
+            ..tick.clone()
+        };
+        let kid = self.key(before).kid.clone()?;
+        let refused = then.rollback(&kid, &Mandate::default(), plan, &tick);
+        let way = match refused {
+            Ok(_) => open(activates),
+            Err(OperatorError::NotObserved { .. }) => {
+                let key = self.key(before);
+                let required = self.required(plan, activates);
+                let unseen = required.iter().filter(|origin| {
+                    // The agent's own listener shows it within moments.
+                    *origin != OWN_LISTENER && !key.sightings.contains_key(*origin)
+                });
+                let origins: Vec<_> = unseen.cloned().collect();
+                match origins.is_empty() {
+                    true => open(self.held_by_all(key, plan, activates).max(activates)),
+                    false => WayBack::Unseen { origins, until },
+                }
+            }
+            Err(e) => WayBack::Refused(e),
+        };
+        Some((before, way))
+    }
+
+    /// The track of those who ask for none: the first that has an active key.
+    #[must_use]
+    pub fn default_track(&self, plan: &Plan) -> Option<SeatId> {
+        let tracks = plan.tracks.iter().map(|&(algorithm, _)| SeatId {
+            algorithm,
+            group: plan.group.clone(),
+        });
+        let mut tracks = tracks.filter(|id| {
+            let seat = self.seats.get(id);
+            seat.is_some_and(|seat| seat.active.is_some())
+        });
+        tracks.next()
+    }
+
     /// The key that [`KeySet::force`] would have sign in a track, and when.
     ///
     /// # Errors
@@ -98,8 +187,7 @@ impl KeySet {
             Action::ForceActivation
         };
         if self.seats.get(&seat).is_none_or(|it| it.active.is_none()) {
-            self.key_mut(key).forced |= !safe;
-            let activated = self.activate(key, at, &plan.timing);
+            let activated = self.activate_now(key, safe, plan, tick);
             return Ok(ordered(activated, action, mandate));
         }
         let switch = Switch {
@@ -110,6 +198,26 @@ impl KeySet {
         };
         let event = self.set_switch(switch, plan, tick.now);
         Ok(vec![event.ordered(action, mandate)])
+    }
+
+    /// Has a key sign at once, where none does: said so where it is before its
+    /// time.
+    pub(super) fn activate_now(
+        &mut self,
+        key: KeyId,
+        safe: bool,
+        plan: &Plan,
+        tick: &Tick,
+    ) -> Vec<Event> {
+        let activates = tick.now;
+        let mut events = Vec::new();
+        if !safe {
+            self.key_mut(key).forced = true;
+            let what = What::ActivationForced { activates };
+            events.push(Event::of(self.key(key), activates, what));
+        }
+        events.extend(self.activate(key, activates, &plan.timing));
+        events
     }
 
     /// Until when verifiers that do not hold a key refuse its tokens, where it

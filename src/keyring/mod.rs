@@ -53,7 +53,7 @@ pub use bounds::{Bounds, Known, Lowered};
 pub use clock::{Anchor, ClockGuard, ClockNote, Doubt};
 pub use crowd::Crowd;
 pub use event::{Event, What};
-pub use force::Forcing;
+pub use force::{Forcing, WayBack};
 pub use forecast::{Forecast, Life, Progress};
 pub use genesis::GenesisError;
 pub use history::{History, Past};

@@ -131,8 +131,7 @@ impl KeySet {
         let mut events = vec![self.end(id, ending, exposure, plan, now)];
         match safe.filter(|_| was_active) {
             Some(next) => {
-                self.key_mut(next).forced = false;
-                let activated = self.activate(next, now, &plan.timing);
+                let activated = self.activate_now(next, true, plan, tick);
                 events.extend(ordered(activated, activation(safe), &ending.mandate));
             }
             // Also where it did not sign, and nothing else does.
@@ -275,8 +274,7 @@ impl KeySet {
         let next = safe.or(self.any_standby(id, &seat_id));
         match (self.seats.get_mut(&seat_id), next) {
             (Some(seat), Some(next)) if seat.active.is_none() => {
-                self.key_mut(next).forced |= safe.is_none();
-                let activated = self.activate(next, tick.now, &plan.timing);
+                let activated = self.activate_now(next, safe.is_some(), plan, tick);
                 ordered(activated, activation(safe), mandate)
             }
             (Some(seat), None) if seat.active.is_none() && !seat.force => {

@@ -206,13 +206,8 @@ impl KeySet {
     /// some verifiers ignore `kid` and take the first; then by the time of
     /// publication, because some count a reorder as a change.
     fn published(&self, plan: &Plan) -> Vec<PublishedKey> {
-        let default = plan.tracks.iter().find_map(|&(algorithm, _)| {
-            let id = super::SeatId {
-                algorithm,
-                group: plan.group.clone(),
-            };
-            self.seats.get(&id)?.active
-        });
+        let default = self.default_track(plan);
+        let default = default.and_then(|id| self.seats.get(&id)?.active);
         let mut live: Vec<&Key> = self
             .keys
             .values()

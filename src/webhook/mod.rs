@@ -46,9 +46,10 @@ pub use secret::{SecretError, SecretSource, Secrets};
 /// The events that a receiver is told of where nobody says which: those after
 /// which somebody fetches the JWKS, looks at a verifier, or comes as a second
 /// person.
-pub const DEFAULT_EVENTS: [&str; 10] = [
+pub const DEFAULT_EVENTS: [&str; 11] = [
     "published",
     "activation-forced",
+    "activation-cancelled",
     "activated",
     "successor-forced",
     "regressed",

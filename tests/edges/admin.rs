@@ -17,7 +17,7 @@ use sealkeeper::api::client;
 use sealkeeper::api::v1;
 use sealkeeper::api::v1::key_admin_client::KeyAdminClient;
 use sealkeeper::jose::Algorithm;
-use sealkeeper::keyring::{Discrepancy, Wrong};
+use sealkeeper::keyring::{Discrepancy, WayBack, Wrong};
 use sealkeeper::policy::Caller;
 use sealkeeper::time::Time;
 use tonic::Code;
@@ -113,9 +113,23 @@ impl Administration for Keeper {
         if set != "main" {
             return Err(AdminError::UnknownKeySet { name: set.into() });
         }
+        let until = at(34);
+        let back = match algorithm {
+            Some(Algorithm::Es384) => WayBack::TooLate,
+            Some(Algorithm::Ps256) => WayBack::Unseen {
+                origins: vec!["o".into()],
+                until,
+            },
+            _ => WayBack::Open {
+                from: at(33),
+                until,
+            },
+        };
         Ok(Rotation {
             algorithm: algorithm.unwrap_or(Algorithm::Es256),
             signs: Some("key-1".into()),
+            instead_of: Some("key-0".into()),
+            decided: Some(at(36)),
             tokens: impact("key-1").tokens,
             next: Some("key-2".into()),
             safe_at: Some(at(30)),
@@ -124,7 +138,7 @@ impl Administration for Keeper {
                 at: at(31),
                 refused_until: Some(at(32)),
                 lacking: vec!["o".into()],
-                back: Some((at(33), at(34))),
+                back: Some(back),
             }),
             notes: vec!["--force waits for a second person".into()],
         })
@@ -449,10 +463,20 @@ async fn a_rotation_is_foreseen_with_all_that_is_known() {
             lacking_origins: vec!["o".into()],
             back_from: date(33),
             back_until: date(34),
+            back_waits_for: vec![],
+            no_way_back: String::new(),
         }),
         notes: vec!["--force waits for a second person".into()],
+        instead_of: "key-0".into(),
+        decided_at: date(36),
     };
     assert_eq!(preview("main", "ES512").await.unwrap(), foreseen);
+    let forced = preview("main", "PS256").await.unwrap().forced.unwrap();
+    assert_eq!((forced.back_from, forced.back_until), (None, date(34)));
+    assert_eq!(forced.back_waits_for, ["o"]);
+    let forced = preview("main", "ES384").await.unwrap().forced.unwrap();
+    assert_eq!((forced.back_from, forced.back_until), (None, None));
+    assert!(forced.no_way_back.contains("private half goes before"));
     assert_eq!(preview("main", "").await.unwrap().alg, "ES256");
     assert!(keeper.orders.lock().unwrap().is_empty(), "nothing is done");
     let unknown = preview("other", "").await.unwrap_err();

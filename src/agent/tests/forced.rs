@@ -48,7 +48,7 @@ async fn it_is_told_what_it_breaks_and_how_to_go_back_before_and_after() {
         "rule 1",
         "later where web shows it later",
         // The key of `init` was seen by nobody either.
-        &format!("there is no way back to {active}"),
+        &format!("`sealkeeper keys rollback {active}` goes back only once web has shown {active}"),
         &format!("`sealkeeper keys hold {standby}` stops it"),
     ] {
         assert!(said.contains(told), "{told}: {said}");
@@ -57,6 +57,19 @@ async fn it_is_told_what_it_breaks_and_how_to_go_back_before_and_after() {
     let last = writer.logged_events().pop().unwrap();
     assert_eq!(last.event, "activation-forced");
     assert_eq!(last.remark.as_deref(), Some("ticket 7"));
+    // Until then: it is decided, and neither asked for nor forced anew.
+    let foreseen = writer.foresee_rotation(None).unwrap();
+    assert_eq!((foreseen.forced, foreseen.safe_at), (None, None));
+    assert_eq!(foreseen.decided, Some(now + timing.adoption.times(2)));
+    let notes = foreseen.notes.join(" ");
+    assert!(notes.contains("that was forced"), "{notes}");
+    let ordinary = Change::Rotate {
+        algorithm: None,
+        force: false,
+        note: String::new(),
+    };
+    let said = writer.order(ordinary).await.unwrap().pending.join(" ");
+    assert!(said.contains(&format!("{standby} signs from")), "{said}");
     bench.clock.advance(timing.adoption.times(2));
     writer.tick().await;
     assert_eq!(writer.active(), standby);
@@ -91,4 +104,47 @@ async fn what_every_verifier_holds_is_rotated_to_as_any_other() {
     assert_eq!(writer.active(), standby);
     let names = writer.logged_events();
     assert!(names.iter().all(|event| event.event != "activation-forced"));
+}
+
+/// Found by review: a track just added said that nobody would be hit, and the
+/// callers of the track before it were.
+#[tokio::test]
+async fn a_new_default_is_told_with_the_callers_that_it_takes() {
+    let bench = Bench::begun().await;
+    let mut writer = bench.writer().await;
+    writer.settle().await;
+    let (active, former) = (writer.active(), writer.default_track());
+    let new = Algorithm::Es384;
+    assert_ne!(former, new);
+    writer.plan.tracks.insert(0, (new, KeyType::P384));
+    writer.settle().await;
+    // Who names no track means the one that signs for those who name none.
+    assert_eq!(writer.foresee_rotation(None).unwrap().algorithm, former);
+    let foreseen = writer.foresee_rotation(Some(new)).unwrap();
+    assert_eq!(foreseen.signs, None);
+    assert_eq!(foreseen.instead_of.as_ref(), Some(&active));
+    let notes = foreseen.notes.join(" ");
+    let told = format!("with it {new} is the default");
+    assert!(notes.contains(&told) && notes.contains(&active), "{notes}");
+    assert_eq!(foreseen.forced.unwrap().back, None);
+
+    let forced = Change::Rotate {
+        algorithm: Some(new),
+        force: true,
+        note: String::new(),
+    };
+    let changed = writer.order(forced).await.unwrap();
+    let said = changed.pending.join(" ");
+    assert!(said.contains(&told), "{said}");
+    assert_eq!(writer.default_track(), new);
+    let names = writer.logged_events();
+    let names: Vec<_> = names.iter().map(|event| event.event.as_str()).collect();
+    assert!(
+        names.ends_with(&["activation-forced", "activated"]),
+        "{names:?}"
+    );
+    // The track before it gives way to nothing.
+    let foreseen = writer.foresee_rotation(Some(former)).unwrap();
+    assert_eq!(foreseen.instead_of.as_ref(), Some(&active));
+    assert!(!foreseen.notes.join(" ").contains("is the default"));
 }

@@ -205,7 +205,19 @@ pub(super) fn early(agent: &Agent, report: &mut Report) {
                 at_least(key),
                 date(Some(until))
             );
-            let hint = "it is over by itself, once every origin shows the key. Where too much is refused, and verifiers hold the key of before, `sealkeeper keys rollback` goes back to that one";
+            let mut others = set.keys.iter();
+            let before =
+                others.find(|other| other.alg == key.alg && other.phase() == Listed::Retiring);
+            let back = before.map(|before| {
+                format!(
+                    ". Where too much is refused: `sealkeeper keys rollback {}` goes back, or says why it cannot",
+                    before.kid
+                )
+            });
+            let hint = format!(
+                "it is over by itself, once every origin shows the key{}",
+                back.unwrap_or_default()
+            );
             report.warn("keys", &set.name, found, hint);
         }
     }

@@ -92,6 +92,71 @@ fn one_can_go_back_or_hold_it() {
     assert_eq!(bench.signer(10_230), Ok("k3".to_owned()));
 }
 
+/// What is promised of the way back is what the order for it does.
+#[test]
+fn the_way_back_is_the_one_that_a_rollback_takes() {
+    let way = |bench: &Bench, next: &str, s: i64| {
+        let next = bench.set.by_kid(next).unwrap().id;
+        let way = bench.set.way_back(next, at(s), &bench.plan, &bench.tick);
+        way.map(|(before, way)| (bench.set.keys[&before].kid.clone().unwrap(), way))
+    };
+    // A key that every verifier holds: at once, until its half is gone.
+    let mut bench = Bench::rotated();
+    bench.force("k4", 10_100).unwrap();
+    let (from, until) = (at(10_160), at(13_195));
+    let open = ("k3".to_owned(), WayBack::Open { from, until });
+    assert_eq!(way(&bench, "k4", 10_160), Some(open));
+    bench.run(&[10_160, 13_194]);
+    let mut late = bench.set.clone();
+    bench.rollback("k3", 13_194).unwrap();
+    bench.tick.now = until;
+    late.advance(&bench.plan, &bench.tick, &mut || KeyId([9; 16]));
+    let gone = late.rollback("k3", &anna(), &bench.plan, &bench.tick);
+    assert!(matches!(gone, Err(OperatorError::DestructionBegun { .. })));
+
+    // One that verifiers hold later, as it was seen just now.
+    let mut bench = Bench::with_standby();
+    bench.force("k3", 100).unwrap();
+    let Some((_, WayBack::Open { from, .. })) = way(&bench, "k3", 160) else {
+        panic!("{:?}", way(&bench, "k3", 160));
+    };
+    assert!(from > at(160), "{from}");
+    bench.run(&[160]);
+    bench.observe_all(161);
+    bench
+        .rollback("k1", from.as_secs() - at(0).as_secs())
+        .unwrap();
+
+    // Nobody knows when, where an origin does not show it.
+    let mut bench = Bench::with_standby();
+    bench.lose("a", 90);
+    let Some((kid, WayBack::Unseen { origins, .. })) = way(&bench, "k3", 160) else {
+        panic!("{:?}", way(&bench, "k3", 160));
+    };
+    assert_eq!((kid.as_str(), origins), ("k1", vec!["a".to_owned()]));
+    // It is gone before verifiers hold it.
+    let mut bench = Bench::with_standby();
+    bench.plan.timing.rollback_window = Span::from_secs(1);
+    assert_eq!(way(&bench, "k3", 160).unwrap().1, WayBack::TooLate);
+    // Rule 5: the one that signs now was made before a revocation.
+    let mut bench = Bench::rotated();
+    bench.revoke("k3", None, 11_130).unwrap();
+    bench.advance(11_130);
+    bench.device(11_131);
+    bench.force("k5", 11_140).unwrap();
+    let (kid, refused) = way(&bench, "k5", 11_200).unwrap();
+    assert_eq!(kid, "k4");
+    let WayBack::Refused(why) = refused else {
+        panic!("{refused:?}")
+    };
+    bench.run(&[11_200]);
+    assert_eq!(bench.rollback("k4", 11_210), Err(why));
+    // Nothing signs: there is nothing to go back to.
+    let mut bench = Bench::with_standby();
+    bench.revoke("k1", Some(Then::Wait), 100).unwrap();
+    assert_eq!(way(&bench, "k3", 160), None);
+}
+
 #[test]
 fn a_key_of_before_a_revocation_is_not_forced_in_front_of_one_that_signs() {
     let mut bench = Bench::rotated();
@@ -159,7 +224,8 @@ fn where_nothing_signs_it_signs_at_once_or_when_it_is_made() {
     assert_eq!(bench.wish_to_force(1010), Ok(Some(again.clone())));
     bench.tick.now = at(1010);
     let granted = bench.set.grant(&again, &anna(), &bench.plan, &bench.tick);
-    assert_eq!(names(&granted.unwrap()), ["activated"]);
+    let told = ["activation-forced", "activated"];
+    assert_eq!(names(&granted.unwrap()), told);
     assert_eq!(bench.signer(1010), Ok("k3".to_owned()));
     // A track of which no key was ever active.
     let mut bench = Bench::with_standby();
@@ -174,7 +240,7 @@ fn where_nothing_signs_it_signs_at_once_or_when_it_is_made() {
         panic!("{new:?}")
     };
     let events = bench.set.grant(&new, &anna(), &bench.plan, &bench.tick);
-    assert_eq!(names(&events.unwrap()), ["activated"]);
+    assert_eq!(names(&events.unwrap()), told);
     assert!(bench.set.by_kid(new.about()).unwrap().forced);
 }
 

@@ -73,7 +73,7 @@ fn a_fresh_key_signs_at_once_where_that_was_asked() {
         .unwrap();
     assert_eq!(
         names(&revoked.events),
-        ["published", "revoked", "activated"]
+        ["published", "revoked", "activation-forced", "activated"]
     );
     assert_eq!(bench.signer(12), Ok("k3".to_owned()));
     assert!(bench.set.by_kid("k3").unwrap().forced);

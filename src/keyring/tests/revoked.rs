@@ -11,8 +11,9 @@ fn a_revocation_that_is_ordered_again_activates_what_there_is() {
     let again = bench.revoke("k1", Some(Then::Wait), 32).unwrap();
     assert_eq!(again.events, []);
     let again = bench.revoke("k1", Some(Then::Activate), 33).unwrap();
-    assert_eq!(names(&again.events), ["activated"]);
-    assert_eq!(again.events[0].mandate, Some(anna()));
+    let told = ["activation-forced", "activated"];
+    assert_eq!(names(&again.events), told);
+    assert_eq!(again.events[1].mandate, Some(anna()));
     assert_eq!(again.successor.as_deref(), Some("k3"));
     assert!(bench.set.by_kid("k3").unwrap().forced);
     assert_eq!(bench.signer(33), Ok("k3".to_owned()));

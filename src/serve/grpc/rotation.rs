@@ -6,6 +6,7 @@ use super::status::Fault;
 use crate::agent::forced::{Early, Rotation};
 use crate::api::v1;
 use crate::jose::Algorithm;
+use crate::keyring::WayBack;
 
 /// The track that is asked for; the default track where it is empty.
 pub(super) fn track(alg: &str) -> Result<Option<Algorithm>, Fault> {
@@ -32,15 +33,33 @@ pub(super) fn preview(rotation: Rotation) -> v1::PreviewRotationResponse {
         waits_for: rotation.waits_for.unwrap_or_default(),
         forced: rotation.forced.map(forced),
         notes: rotation.notes,
+        instead_of: rotation.instead_of.unwrap_or_default(),
+        decided_at: rotation.decided.map(timestamp),
     }
 }
 
 fn forced(early: Early) -> v1::ForcedActivation {
-    v1::ForcedActivation {
+    let told = v1::ForcedActivation {
         at: Some(timestamp(early.at)),
         refused_until: early.refused_until.map(timestamp),
         lacking_origins: early.lacking,
-        back_from: early.back.map(|(from, _)| timestamp(from)),
-        back_until: early.back.map(|(_, until)| timestamp(until)),
+        ..v1::ForcedActivation::default()
+    };
+    match early.back {
+        None => told,
+        Some(WayBack::Open { from, until }) => v1::ForcedActivation {
+            back_from: Some(timestamp(from)),
+            back_until: Some(timestamp(until)),
+            ..told
+        },
+        Some(WayBack::Unseen { origins, until }) => v1::ForcedActivation {
+            back_until: Some(timestamp(until)),
+            back_waits_for: origins,
+            ..told
+        },
+        Some(no) => v1::ForcedActivation {
+            no_way_back: no.to_string(),
+            ..told
+        },
     }
 }
