@@ -439,3 +439,23 @@ fn a_rule_without_its_test_is_caught() {
     expect(&found, &["rule 7 has 0", "rule 8 has 1"]);
     expect(&text::unmapped_rules(&Tree::of(&[])), &["got no file"]);
 }
+
+/// `scripts/mutate` runs for long and seldom: what it is to weaken must not be
+/// gone by then.
+#[test]
+fn each_weakening_still_fits() {
+    let table = include_str!("mutations/table");
+    expect_none(&text::stale_weakenings(table, &Tree::of_this_repository()));
+}
+
+#[test]
+fn a_weakening_that_fits_no_more_is_caught() {
+    let source = "pub fn f(a: u8) -> u8 {\n    a + 1\n}\n";
+    let tree = Tree::of(&[("src/keyring/rules.rs", source), ("src/x.rs", "a; a;")]);
+    let table = |from: &str| format!("# a comment\n\nfits: it does\n- a + 1\n+ a\n\n{from}\n");
+    expect_none(&text::stale_weakenings(&table(""), &tree));
+    let found = |from: &str| text::stale_weakenings(&table(from), &tree);
+    expect(&found("gone: x\n- a + 2\n+ a"), &["gone: x"]);
+    expect(&found("twice: x\nin src/x.rs\n- a;\n+ b;"), &["twice: x"]);
+    expect(&found("no file: x\nin src/y.rs\n- a\n+ b"), &["no file: x"]);
+}

@@ -319,3 +319,23 @@ impl Visit<'_> for TestNames {
         visit::visit_item_fn(self, function);
     }
 }
+
+/// Entries of `tests/mutations/table` whose text does not stand exactly once in
+/// their file.
+pub(super) fn stale_weakenings(table: &str, tree: &Tree) -> Vec<String> {
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    let lines: Vec<&str> = lines.collect();
+    let entries = lines.split(|line| line.is_empty());
+    let stale = entries.flat_map(|entry| {
+        let name = entry.first().copied().unwrap_or_default();
+        let file = entry.iter().find_map(|line| line.strip_prefix("in "));
+        let file = file.unwrap_or("src/keyring/rules.rs");
+        let texts = entry.iter().filter_map(|line| line.strip_prefix("- "));
+        texts.filter_map(move |text| {
+            let source = tree.file(file).map_or("", |file| &file.text);
+            let n = source.matches(text).count();
+            (n != 1).then(|| format!("{name}: expected once in {file}, got {n} times: {text}"))
+        })
+    });
+    stale.collect()
+}

@@ -157,7 +157,9 @@ fn what_one_person_did_alone_is_told() {
     );
     let mut bench = Bench::with_standby();
     let forced = bench.revoke("k1", Some(Then::Activate), 1000).unwrap();
-    assert_eq!(alone(&forced.events), [false, true]);
+    let told = ["revoked", "activation-forced", "activated"];
+    assert_eq!(names(&forced.events), told);
+    assert_eq!(alone(&forced.events), [false, true, true]);
     // And one that is not even there.
     let mut bench = Bench::begun();
     let forced = bench.revoke("k1", Some(Then::Activate), 30).unwrap();
@@ -213,11 +215,14 @@ fn what_a_recovery_gives_up_is_told_apart() {
     assert_eq!(given_up(&set, "k3"), (Half::Destroying, None));
 }
 
-/// What a device does that is asked by the record of now.
+/// What a device does that is asked by the record of now to destroy keys.
 fn asked(bench: &mut Bench, there: bool, s: i64) -> Vec<&'static str> {
     bench.tick.now = at(s);
     let mut done = Vec::new();
-    for (id, intent) in bench.set.intents.clone() {
+    let destroys = |task: &Task| matches!(task, Task::Destroy { .. });
+    let mut intents = bench.set.intents.clone();
+    intents.retain(|_, intent| destroys(&intent.task));
+    for (id, intent) in intents {
         let outcome = match (bench.set.holds_back(&intent.task), there) {
             (true, true) => Outcome::Kept,
             _ => Outcome::Destroyed,
@@ -270,6 +275,8 @@ fn a_hold_stops_a_destruction_that_has_begun() {
 fn a_half_that_a_hold_kept_does_not_come_back_after_a_compromise() {
     let mut bench = retiring();
     bench.destroy("k1", true, 13_000).unwrap();
+    // Each other key of before, so that none but this one might come back.
+    bench.revoke("k4", None, 13_001).unwrap();
     bench.revoke("k3", Some(Then::Wait), 13_001).unwrap();
     bench.advance(13_002);
     let fresh: Vec<IntentId> = bench.set.intents.keys().copied().collect();
@@ -280,7 +287,14 @@ fn a_half_that_a_hold_kept_does_not_come_back_after_a_compromise() {
         }
     }
     bench.observe_all(13_004);
+    // The key of after the compromise signs: what is owed to it is paid.
+    bench.tick.now = at(13_005);
+    let (plan, tick) = (&bench.plan, &bench.tick);
+    bench.set.force("k5", &anna(), plan, tick).unwrap();
     bench.run(&[13_100, 13_200, 13_300, 13_400]);
+    let active = bench.seat().active.map(|id| bench.set.keys[&id].created);
+    assert!(active > Some(at(13_001)), "{active:?}");
+    assert_eq!(bench.half("k1"), Half::Destroying);
     bench.hold("k1", 13_401);
     asked(&mut bench, true, 13_402);
     assert_eq!(bench.half("k1"), Half::Present);
