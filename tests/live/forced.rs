@@ -1,6 +1,9 @@
 //! A key that signs before every verifier can hold it, because somebody says
 //! so: told beforehand, on record, and one can go back.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use super::bad_days::{active, signs};
@@ -105,4 +108,45 @@ async fn the_next_key_is_forced_on_record_and_the_former_one_comes_back() {
     lab.ok(&["keys", "rollback", &old]);
     wait_until(async || active(&lab) == old).await;
     signs(&mut daemon).await;
+}
+
+/// At a terminal it says what it breaks and asks, and only a yes is one.
+#[tokio::test]
+async fn whoever_sits_at_a_terminal_is_asked() {
+    let lab = Lab::new(SCHEDULE, &["ES256"]);
+    lab.init();
+    let _daemon = lab.serve().await;
+    wait_until(async || standby(&lab).is_some()).await;
+    let (before, next) = (active(&lab), standby(&lab).expect("a standby"));
+    // Gives it a terminal (Debian: bsdutils).
+    let asked = |answer: &str| {
+        let program = lab.command(&[]).get_program().to_owned();
+        let order = format!("{} keys rotate --force", program.display());
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &order, "/dev/null"]);
+        terminal.env("SEALKEEPER_CONFIG", lab.path("sealkeeper.toml"));
+        let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = terminal.spawn().expect("script");
+        let mut input = child.stdin.take().expect("a pipe");
+        writeln!(input, "{answer}").expect("its input");
+        let output = child.wait_with_output().expect("it ends");
+        drop(input);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), said)
+    };
+    let (done, said) = asked("n");
+    assert!(!done && said.contains("nothing was changed"), "{said}");
+    let question = format!("Have {next} sign before its time? [y/N]");
+    for part in ["breaks:", "back:", &question] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!key_log_has(&lab, "activation-forced"));
+    assert_eq!(active(&lab), before);
+    let (done, said) = asked("y");
+    assert!(done && said.contains("done:"), "{said}");
+    wait_until(async || active(&lab) == next).await;
+}
+
+fn key_log_has(lab: &Lab, event: &str) -> bool {
+    key_events(lab).iter().any(|it| it["event"] == event)
 }
