@@ -120,6 +120,10 @@ impl Writer {
         let Some(held) = &self.held else { return };
         let set = &held.record.set;
         did.pending.extend(self.price(set, events, now));
+        let mut forced = events.iter();
+        let forced = forced.find(|event| matches!(event.what, What::ActivationForced { .. }));
+        let next = forced.and_then(|event| set.keys.get(&event.key));
+        did.pending.extend(next.and_then(|next| self.away(next)));
         let tick = self.tick_for(now);
         let back = events.iter().find_map(|event| match event.what {
             What::ActivationForced { activates } => {
@@ -134,6 +138,16 @@ impl Writer {
             _ => None,
         });
         did.pending.extend(back);
+    }
+
+    /// That a key helps nobody until a device answers that is to sign with it.
+    fn away(&self, next: &Key) -> Option<String> {
+        let mut devices = next.placements.keys();
+        let away = devices.find(|device| !self.answers(device))?;
+        Some(format!(
+            "the device {away} does not answer: nothing is signed with {} until it does",
+            next.kid.as_deref().unwrap_or_default()
+        ))
     }
 
     /// That those who name no algorithm get tokens of another track, once a key
@@ -214,6 +228,7 @@ impl Writer {
         let seat = set.seats.get(&seat_id);
         let decided = seat.and_then(|seat| seat.switch.clone());
         notes.extend(decided.as_ref().map(|switch| self.decided(&set, switch)));
+        notes.extend(set.standby(&seat_id).and_then(|next| self.away(next)));
         let gives_way = self.gives_way(&set, algorithm).map(|key| key.id);
         set.rotate(algorithm, &Mandate::default(), plan, &tick)
             .map_err(refusal)?;
@@ -243,7 +258,9 @@ impl Writer {
             tokens: self.uncounted(lifetime, ceiling, now),
             decided: decided.map(|switch| switch.at),
             next: next.and_then(|key| key.kid.clone()),
-            safe_at: outlook.and_then(|(at, _)| at).filter(|_| asked),
+            safe_at: outlook
+                .and_then(|(at, _)| at)
+                .filter(|_| asked && next.is_some()),
             waits_for: waits.filter(|_| asked),
             forced: forcing.and_then(|it| self.early(&set, &it, now)),
             notes,

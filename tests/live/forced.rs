@@ -145,6 +145,11 @@ async fn whoever_sits_at_a_terminal_is_asked() {
     let (done, said) = asked("y");
     assert!(done && said.contains("done:"), "{said}");
     wait_until(async || active(&lab) == next).await;
+    // With the token gone it would help nobody.
+    wait_until(async || standby(&lab).is_some()).await;
+    std::fs::rename(lab.path("tokens"), lab.path("away")).expect("the token");
+    let dry = || lab.ok(&["keys", "rotate", "--dry-run"]);
+    wait_until(async || dry().contains("the device softhsm does not answer")).await;
 }
 
 fn key_log_has(lab: &Lab, event: &str) -> bool {

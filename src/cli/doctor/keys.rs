@@ -177,8 +177,13 @@ pub(super) fn lost_standbys(agent: &Agent, report: &mut Report) {
             let Some(place) = key.placements.iter().find(|it| it.state == lost) else {
                 continue;
             };
+            let left = match key.phase() {
+                // An agent might have heard that it was to sign.
+                Listed::Retiring => "It signs nothing, and leaves the set by itself;",
+                _ => "It has left the set, and",
+            };
             let found = format!(
-                "the key {} (object id {}), which was to sign next: the token of {} does not hold its private half. It has left the set, and another was made in its place",
+                "the key {} (object id {}), which was to sign next: the token of {} does not hold its private half. {left} another was made in its place",
                 key.kid,
                 hex(&place.handle_id),
                 place.device
