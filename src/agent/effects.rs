@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Context;
 use super::failpoint::{Effect, Side, hit};
 use super::record::Record;
-use crate::hsm::{Device, DeviceError, Handle, ObjectId, unhex};
+use crate::hsm::{Device, DeviceError, Handle, ObjectId, Pairs, unhex};
 use crate::jose::{Algorithm, thumbprint};
 use crate::keyring::{Adoption, Key, KeySet, Outcome, Task};
 
@@ -133,7 +133,7 @@ async fn look_for(device: &Device, object: ObjectId) -> Result<Outcome, DeviceEr
         // No whole pair, or not one that would be published: it may be kept all
         // the same.
         Err(DeviceError::BadKey { .. }) => {
-            let listed = device.list().await?;
+            let listed = device.list(Pairs::Ours).await?;
             listed.iter().any(|listed| listed.id == object.0)
         }
         Err(e) => return Err(e),

@@ -23,7 +23,7 @@ use super::record::Record;
 use super::recover::{RecoverFailure, Recovered, Stored, Wish};
 use super::writer::{Held, Writer};
 use crate::audit::KeyEvent;
-use crate::hsm::{Device, Listed, MOST_LISTED, ObjectId, State};
+use crate::hsm::{Device, Listed, MOST_LISTED, ObjectId, Pairs, State};
 use crate::jose::Offer;
 use crate::keyring::{Genesis, Holding, KeyId, KeySet, Outdated, PublishedKey};
 use crate::store::Store;
@@ -103,7 +103,7 @@ pub(super) async fn ask(context: Arc<Context>, device: Device, rooms: Vec<Weak<N
             Err(_) => continue,
         }
         tries += 1;
-        match device.list().await {
+        match device.list(Pairs::Ours).await {
             Ok(listed) => {
                 // After the listing: what was made before it is on record by now.
                 let log = context.audit.key_events().into_iter();

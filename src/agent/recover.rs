@@ -23,7 +23,7 @@ use super::writer::Writer;
 use super::{Context, Wanted};
 use crate::audit::{self, AuditError, KeyEvent};
 use crate::durable::{DurableError, OsDisk};
-use crate::hsm::Listed;
+use crate::hsm::{Listed, Pairs};
 use crate::jose::ServedSet;
 use crate::keyring::{
     self, Finding, Genesis, Half, Holding, KeyId, KeySet, Mandate, Outdated, Phase, PublishedKey,
@@ -363,7 +363,7 @@ async fn devices(
     let log = context.audit.key_events().into_iter();
     let known = known(&*context.store, log.map(|event| event.what)).await;
     for (name, device) in &context.devices {
-        let listed = match device.list().await {
+        let listed = match device.list(Pairs::All).await {
             Ok(listed) => listed,
             Err(e) if wish.without_device => {
                 said.push((format!("device {name}"), Err(e.to_string())));

@@ -114,8 +114,8 @@ pub enum Call {
         /// Its id.
         object: ObjectId,
     },
-    /// Look at every key pair of the token, whoever made it.
-    List,
+    /// Look at every key of the token, whoever made it.
+    List(Pairs),
     /// Look at a key pair that another tool made, or take it over.
     Adopt(Box<Adopt>),
     /// Sign. Workers take these in order, several at a time.
@@ -313,6 +313,15 @@ pub struct Generated {
 /// alone, and the answer must fit a frame.
 pub const MOST_LISTED: usize = 2000;
 
+/// Whose pairs a listing reads, which takes a dozen calls for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pairs {
+    /// Of keys that an agent made: by their label.
+    Ours,
+    /// Of all.
+    All,
+}
+
 /// A private key of a token, whoever made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -320,7 +329,8 @@ pub struct Listed {
     pub id: Vec<u8>,
     /// `CKA_LABEL`, as far as it is text.
     pub label: String,
-    /// The pair, or why it is not one that could be published.
+    /// The pair, or why it is not one that could be published, or was not
+    /// looked at.
     pub pair: Result<Generated, String>,
 }
 

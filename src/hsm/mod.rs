@@ -35,7 +35,7 @@ mod pkcs11;
 
 pub use device::{Device, DeviceConfig, DeviceError, Load, State};
 pub use message::{
-    Cure, Evidence, Generated, Handle, Listed, MOST_LISTED, ObjectId, TokenIdentity, TokenSelector,
-    hex, unhex,
+    Cure, Evidence, Generated, Handle, Listed, MOST_LISTED, ObjectId, Pairs, TokenIdentity,
+    TokenSelector, hex, unhex,
 };
 pub use pin_source::{PinSource, PinSupply};

@@ -31,7 +31,7 @@ fn other_tool(lab: &Lab, args: &[&str]) {
     assert!(done.status.success(), "{args:?}: {said}");
 }
 
-fn makes(lab: &Lab, label: &str, id: &str, more: &[&str]) {
+pub(super) fn makes(lab: &Lab, label: &str, id: &str, more: &[&str]) {
     let args = ["--keypairgen", "--key-type", "EC:prime256v1"];
     let named = ["--label", label, "--id", id, "--usage-sign"];
     other_tool(lab, &[&args[..], &named, more].concat());

@@ -9,6 +9,7 @@ mod begin;
 mod browser;
 mod callers;
 mod compromise;
+mod crowded_token;
 pub(crate) mod crowds;
 mod destroy;
 mod fifty_rotations;

@@ -11,7 +11,7 @@ use crate::audit;
 use crate::cli::compose;
 use crate::config::Config;
 use crate::durable::OsDisk;
-use crate::hsm::Device;
+use crate::hsm::{Device, Pairs};
 use crate::jose::Offer;
 use crate::keyring::{Holding, KeyId};
 use crate::observe;
@@ -28,7 +28,7 @@ pub(super) async fn look(config: &Config, device: &Device, records: &Records, re
     let Ok(log) = audit::key_events(&OsDisk, &config.state_dir.join("audit")) else {
         return;
     };
-    let Ok(listed) = device.list().await else {
+    let Ok(listed) = device.list(Pairs::Ours).await else {
         return; // It knows nothing: so it is for the agent.
     };
     let known = agent::known(&store, log.into_iter().map(|event| event.what)).await;

@@ -146,7 +146,9 @@ impl Device {
             Call::Find { object } => {
                 pkcs11::find(token, session, object, self.require_local).map(Answer::Found)
             }
-            Call::List => pkcs11::list(token, session, self.require_local).map(Answer::Listed),
+            Call::List(pairs) => {
+                pkcs11::list(token, session, pairs, self.require_local).map(Answer::Listed)
+            }
             Call::Adopt(ref adopt) => {
                 let local = self.require_local;
                 match &adopt.into {

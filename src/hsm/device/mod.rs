@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::message::{
-    Answer, Call, Cure, Generated, Listed, ObjectId, Sign, TokenIdentity, TokenSelector,
+    Answer, Call, Cure, Generated, Listed, ObjectId, Pairs, Sign, TokenIdentity, TokenSelector,
 };
 use super::pin_source::PinSupply;
 use crate::jose::{Algorithm, KeyType};
@@ -268,9 +268,11 @@ impl Device {
         }
     }
 
-    /// Every private key that the token shows, whoever made it.
-    pub async fn list(&self) -> Result<Vec<Listed>, DeviceError> {
-        match self.control(Call::List, self.patience()).await? {
+    /// Every private key that the token shows, whoever made it; the pairs of
+    /// some. Two calls to the token for each key, and a dozen more for each
+    /// pair.
+    pub async fn list(&self, pairs: Pairs) -> Result<Vec<Listed>, DeviceError> {
+        match self.control(Call::List(pairs), self.patience()).await? {
             Answer::Listed(listed) => Ok(listed),
             other => Err(self.unexpected(&other)),
         }
