@@ -23,7 +23,7 @@ use super::record::Record;
 use super::recover::{RecoverFailure, Recovered, Stored, Wish};
 use super::writer::{Held, Writer};
 use crate::audit::KeyEvent;
-use crate::hsm::{Device, Listed, MOST_LISTED, ObjectId, Pairs, State};
+use crate::hsm::{Device, DeviceError, Listed, MOST_LISTED, ObjectId, Pairs, State};
 use crate::jose::Offer;
 use crate::keyring::{Genesis, Holding, KeyId, KeySet, Outdated, PublishedKey};
 use crate::store::Store;
@@ -32,6 +32,9 @@ use crate::store::Store;
 /// and how long it rests between.
 const TRIES: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
+
+/// What is too long for a device to say what it holds.
+const LONG: Duration = Duration::from_secs(2);
 
 /// How often whoever waits for a device looks whether anybody still wants to
 /// know.
@@ -88,6 +91,24 @@ pub fn cure(proof: &Outdated) -> String {
     }
 }
 
+/// The keys of a device; says so where that takes long: signatures wait.
+async fn listed(device: &Device) -> Result<Vec<Listed>, DeviceError> {
+    let began = Instant::now();
+    let mut list = std::pin::pin!(device.list(Pairs::Ours));
+    if let Ok(listed) = tokio::time::timeout(LONG, &mut list).await {
+        return listed;
+    }
+    let device = device.name();
+    tracing::warn!(
+        device,
+        "the device is asked what it holds, as at each start, and takes long: no signature leaves before it has said so. How many keys are on its token?"
+    );
+    let listed = list.await;
+    let after = began.elapsed();
+    tracing::info!(device, ?after, "the device has answered what it holds");
+    listed
+}
+
 /// Asks a device once, as soon as it is up, and tells every writer.
 pub(super) async fn ask(context: Arc<Context>, device: Device, rooms: Vec<Weak<News>>) {
     let mut state = device.state();
@@ -103,7 +124,7 @@ pub(super) async fn ask(context: Arc<Context>, device: Device, rooms: Vec<Weak<N
             Err(_) => continue,
         }
         tries += 1;
-        match device.list(Pairs::Ours).await {
+        match listed(&device).await {
             Ok(listed) => {
                 // After the listing: what was made before it is on record by now.
                 let log = context.audit.key_events().into_iter();

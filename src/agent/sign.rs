@@ -288,9 +288,9 @@ impl Agent {
         let released = signature.map_err(failed).and_then(|signature| {
             reader.signers()?;
             if !told {
-                return Err(SignError::Deadline {
-                    waited: started.elapsed(),
-                });
+                let name = device.name();
+                let why = format!("the device {name} has not yet said what it holds, which it is asked at each start");
+                return Err(unavailable("DEVICE_UNAVAILABLE", why));
             }
             let began = Instant::now();
             let verified = verifier.verify(&input, &signature);
