@@ -4,14 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use sealkeeper::keyring::{
-    Ending, Event, IntentId, KeySet, Mandate, OperatorError, Outcome, Reason, Task, Then, Tick,
+    Ending, Event, IntentId, KeySet, Mandate, OWN_LISTENER, OperatorError, Outcome, Reason, Task,
+    Then, Tick,
 };
-use sealkeeper::time::Time;
+use sealkeeper::time::{Span, Time};
 
 use super::clock::Clock;
-use super::instance::origin;
+use super::instance::{Order, origin};
 use super::lab::{Broken, Lab, PLACEHOLDER, Record, kept, kid, name};
-use super::record::{Mask, NOW, id, slot, slots};
+use super::record::{Mask, NOW, UNIT, id, slot, slots};
+
+/// How long nobody waits for an origin: longer than rule 1 has a key wait, so
+/// that one is active by it, and shorter than a period, so that it ends before
+/// the next.
+const WAIVED: Span = UNIT.times(5);
 
 /// One change of the record, asked for by one agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub(crate) enum Ask {
     Hold(usize),
     Release(usize),
     Destroy(usize, bool),
+    /// No activation waits for this origin, for a while.
+    Waive(usize),
     Init,
     /// The doubt goes on record.
     Note,
@@ -57,6 +65,7 @@ impl Ask {
             Self::Confirm => of(11, 0, 0),
             Self::ReportKept(key) => of(12, key, 0),
             Self::Force(key) => of(13, key, 0),
+            Self::Waive(o) => of(14, o, 0),
         }
     }
 }
@@ -88,6 +97,7 @@ impl Lab {
         self.note(&mut set, r, clock, right);
         if let Ask::Observe(origins) = ask {
             tick.live = slots(origins).map(origin).collect();
+            tick.live.insert(OWN_LISTENER.to_owned());
         }
         let mut events = match self.ask(&mut set, ask, &tick, fronts) {
             Ok(events) => events,
@@ -112,6 +122,14 @@ impl Lab {
         if !self.inst.gaps {
             let origins = self.inst.plan.origins.iter();
             set.looked = origins.map(|origin| (origin.clone(), now)).collect();
+        }
+        // An agent's own listener shows each key from the first moment, and says
+        // nothing of the origins: it counts where nobody waits for any of them.
+        if self.inst.orders.contains(&Order::Waive) {
+            let long_ago = now - self.inst.plan.timing.pre_publish();
+            for key in set.keys.values_mut().filter(|key| key.is_published()) {
+                key.sightings.insert(OWN_LISTENER.to_owned(), long_ago);
+            }
         }
         set
     }
@@ -199,6 +217,7 @@ impl Lab {
             Ask::Hold(slot) => set.hold(&kid(slot), &by, plan, tick),
             Ask::Release(slot) => set.release(&kid(slot), &by, tick),
             Ask::Destroy(slot, end) => set.destroy(&kid(slot), end, &by, plan, tick),
+            Ask::Waive(o) => set.waive(&origin(o), WAIVED, &by, plan, tick),
             Ask::Init => Ok(set.finish_genesis(plan, tick.now).unwrap_or_default()),
         }
     }
@@ -271,6 +290,7 @@ impl fmt::Display for Ask {
             Self::Destroy(key, end) => {
                 write!(f, "is ordered to destroy {} (no rollback: {end})", kid(key))
             }
+            Self::Waive(o) => write!(f, "is told not to wait for {}", origin(o)),
             Self::Init => f.write_str("is asked for init again"),
             Self::Note => f.write_str("notes its doubt"),
             Self::Confirm => f.write_str("is told that its clock is right now"),

@@ -2,9 +2,9 @@
 
 use sealkeeper::keyring::{KeyId, KeySet, Phase, Task, View};
 
-use super::instance::Instance;
+use super::instance::{Instance, origin};
 use super::lab::name;
-use super::record::{Mask, NOW, bit, halves, mask, slot};
+use super::record::{Mask, NOW, bit, halves, mask, slot, slots};
 
 /// What a record says, in bits.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) may_stray: Mask,
     pub(crate) retiring: Mask,
     pub(crate) held: Mask,
+    /// The origins for which nobody waits now.
+    pub(crate) waived: Mask,
     /// For each agent, the keys that it is to have made, and destroyed, and
     /// those that a hold keeps from it, which it is to look for.
     pub(crate) tasks: [[Mask; 3]; 2],
@@ -73,6 +75,12 @@ impl Facts {
             }),
             retiring: phase(|phase| matches!(phase, Phase::Retiring { .. })),
             held: mask(set, |key| key.is_held()),
+            waived: slots(inst.origin_mask())
+                .filter(|o| {
+                    let waiver = set.waivers.get(&origin(*o));
+                    waiver.is_some_and(|waiver| NOW < waiver.until)
+                })
+                .fold(0, |mask, o| mask | bit(o)),
             tasks: [0, 1].map(|r| {
                 let intents = set.intents.values();
                 let mine = intents.filter(|intent| intent.owner == name(r));

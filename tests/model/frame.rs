@@ -18,6 +18,7 @@ fn the_frame_decides_nothing() {
     for inst in [
         Instance::fleet(),
         Instance::origins(),
+        Instance::waived(),
         Instance::out_of_sight(),
         Instance {
             budget: 6,

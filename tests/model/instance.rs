@@ -72,6 +72,7 @@ pub(crate) enum Order {
     Hold,
     Destroy,
     Init,
+    Waive,
 }
 
 /// A schedule in units: the smallest in which each wait can be told from each
@@ -171,6 +172,17 @@ impl Instance {
         Self {
             regressions: true,
             ..instance("two origins", timing(7, 0), 2)
+        }
+    }
+
+    /// One agent, two origins that lag and fall silent, and an operator who has
+    /// nobody wait for one of them, for a while.
+    pub(crate) fn waived() -> Self {
+        Self {
+            keys: 2,
+            orders: &[Order::Waive],
+            budget: 1,
+            ..instance("an origin waived", timing(7, 0), 2)
         }
     }
 

@@ -86,6 +86,11 @@ fn origins() {
 }
 
 #[test]
+fn waived() {
+    visit(&Instance::waived(), 102_578);
+}
+
+#[test]
 fn out_of_sight() {
     visit(&Instance::out_of_sight(), 47_174);
 }

@@ -163,8 +163,8 @@ impl Lab {
         self.promise_a_standby(before, after)
     }
 
-    /// An activation is fixed while every origin answers, and after a revocation
-    /// to a key that was made later.
+    /// An activation is fixed while every origin answers that is waited for at
+    /// its instant, and after a revocation to a key that was made later.
     fn promise_of_a_switch(
         &self,
         before: &KeySet,
@@ -183,7 +183,12 @@ impl Lab {
             if old.is_some_and(|old| old.to == switch.to) {
                 continue;
             }
-            if tick.live != self.inst.plan.origins {
+            let waits = |origin: &&String| {
+                let waiver = after.waivers.get(*origin);
+                waiver.is_none_or(|waiver| switch.at >= waiver.until)
+            };
+            let mut required = self.inst.plan.origins.iter().filter(waits);
+            if required.any(|origin| !tick.live.contains(origin)) {
                 return Err("an activation is fixed while an origin does not answer".to_owned());
             }
             let created = after.keys[&switch.to].created;

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealkeeper::keyring::{
     Genesis, Half, HardLimit, Hold, Intent, IntentId, Key, KeyId, KeySet, Mandate, Phase, Replica,
-    Revocation, Seat, Switch, Timing,
+    Revocation, Seat, Switch, Timing, Waiver,
 };
 use sealkeeper::time::{Span, Time};
 
@@ -190,7 +190,17 @@ impl Frame {
             revoked: revoked.collect(),
             requests,
             last_request,
-            waivers,
+            waivers: waivers
+                .into_iter()
+                .map(|(origin, waiver)| {
+                    let waiver = Waiver {
+                        since: LONG_AGO,
+                        until: (waiver.until - passed).max(NOW),
+                        ..waiver
+                    };
+                    (origin, waiver)
+                })
+                .collect(),
             looked: looked
                 .into_iter()
                 .map(|(origin, at)| (origin, (at - passed).max(NOW - self.looked)))

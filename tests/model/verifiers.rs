@@ -7,7 +7,8 @@ use super::world::State;
 
 impl State {
     /// Every bounded verifier can check every token that is alive, but for
-    /// those of revoked keys, and of keys that an operator forced.
+    /// those of revoked keys, of keys that an operator forced, and at an origin
+    /// of keys that came to sign while nobody waited for it.
     pub(super) fn promise_tokens(
         &self,
         signed: Mask,
@@ -20,7 +21,9 @@ impl State {
                 continue;
             }
             for (o, run) in self.runs[..inst.plan.origins.len()].iter().enumerate() {
-                if run[key] < whole_run(inst) {
+                // Nobody waited for it, and that was told.
+                let unseen = self.unseen[o] & bit(key) != 0;
+                if !unseen && run[key] < whole_run(inst) {
                     return Err(format!(
                         "a verifier of origin {o} cannot check a token of {}",
                         kid(key)

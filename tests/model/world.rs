@@ -37,6 +37,9 @@ pub(crate) struct State {
     /// Keys that signed before every verifier could hold them, because an
     /// operator said so, while their tokens live.
     excused: Mask,
+    /// For each origin, the keys that came to sign before its verifiers could
+    /// hold them, as nobody waited for it, while they are in the set.
+    pub(super) unseen: [Mask; 2],
     /// The orders that were given.
     ordered: u8,
     /// For how many units nobody has looked at each origin, up to more than a
@@ -93,6 +96,7 @@ impl State {
             tokens: [0; 8],
             beside: [0; 8],
             excused: 0,
+            unseen: [0; 2],
             ordered: 0,
             unlooked: [0; 2],
             strayed: 0,
@@ -215,6 +219,8 @@ impl State {
                     asks.extend(slots(next).map(Ask::Force));
                 }
                 Order::Init => asks.push(Ask::Init),
+                // The other origin is as this one.
+                Order::Waive => asks.push(Ask::Waive(0)),
                 Order::Rollback => asks.extend(slots(facts.retiring).map(Ask::Rollback)),
                 Order::Hold => asks.extend(slots(keys).map(Ask::Hold)),
                 Order::Destroy => {
@@ -429,6 +435,11 @@ impl State {
                 let (agent, key) = (name(r), kid(key));
                 return Err(format!("{agent} signs with {key}, whose half is gone"));
             }
+            for o in slots(lab.facts(record).waived) {
+                let whole = whole_run(&lab.inst);
+                let lacking = slots(reading.signs).filter(|key| self.runs[o][*key] < whole);
+                self.unseen[o] |= lacking.fold(0, |mask, key| mask | bit(key));
+            }
             signed |= reading.signs;
             for (token, lives) in self.tokens.iter_mut().zip(reading.lives) {
                 *token = (*token).max(lives);
@@ -448,7 +459,12 @@ impl State {
     fn forget(&mut self, lab: &Lab) {
         let facts = lab.facts(self.record);
         let live = (0..8).filter(|key| self.tokens[*key] > 0);
-        self.excused &= facts.forced | live.fold(0, |mask, key| mask | bit(key));
+        let live = live.fold(0, |mask, key| mask | bit(key));
+        self.excused &= facts.forced | live;
+        for unseen in &mut self.unseen {
+            // It may pause, while its ceiling is not raised.
+            *unseen &= live | facts.shown;
+        }
         let mut kept = facts.shown | facts.revoked;
         for agent in &self.agents {
             let record = match (agent.link, agent.writes) {
@@ -477,6 +493,7 @@ fn order_of(ask: Ask) -> Option<Order> {
         Ask::Hold(_) => Some(Order::Hold),
         Ask::Destroy(..) => Some(Order::Destroy),
         Ask::Init => Some(Order::Init),
+        Ask::Waive(_) => Some(Order::Waive),
         _ => None,
     }
 }
